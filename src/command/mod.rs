@@ -1,0 +1,1 @@
+//! Every command, and the way of a request to it.

@@ -1,0 +1,1 @@
+//! The configuration: one table of directives, and what reads and writes it.

@@ -1,0 +1,1 @@
+//! The keyspace: databases, slots, shards, entries.

@@ -1,0 +1,3 @@
+//! The server binary: arguments, configuration, exit code.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What is measured and told: logs, statistics, slow log, latency, INFO.

@@ -1,0 +1,1 @@
+//! The wire format: requests in, replies out, RESP2 and RESP3, bytes only.

@@ -1,0 +1,1 @@
+//! The outside: workers, listeners, connections, timers.

@@ -1,0 +1,1 @@
+//! Tools that know no Redis: clock, random numbers, numbers as text, glob patterns, checksums, memory.

@@ -1,0 +1,1 @@
+//! Data structures: no key, no client, no lock, no clock.
