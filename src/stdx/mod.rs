@@ -1,1 +1,5 @@
 //! Tools that know no Redis: clock, random numbers, numbers as text, glob patterns, checksums, memory.
+
+pub mod crc;
+pub mod glob;
+pub mod number;
