@@ -1,1 +1,6 @@
 //! Tools that know no Redis: clock, random numbers, numbers as text, glob patterns, checksums, memory.
+
+pub mod clock;
+pub mod memory;
+pub mod random;
+pub mod ticks;
