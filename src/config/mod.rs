@@ -6,10 +6,12 @@
 //! [`table::Config`] to go back to.
 
 pub mod choice;
+pub mod load;
 pub mod memory;
 pub mod setting;
 pub mod special;
 pub mod table;
 
 mod check;
+mod pattern;
 pub use check::expand_title;
