@@ -7,3 +7,4 @@ pub mod memory;
 pub mod number;
 pub mod random;
 pub mod ticks;
+pub mod words;
