@@ -8,5 +8,7 @@ pub mod context;
 pub mod dispatch;
 pub mod engine;
 pub mod error;
+pub mod lcs;
 pub mod string;
 pub mod table;
+pub mod time;
