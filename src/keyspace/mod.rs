@@ -1,1 +1,3 @@
 //! The keyspace: databases, slots, shards, entries.
+
+pub mod deadlines;
