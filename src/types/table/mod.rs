@@ -194,7 +194,7 @@ impl<T> Table<T> {
     /// to go on, or `None` when the end was reached. Start with 0.
     ///
     /// Elements that are present from the first call to the last are visited, whatever is inserted and removed between
-    /// calls; none is visited twice. A call looks at one segment more than it visits at most.
+    /// calls; none that stays is visited twice. A call looks at one segment more than it visits at most.
     pub fn scan(&self, cursor: u64, budget: usize, rehash: impl Fn(&T) -> u64, mut f: impl FnMut(&T)) -> Option<u64> {
         let mut from = cursor >> CURSOR_SHIFT;
         let mut left = budget.max(1);

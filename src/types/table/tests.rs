@@ -52,11 +52,11 @@ fn an_empty_table_is_small_and_allocates_nothing() {
 #[test]
 fn it_grows_to_many_segments_and_back_to_nothing() {
     for rehash in [full, tagged] {
-        let count = size(200_000, 3000);
+        let count = size(200_000, 1500);
         let mut table = filled(count, rehash);
         assert_eq!(table.len() as u64, count);
         assert!(table.segments().all(|segment| segment.table.num_buckets() <= MOST_BUCKETS));
-        assert!(table.segments().all(|segment| segment.len() > 300), "a good hash splits evenly");
+        assert!(table.segments().all(|segment| segment.len() > 250), "a good hash splits evenly");
         for value in 0..count {
             table.prefetch(rehash(&value));
             assert_eq!(table.find(rehash(&value), |other| *other == value), Some(&value));
@@ -66,7 +66,7 @@ fn it_grows_to_many_segments_and_back_to_nothing() {
         }
         for value in 0..count {
             assert_eq!(table.remove(rehash(&value), |other| *other == value, rehash), Some(value));
-            if value % (count / 50) == 0 {
+            if value % (count / size(50, 5)) == 0 {
                 table.check(rehash);
                 let left = table.len();
                 assert!(table.allocated_bytes() <= 4 * 12 * left + 1500, "{} for {left}", table.allocated_bytes());
@@ -115,35 +115,45 @@ impl Table<u64> {
 }
 
 #[test]
-fn elements_in_one_segment_seldom_share_position_and_tag() {
-    // Comparing with another element costs a cache miss: count how often a lookup does at each depth.
-    for depth in [0, 2, 4, 6, 8, 9, 14, 16] {
-        for (rehash, most) in [(full as fn(&u64) -> u64, 0.3), (tagged, if depth < 9 { 0.4 } else { 2.0 })] {
-            if (cfg!(miri) && depth > 4) || (rehash(&1) == tagged(&1) && depth > 9) {
-                continue;
+fn lookups_in_a_deep_segment_compare_few_other_elements() {
+    // Comparing with another element costs a cache miss.
+    let count = size(700, 100);
+    let compared = |known: u32, depth: u32| {
+        // Hashes of which the top `known` bits are known and the top `depth` are the same.
+        let rehash = |value: &u64| {
+            ((0x5a5a_5a5a << 32 >> (64 - depth) << (64 - depth)) | (full(value) >> depth)) >> (64 - known)
+                << (64 - known)
+        };
+        let mut segment = Segment::new();
+        for value in 0..count {
+            if segment.is_full() {
+                segment.rebuild(segment.capacity() + 1, &rehash);
             }
-            let prefix = |value: &u64| {
-                (rehash(value) >> depth) | (0x5a5a_u64 << 48 >> (64 - depth).min(63) << (64 - depth).min(63))
-            };
-            let rehash = |value: &u64| if rehash(&1) == tagged(&1) { prefix(value) >> 45 << 45 } else { prefix(value) };
-            let mut segment = Segment::new();
-            for value in 0..size(700, 100) {
-                if segment.is_full() {
-                    segment.rebuild(segment.capacity() + 1, &rehash);
-                }
-                segment.put(rehash(&value), value, &rehash);
-            }
-            let mut others = 0;
-            for value in 0..size(700, 100) {
-                segment.table.find(spread(rehash(&value)), |other| {
-                    others += usize::from(*other != value);
-                    *other == value
-                });
-            }
-            let share = others as f64 / segment.len() as f64;
-            println!("depth {depth}: {share} other elements compared per lookup");
-            assert!(share < most, "depth {depth}: {share}");
+            segment.put(rehash(&value), value, &rehash);
         }
+        let mut others = 0;
+        for value in 0..count {
+            let found = segment.table.find(spread(rehash(&value)), |other| {
+                others += usize::from(*other != value);
+                *other == value
+            });
+            assert_eq!(found, Some(&value));
+        }
+        f64::from(others as u32) / count as f64
+    };
+    for (known, depth, most) in [
+        (64, 1, 0.03),
+        (64, 7, 0.03),
+        (64, 14, 0.03),
+        (64, 20, 0.03),
+        (19, 1, 0.03),
+        (19, 4, 0.05),
+        (19, 7, 0.2),
+        (19, 9, 0.5),
+    ] {
+        let share = compared(known, depth);
+        println!("{known} bits at depth {depth}: {share:.3} others compared per lookup");
+        assert!(share <= most, "{known} bits at depth {depth}: {share}");
     }
 }
 
@@ -153,7 +163,7 @@ fn a_scan_returns_every_element_once_in_hash_order() {
         for count in [0, 1, 5, 100, size(20_000, 1200)] {
             let table = filled(if rehash(&9) == bad(&9) { count.min(2000) } else { count }, rehash);
             for budget in [1, 10, 1000] {
-                if budget == 1 && count > 1000 {
+                if budget == 1 && count > 1000 || cfg!(miri) && budget < count as usize / 10 {
                     continue;
                 }
                 let mut seen = table.scanned(budget, rehash);
@@ -191,7 +201,7 @@ fn a_sample_has_as_many_different_elements_as_asked_for() {
 
 #[test]
 fn retain_and_drain_give_memory_back() {
-    let mut table = filled(size(50_000, 2000), full);
+    let mut table = filled(size(50_000, 1000), full);
     let before = table.len();
     table.retain(|value| *value % 10 == 0, full);
     table.check(full);
@@ -314,7 +324,7 @@ fn run(ops: Vec<Op>, rehash: fn(&u64) -> u64) {
         table.check(key_hash);
         assert_eq!(table.len(), model.len());
     }
-    for key in 0..9000 {
+    for key in (0..9000).step_by(if cfg!(miri) { 50 } else { 1 }) {
         assert_eq!(
             table.find(rehash(&key), |(other, _)| *other == key).map(|(_, value)| *value),
             model.get(&key).copied()
