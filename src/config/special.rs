@@ -62,10 +62,13 @@ impl Setting for SavePoints {
         joined(self.0.iter().map(|p| format!("{} {}", p.seconds, p.changes))).into_bytes()
     }
 
-    /// Always written: without a line the default would come back.
+    /// Always written, a line for each: without any the default would come back.
     fn written(&self, _: &Self, (): (), name: &str) -> Written {
-        let text = if self.0.is_empty() { b"\"\"".to_vec() } else { self.text(()) };
-        Written::line(name, &text, true)
+        if self.0.is_empty() {
+            return Written::line(name, b"\"\"", true);
+        }
+        let line = |p: &SavePoint| (format!("{name} {} {}", p.seconds, p.changes).into_bytes(), true);
+        Written::Lines(self.0.iter().map(line).collect())
     }
 
     fn accepts((): ()) -> String {
