@@ -112,10 +112,10 @@ impl Config {
         }
         let mut config = self.clone();
         for ((directive, name), (_, value)) in directives.iter().zip(changes) {
-            let words: Vec<Vec<u8>> = if directive.many {
-                value.split(|b| *b == b' ').map(<[u8]>::to_vec).collect()
-            } else {
-                vec![value.to_vec()]
+            let words: Vec<Vec<u8>> = match directive.many {
+                true if value.is_empty() => Vec::new(),
+                true => value.split(|b| *b == b' ').map(<[u8]>::to_vec).collect(),
+                false => vec![value.to_vec()],
             };
             directive
                 .assign(&mut config, &words, Manner::Replace)
@@ -273,6 +273,14 @@ mod tests {
             let (same, _) = config.with(&[(&name, &value)], LOCAL).unwrap_or_else(|e| panic!("{e}"));
             assert_eq!(same, config);
         }
+    }
+
+    #[test]
+    fn an_empty_list_has_no_words() {
+        let (config, changed) = set(&Config::default(), &[("save", ""), ("client-output-buffer-limit", "")]).unwrap();
+        assert_eq!((config.save.0.len(), changed), (0, vec!["save"]));
+        assert!(reason(&[("shutdown-on-sigint", "")]).contains("must be one of"));
+        assert!(reason(&[("oom-score-adj-values", "")]).contains("wrong number of arguments"));
     }
 
     #[test]

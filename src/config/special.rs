@@ -127,7 +127,8 @@ impl Setting for OutputLimits {
                 b"pubsub" => &mut limits.pubsub,
                 _ => return Err("Invalid client class specified in buffer limit configuration.".into()),
             };
-            let seconds = parse_lenient(&group[3], 10).and_then(|n| u64::try_from(n).ok());
+            let seconds = parse_lenient(&group[3], 10).filter(|n| *n <= i32::MAX.into());
+            let seconds = seconds.and_then(|n| u64::try_from(n).ok());
             *class = OutputLimit {
                 hard_bytes: amount(&group[1])?,
                 soft_bytes: amount(&group[2])?,
@@ -562,6 +563,7 @@ mod tests {
             Ok("normal 1024 2 3 slave 1048576 2048 4 pubsub 33554432 8388608 60")
         );
         for (bad, reason) in [
+            ("normal 1 2 2147483648", "Error in hard, soft or soft_seconds setting in buffer limit configuration."),
             ("normal 1", "Wrong number of arguments in buffer limit configuration."),
             ("master 1 2 3", "Invalid client class specified in buffer limit configuration."),
             ("pubsub 1 2 -1", "Error in hard, soft or soft_seconds setting in buffer limit configuration."),
