@@ -31,9 +31,9 @@ pub fn parse_bytes(text: &[u8]) -> Option<u128> {
 
 /// `bytes` in the largest binary unit that divides it: `1gb`, `1536kb`, `1000`.
 pub fn format_bytes(bytes: u128) -> String {
-    for (shift, unit) in [(30, "gb"), (20, "mb"), (10, "kb")] {
-        if bytes != 0 && bytes % (1 << shift) == 0 {
-            return format!("{}{unit}", bytes >> shift);
+    for (size, unit) in [(1u128 << 30, "gb"), (1 << 20, "mb"), (1 << 10, "kb")] {
+        if bytes != 0 && bytes.is_multiple_of(size) {
+            return format!("{}{unit}", bytes / size);
         }
     }
     bytes.to_string()

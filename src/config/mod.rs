@@ -5,9 +5,12 @@
 //! into its file. Nothing here opens a file or applies a change: the caller does, and keeps the old
 //! [`table::Config`] to go back to.
 
+pub mod change;
 pub mod choice;
+pub mod example;
 pub mod load;
 pub mod memory;
+pub mod rewrite;
 pub mod setting;
 pub mod special;
 pub mod table;

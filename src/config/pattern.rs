@@ -26,10 +26,8 @@ pub fn matches(pattern: &[u8], text: &[u8], case: Case) -> bool {
                 t += 1;
                 continue;
             }
-        } else if p == pattern.len() {
-            return true;
         } else {
-            return false;
+            return p == pattern.len();
         }
         match star {
             Some((at, from)) => {

@@ -201,23 +201,25 @@ pub fn one(words: &[Vec<u8>]) -> Result<&[u8], Reason> {
 }
 
 impl Setting for bool {
-    type Rule = ();
+    /// Why `yes` is not to be had, if it is not.
+    type Rule = Option<&'static str>;
 
-    fn assign(&mut self, words: &[Vec<u8>], (): (), _: Manner) -> Result<(), Reason> {
-        *self = match one(words)?.to_ascii_lowercase().as_slice() {
-            b"yes" => true,
-            b"no" => false,
+    fn assign(&mut self, words: &[Vec<u8>], refusal: Self::Rule, _: Manner) -> Result<(), Reason> {
+        *self = match (one(words)?.to_ascii_lowercase().as_slice(), refusal) {
+            (b"yes", Some(refusal)) => return Err(refusal.into()),
+            (b"yes", None) => true,
+            (b"no", _) => false,
             _ => return Err("argument must be 'yes' or 'no'".into()),
         };
         Ok(())
     }
 
-    fn text(&self, (): ()) -> Vec<u8> {
+    fn text(&self, _: Self::Rule) -> Vec<u8> {
         if *self { b"yes".to_vec() } else { b"no".to_vec() }
     }
 
-    fn accepts((): ()) -> String {
-        "yes, no".into()
+    fn accepts(refusal: Self::Rule) -> String {
+        if refusal.is_some() { "no".into() } else { "yes, no".into() }
     }
 }
 
@@ -321,9 +323,11 @@ mod tests {
 
     #[test]
     fn yes_and_no_in_any_case() {
-        assert_eq!(set(false, (), "YES"), Ok(true));
-        assert_eq!(set(true, (), "nO"), Ok(false));
-        assert_eq!(set(true, (), "true"), Err("argument must be 'yes' or 'no'".into()));
+        assert_eq!(set(false, None, "YES"), Ok(true));
+        assert_eq!(set(true, None, "nO"), Ok(false));
+        assert_eq!(set(true, None, "true"), Err("argument must be 'yes' or 'no'".into()));
+        assert_eq!(set(false, Some("not here"), "yes"), Err("not here".into()));
+        assert_eq!(set(true, Some("not here"), "no"), Ok(false));
     }
 
     #[test]

@@ -62,10 +62,13 @@ impl Setting for SavePoints {
         joined(self.0.iter().map(|p| format!("{} {}", p.seconds, p.changes))).into_bytes()
     }
 
-    /// Always written: without a line the default would come back.
+    /// Always written, a line for each: without any the default would come back.
     fn written(&self, _: &Self, (): (), name: &str) -> Written {
-        let text = if self.0.is_empty() { b"\"\"".to_vec() } else { self.text(()) };
-        Written::line(name, &text, true)
+        if self.0.is_empty() {
+            return Written::line(name, b"\"\"", true);
+        }
+        let line = |p: &SavePoint| (format!("{name} {} {}", p.seconds, p.changes).into_bytes(), true);
+        Written::Lines(self.0.iter().map(line).collect())
     }
 
     fn accepts((): ()) -> String {
@@ -124,7 +127,8 @@ impl Setting for OutputLimits {
                 b"pubsub" => &mut limits.pubsub,
                 _ => return Err("Invalid client class specified in buffer limit configuration.".into()),
             };
-            let seconds = parse_lenient(&group[3], 10).and_then(|n| u64::try_from(n).ok());
+            let seconds = parse_lenient(&group[3], 10).filter(|n| *n <= i32::MAX.into());
+            let seconds = seconds.and_then(|n| u64::try_from(n).ok());
             *class = OutputLimit {
                 hard_bytes: amount(&group[1])?,
                 soft_bytes: amount(&group[2])?,
@@ -559,6 +563,7 @@ mod tests {
             Ok("normal 1024 2 3 slave 1048576 2048 4 pubsub 33554432 8388608 60")
         );
         for (bad, reason) in [
+            ("normal 1 2 2147483648", "Error in hard, soft or soft_seconds setting in buffer limit configuration."),
             ("normal 1", "Wrong number of arguments in buffer limit configuration."),
             ("master 1 2 3", "Invalid client class specified in buffer limit configuration."),
             ("pubsub 1 2 -1", "Error in hard, soft or soft_seconds setting in buffer limit configuration."),

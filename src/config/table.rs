@@ -24,6 +24,10 @@ const U32: i128 = u32::MAX as i128;
 const I64: i128 = i64::MAX as i128;
 const U64: i128 = u64::MAX as i128;
 
+/// Why `activedefrag` cannot be switched on: what a Redis says that was built without it.
+const NO_DEFRAGMENTATION: &str = "Active defragmentation cannot be enabled: it requires a Redis server compiled with \
+    a modified Jemalloc like the one shipped by default with the Redis source distribution";
+
 /// A directive that has a value: one row of the table.
 pub struct Directive {
     /// The name that CONFIG REWRITE writes; lower case.
@@ -39,12 +43,14 @@ pub struct Directive {
     /// Whether its value is made of any number of words.
     pub many: bool,
     doc: &'static str,
-    assign: fn(&mut Config, &[Vec<u8>], Manner) -> Result<(), Reason>,
+    assign: Assign,
     text: fn(&Config) -> Vec<u8>,
     written: fn(&Config, &Config, &str) -> Written,
     same: fn(&Config, &Config) -> bool,
     accepts: fn() -> String,
 }
+
+type Assign = fn(&mut Config, &[Vec<u8>], Manner) -> Result<(), Reason>;
 
 /// What is special about a directive. Most have none of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -227,7 +233,7 @@ directives! {
         bind_source_addr("bind-source-addr"): Option<Vec<u8>> = None, anything, [], Stored("replication");
         /// Refuses clients from other machines as long as the default user has no password. A server that anyone
         /// can reach is found by attackers within minutes: leave this on unless the network is closed.
-        protected_mode("protected-mode"): bool = true, (), [], Effective;
+        protected_mode("protected-mode"): bool = true, None, [], Effective;
         /// The TCP port that clients connect to. With 0 no TCP port is opened.
         port("port"): u16 = 6379, within(0, 65535), [], Effective;
         /// How many connections may wait to be accepted. The system cuts it to `net.core.somaxconn`.
@@ -275,9 +281,9 @@ directives! {
         /// Whether clients must show a valid certificate (`yes`), may (`optional`), or are not asked (`no`).
         tls_auth_clients("tls-auth-clients"): TlsAuthClients = TlsAuthClients::Yes, (), [], Stored("tls");
         /// Whether the link to the primary uses TLS.
-        tls_replication("tls-replication"): bool = false, (), [], Stored("tls");
+        tls_replication("tls-replication"): bool = false, None, [], Stored("tls");
         /// Whether the cluster bus uses TLS.
-        tls_cluster("tls-cluster"): bool = false, (), [], Stored("tls");
+        tls_cluster("tls-cluster"): bool = false, None, [], Stored("tls");
         /// The TLS versions that are spoken, such as "TLSv1.2 TLSv1.3". What the TLS library thinks safe unless
         /// given.
         tls_protocols("tls-protocols"): Option<Vec<u8>> = None, anything, [], Stored("tls");
@@ -286,9 +292,9 @@ directives! {
         /// The cipher suites of TLS 1.3.
         tls_ciphersuites("tls-ciphersuites"): Option<Vec<u8>> = None, anything, [], Stored("tls");
         /// Whether the server's order of ciphers counts instead of the client's.
-        tls_prefer_server_ciphers("tls-prefer-server-ciphers"): bool = false, (), [], Stored("tls");
+        tls_prefer_server_ciphers("tls-prefer-server-ciphers"): bool = false, None, [], Stored("tls");
         /// Whether clients may take up an earlier session, which is cheaper than a new one.
-        tls_session_caching("tls-session-caching"): bool = true, (), [], Stored("tls");
+        tls_session_caching("tls-session-caching"): bool = true, None, [], Stored("tls");
         /// How many sessions are remembered. 0 is no limit.
         tls_session_cache_size("tls-session-cache-size"): u32 = 20 * 1024, within(0, I32), [], Stored("tls");
         /// For how many seconds a session is remembered.
@@ -296,7 +302,7 @@ directives! {
     }
     General {
         /// Whether the server detaches from the terminal and runs in the background.
-        daemonize("daemonize"): bool = false, (), [immutable], Effective;
+        daemonize("daemonize"): bool = false, None, [immutable], Effective;
         /// The supervisor to tell that the server is ready: `upstart`, `systemd`, `auto` (found out from the
         /// environment), or `no`.
         supervised("supervised"): Supervised = Supervised::No, (), [immutable], Effective;
@@ -312,30 +318,30 @@ directives! {
         /// How a log line tells the time: `legacy`, `iso8601` with time zone, or `milliseconds` since 1970.
         log_timestamp_format("log-timestamp-format"): LogTimestampFormat = LogTimestampFormat::Legacy, (), [], Effective;
         /// Whether to log to the system log too.
-        syslog_enabled("syslog-enabled"): bool = false, (), [immutable], Effective;
+        syslog_enabled("syslog-enabled"): bool = false, None, [immutable], Effective;
         /// The name in the system log.
         syslog_ident("syslog-ident"): Vec<u8> = text("redis"), anything, [immutable], Effective;
         /// The facility in the system log: `user` or `local0` to `local7`.
         syslog_facility("syslog-facility"): SyslogFacility = SyslogFacility::Local0, (), [immutable], Effective;
         /// Whether a crash writes a report to the log.
-        crash_log_enabled("crash-log-enabled"): bool = true, (), [], Effective;
+        crash_log_enabled("crash-log-enabled"): bool = true, None, [], Effective;
         /// Whether a crash tests the memory. It can be slow, and it changes nothing about the crash.
-        crash_memcheck_enabled("crash-memcheck-enabled"): bool = true, (), [], Stored("crash reports");
+        crash_memcheck_enabled("crash-memcheck-enabled"): bool = true, None, [], Stored("crash reports");
         /// Keeps keys, values and arguments of users out of the log, crash reports included.
-        hide_user_data_from_log("hide-user-data-from-log"): bool = true, (), [], Effective;
+        hide_user_data_from_log("hide-user-data-from-log"): bool = true, None, [], Effective;
         /// The number of databases, numbered from 0. In a cluster there is one.
         databases("databases"): u32 = 16, within(1, I32), [immutable], Effective;
         /// Whether the start banner is shown even if standard output is no terminal.
-        always_show_logo("always-show-logo"): bool = false, (), [immutable], Effective;
+        always_show_logo("always-show-logo"): bool = false, None, [immutable], Effective;
         /// Whether the process shows under a title of its own in `ps` and `top`.
-        set_proc_title("set-proc-title"): bool = true, (), [immutable], Effective;
+        set_proc_title("set-proc-title"): bool = true, None, [immutable], Effective;
         /// The title of the process. Known are {title}, {listen-addr}, {server-mode}, {port}, {tls-port},
         /// {unixsocket} and {config-file}.
         proc_title_template("proc-title-template"): Vec<u8> = text("{title} {listen-addr} {server-mode}"), title_template, [], Effective;
         /// The locale by which SORT ALPHA compares. Empty takes it from the environment.
         locale_collate("locale-collate"): Vec<u8> = Vec::new(), anything, [], Effective;
         /// Accepted for files that were written for Valkey. Spinel always presents itself as Redis.
-        extended_redis_compatibility("extended-redis-compatibility"): bool = false, (), [], Effective;
+        extended_redis_compatibility("extended-redis-compatibility"): bool = false, None, [], Effective;
         /// Names of start-up warnings to leave out.
         ignore_warnings("ignore-warnings"): Vec<u8> = Vec::new(), anything, [], Effective;
     }
@@ -344,11 +350,11 @@ directives! {
         /// empty value never saves. Several lines add up.
         save("save"): SavePoints = SavePoints::default(), (), [], Effective;
         /// Whether writes are refused while the last snapshot could not be saved, so that somebody notices.
-        stop_writes_on_bgsave_error("stop-writes-on-bgsave-error"): bool = true, (), [], Effective;
+        stop_writes_on_bgsave_error("stop-writes-on-bgsave-error"): bool = true, None, [], Effective;
         /// Whether strings in snapshots are compressed.
-        rdbcompression("rdbcompression"): bool = true, (), [], Effective;
+        rdbcompression("rdbcompression"): bool = true, None, [], Effective;
         /// Whether snapshots end in a checksum that is verified on loading.
-        rdbchecksum("rdbchecksum"): bool = true, (), [immutable], Effective;
+        rdbchecksum("rdbchecksum"): bool = true, None, [immutable], Effective;
         /// Whether values in snapshots and RESTORE are checked in depth: `no`, `yes`, or `clients` for all but the
         /// primary's. Spinel never trusts them with memory, whatever is set.
         sanitize_dump_payload("sanitize-dump-payload"): SanitizeDumpPayload = SanitizeDumpPayload::No, (), [], Effective;
@@ -356,10 +362,10 @@ directives! {
         dbfilename("dbfilename"): Vec<u8> = text("dump.rdb"), dbfilename, [protected], Effective;
         /// Whether snapshots made for replication only are deleted afterwards, if neither snapshots nor the append
         /// only file are on.
-        rdb_del_sync_files("rdb-del-sync-files"): bool = false, (), [], Effective;
+        rdb_del_sync_files("rdb-del-sync-files"): bool = false, None, [], Effective;
         /// Whether a snapshot is synced to disk every few megabytes while it is written, to avoid one long stall at
         /// the end.
-        rdb_save_incremental_fsync("rdb-save-incremental-fsync"): bool = true, (), [], Effective;
+        rdb_save_incremental_fsync("rdb-save-incremental-fsync"): bool = true, None, [], Effective;
         /// The working directory: snapshot, append only files and cluster state are kept here. A name of a file
         /// cannot be given.
         dir("dir"): Directory = Directory(text("./")), (), [protected, deny_loading], Effective;
@@ -373,11 +379,11 @@ directives! {
         masteruser("masteruser" | "primaryuser"): Option<Vec<u8>> = None, anything, [sensitive], Stored("replication");
         /// Whether a replica answers from what it has while it is cut off or synchronising. Otherwise it answers
         /// -MASTERDOWN.
-        replica_serve_stale_data("replica-serve-stale-data" | "slave-serve-stale-data"): bool = true, (), [], Stored("replication");
+        replica_serve_stale_data("replica-serve-stale-data" | "slave-serve-stale-data"): bool = true, None, [], Stored("replication");
         /// Whether clients may not write to a replica.
-        replica_read_only("replica-read-only" | "slave-read-only"): bool = true, (), [], Stored("replication");
+        replica_read_only("replica-read-only" | "slave-read-only"): bool = true, None, [], Stored("replication");
         /// Whether a full synchronisation goes straight to the replicas' sockets instead of through a file.
-        repl_diskless_sync("repl-diskless-sync"): bool = true, (), [], Stored("replication");
+        repl_diskless_sync("repl-diskless-sync"): bool = true, None, [], Stored("replication");
         /// Seconds to wait for further replicas before a transfer without a file starts, because late ones must
         /// wait for the next.
         repl_diskless_sync_delay("repl-diskless-sync-delay"): u32 = 5, within(0, I32), [], Stored("replication");
@@ -387,7 +393,7 @@ directives! {
         /// is empty (`on-empty-db`), beside the old data (`swapdb`), or in place of it (`flush-before-load`).
         repl_diskless_load("repl-diskless-load"): ReplDisklessLoad = ReplDisklessLoad::Disabled, (), [deny_loading], Stored("replication");
         /// Accepted for files that were written for Valkey.
-        dual_channel_replication_enabled("dual-channel-replication-enabled"): bool = false, (), [], Stored("replication");
+        dual_channel_replication_enabled("dual-channel-replication-enabled"): bool = false, None, [], Stored("replication");
         /// Seconds between the pings that a primary sends to its replicas.
         repl_ping_replica_period("repl-ping-replica-period" | "repl-ping-slave-period"): u32 = 10, within(1, I32), [], Stored("replication");
         /// Seconds of silence after which a replication link is given up. Keep it well above
@@ -395,7 +401,7 @@ directives! {
         repl_timeout("repl-timeout"): u32 = 60, within(1, I32), [], Stored("replication");
         /// Whether the stream to replicas is sent in fewer, larger packets, which saves bandwidth and costs up to
         /// 40 ms.
-        repl_disable_tcp_nodelay("repl-disable-tcp-nodelay"): bool = false, (), [], Stored("replication");
+        repl_disable_tcp_nodelay("repl-disable-tcp-nodelay"): bool = false, None, [], Stored("replication");
         /// How much of the stream is kept, so that a replica that was cut off can go on where it stopped.
         repl_backlog_size("repl-backlog-size"): u64 = 1 << 20, bytes(1, I64), [], Stored("replication");
         /// Seconds after the last replica has left until the backlog is dropped. 0 keeps it for ever.
@@ -403,7 +409,7 @@ directives! {
         /// The replica with the lowest priority is promoted first by Sentinel. One with 0 never is.
         replica_priority("replica-priority" | "slave-priority"): u32 = 100, within(0, I32), [], Stored("replication");
         /// Whether Sentinel tells clients about this replica.
-        replica_announced("replica-announced"): bool = true, (), [], Stored("replication");
+        replica_announced("replica-announced"): bool = true, None, [], Stored("replication");
         /// Writes are refused with fewer good replicas than this. 0 switches it off.
         min_replicas_to_write("min-replicas-to-write" | "min-slaves-to-write"): u32 = 0, within(0, I32), [], Stored("replication");
         /// A replica is good if it was heard of within so many seconds. 0 switches it off.
@@ -413,7 +419,7 @@ directives! {
         /// The port that a replica reports to its primary. 0 reports its own.
         replica_announce_port("replica-announce-port" | "slave-announce-port"): u16 = 0, within(0, 65535), [], Stored("replication");
         /// Whether a replica goes on when it cannot write its own files, instead of stopping.
-        replica_ignore_disk_write_errors("replica-ignore-disk-write-errors"): bool = false, (), [], Stored("replication");
+        replica_ignore_disk_write_errors("replica-ignore-disk-write-errors"): bool = false, None, [], Stored("replication");
         /// What to do when a command from the primary or the append only file fails: `ignore`, `panic`, or
         /// `panic-on-replicas`.
         propagation_error_behavior("propagation-error-behavior"): PropagationErrorBehavior = PropagationErrorBehavior::Ignore, (), [], Stored("replication");
@@ -470,7 +476,7 @@ directives! {
         /// How hard eviction works when it cannot keep up: 0 prefers latency, 100 works until it is done.
         maxmemory_eviction_tenacity("maxmemory-eviction-tenacity"): u32 = 10, within(0, 100), [], Effective;
         /// Whether a replica leaves eviction to its primary, so that both hold the same keys.
-        replica_ignore_maxmemory("replica-ignore-maxmemory" | "slave-ignore-maxmemory"): bool = true, (), [], Stored("replication");
+        replica_ignore_maxmemory("replica-ignore-maxmemory" | "slave-ignore-maxmemory"): bool = true, None, [], Stored("replication");
         /// How much time goes into removing expired keys, from 1 to 10. Spinel removes them when they are due, at
         /// any setting.
         active_expire_effort("active-expire-effort"): u32 = 1, within(1, 10), [], Effective;
@@ -482,24 +488,24 @@ directives! {
     LazyFreeing {
         /// Whether evicted values are freed in the background. Spinel frees large values in the background in every
         /// case; these five are kept for compatibility.
-        lazyfree_lazy_eviction("lazyfree-lazy-eviction"): bool = false, (), [], Effective;
+        lazyfree_lazy_eviction("lazyfree-lazy-eviction"): bool = false, None, [], Effective;
         /// The same for values that have expired.
-        lazyfree_lazy_expire("lazyfree-lazy-expire"): bool = false, (), [], Effective;
+        lazyfree_lazy_expire("lazyfree-lazy-expire"): bool = false, None, [], Effective;
         /// The same for values that a command such as RENAME replaces.
-        lazyfree_lazy_server_del("lazyfree-lazy-server-del"): bool = false, (), [], Effective;
+        lazyfree_lazy_server_del("lazyfree-lazy-server-del"): bool = false, None, [], Effective;
         /// Whether DEL does what UNLINK does.
-        lazyfree_lazy_user_del("lazyfree-lazy-user-del"): bool = false, (), [], Effective;
+        lazyfree_lazy_user_del("lazyfree-lazy-user-del"): bool = false, None, [], Effective;
         /// Whether FLUSHDB, FLUSHALL, SCRIPT FLUSH and FUNCTION FLUSH without SYNC or ASYNC are asynchronous.
-        lazyfree_lazy_user_flush("lazyfree-lazy-user-flush"): bool = false, (), [], Effective;
+        lazyfree_lazy_user_flush("lazyfree-lazy-user-flush"): bool = false, None, [], Effective;
         /// Whether a replica drops its old data in the background before a full synchronisation.
-        replica_lazy_flush("replica-lazy-flush" | "slave-lazy-flush"): bool = false, (), [], Stored("replication");
+        replica_lazy_flush("replica-lazy-flush" | "slave-lazy-flush"): bool = false, None, [], Stored("replication");
     }
     Threads {
         /// The number of worker threads. Every worker reads requests, runs commands and writes replies for its
         /// share of the connections. The default is the number of cores.
         io_threads("io-threads"): u32 = default_io_threads(), within(1, 128), [immutable], Effective;
         /// Accepted for files that were written for Redis. Workers always read.
-        io_threads_do_reads("io-threads-do-reads"): bool = false, (), [immutable], Effective;
+        io_threads_do_reads("io-threads-do-reads"): bool = false, None, [immutable], Effective;
         /// Accepted for files that were written for Valkey.
         events_per_io_thread("events-per-io-thread"): u32 = 2, within(0, I32), [], Effective;
         /// How many keys of a pipeline are prefetched together. 0 and 1 switch it off.
@@ -520,11 +526,11 @@ directives! {
         /// The scores of a primary, a replica and background work, -2000 to 2000. The highest is killed first.
         oom_score_adj_values("oom-score-adj-values"): OomScores = OomScores::default(), (), [], Effective;
         /// Whether transparent huge pages are switched off for this process, because they make copying memory slow.
-        disable_thp("disable-thp"): bool = true, (), [immutable], Effective;
+        disable_thp("disable-thp"): bool = true, None, [immutable], Effective;
     }
     AppendOnly {
         /// Whether every write is logged to the append only file, which loses less in a crash than snapshots do.
-        appendonly("appendonly"): bool = false, (), [deny_loading], Effective;
+        appendonly("appendonly"): bool = false, None, [deny_loading], Effective;
         /// What the names of the append only files begin with.
         appendfilename("appendfilename"): Vec<u8> = text("appendonly.aof"), appendfilename, [immutable], Effective;
         /// The directory in `dir` that holds them.
@@ -533,21 +539,21 @@ directives! {
         /// or when the system likes (`no`).
         appendfsync("appendfsync"): AppendFsync = AppendFsync::EverySec, (), [], Effective;
         /// Whether syncing pauses while a snapshot or a rewrite is busy with the disk.
-        no_appendfsync_on_rewrite("no-appendfsync-on-rewrite"): bool = false, (), [], Effective;
+        no_appendfsync_on_rewrite("no-appendfsync-on-rewrite"): bool = false, None, [], Effective;
         /// Rewrites the append only file when it has grown by so many percent since the last time. 0 never does.
         auto_aof_rewrite_percentage("auto-aof-rewrite-percentage"): u32 = 100, within(0, I32), [], Effective;
         /// The size below which it is not rewritten by itself.
         auto_aof_rewrite_min_size("auto-aof-rewrite-min-size"): u64 = 64 << 20, bytes(0, I64), [], Effective;
         /// Whether the server starts, and says so, when the append only file ends in the middle of a command, as it
         /// does after a crash.
-        aof_load_truncated("aof-load-truncated"): bool = true, (), [], Effective;
+        aof_load_truncated("aof-load-truncated"): bool = true, None, [], Effective;
         /// Whether a rewritten file begins with a snapshot, which is smaller and loads faster than commands.
-        aof_use_rdb_preamble("aof-use-rdb-preamble"): bool = true, (), [], Effective;
+        aof_use_rdb_preamble("aof-use-rdb-preamble"): bool = true, None, [], Effective;
         /// Whether the time is noted in the append only file, so that it can be restored to a point in time. Old
         /// parsers do not understand it.
-        aof_timestamp_enabled("aof-timestamp-enabled"): bool = false, (), [], Effective;
+        aof_timestamp_enabled("aof-timestamp-enabled"): bool = false, None, [], Effective;
         /// Whether a rewrite syncs to disk every few megabytes, to avoid one long stall at the end.
-        aof_rewrite_incremental_fsync("aof-rewrite-incremental-fsync"): bool = true, (), [], Effective;
+        aof_rewrite_incremental_fsync("aof-rewrite-incremental-fsync"): bool = true, None, [], Effective;
     }
     Shutdown {
         /// Seconds that shutting down waits for replicas that lag behind. 0 does not wait.
@@ -565,7 +571,7 @@ directives! {
     }
     Cluster {
         /// Whether this server is a node of a cluster.
-        cluster_enabled("cluster-enabled"): bool = false, (), [immutable], Stored("cluster");
+        cluster_enabled("cluster-enabled"): bool = false, None, [immutable], Stored("cluster");
         /// Where a node keeps what it knows of the cluster. It is not edited by hand, and two nodes never share
         /// one.
         cluster_config_file("cluster-config-file"): Vec<u8> = text("nodes.conf"), cluster_config_file, [immutable], Stored("cluster");
@@ -579,15 +585,15 @@ directives! {
         /// A primary lends a replica to one without only if so many are left.
         cluster_migration_barrier("cluster-migration-barrier"): u32 = 1, within(0, I32), [], Stored("cluster");
         /// Whether replicas move to primaries that have none.
-        cluster_allow_replica_migration("cluster-allow-replica-migration"): bool = true, (), [], Stored("cluster");
+        cluster_allow_replica_migration("cluster-allow-replica-migration"): bool = true, None, [], Stored("cluster");
         /// Whether a cluster with unserved slots refuses all requests.
-        cluster_require_full_coverage("cluster-require-full-coverage"): bool = true, (), [], Stored("cluster");
+        cluster_require_full_coverage("cluster-require-full-coverage"): bool = true, None, [], Stored("cluster");
         /// Whether this replica never takes over by itself.
-        cluster_replica_no_failover("cluster-replica-no-failover" | "cluster-slave-no-failover"): bool = false, (), [], Stored("cluster");
+        cluster_replica_no_failover("cluster-replica-no-failover" | "cluster-slave-no-failover"): bool = false, None, [], Stored("cluster");
         /// Whether reads are served while the cluster is down.
-        cluster_allow_reads_when_down("cluster-allow-reads-when-down"): bool = false, (), [], Stored("cluster");
+        cluster_allow_reads_when_down("cluster-allow-reads-when-down"): bool = false, None, [], Stored("cluster");
         /// Whether shard channels work while the cluster is down.
-        cluster_allow_pubsubshard_when_down("cluster-allow-pubsubshard-when-down"): bool = true, (), [], Stored("cluster");
+        cluster_allow_pubsubshard_when_down("cluster-allow-pubsubshard-when-down"): bool = true, None, [], Stored("cluster");
         /// The most that may wait to be sent to one node. Beyond it the link is dropped. 0 is no limit.
         cluster_link_sendbuf_limit("cluster-link-sendbuf-limit"): u64 = 0, bytes(0, U64), [], Stored("cluster");
         /// The host name that clients are told.
@@ -600,7 +606,7 @@ directives! {
         /// Seconds that a forgotten node is not let back in.
         cluster_blacklist_ttl("cluster-blacklist-ttl"): u64 = 60, within(0, U64), [], Stored("cluster");
         /// Whether CPU time and traffic are counted for every slot.
-        cluster_slot_stats_enabled("cluster-slot-stats-enabled"): bool = false, (), [], Stored("cluster");
+        cluster_slot_stats_enabled("cluster-slot-stats-enabled"): bool = false, None, [], Stored("cluster");
     }
     ClusterNat {
         /// The address that other nodes are told, where the one that they see is wrong: behind address translation,
@@ -627,7 +633,7 @@ directives! {
         /// Milliseconds that an event must take to be remembered by LATENCY. 0 switches it off.
         latency_monitor_threshold("latency-monitor-threshold"): u64 = 0, within(0, I64), [], Effective;
         /// Whether a histogram of latencies is kept for every command.
-        latency_tracking("latency-tracking"): bool = true, (), [], Effective;
+        latency_tracking("latency-tracking"): bool = true, None, [], Effective;
         /// The percentiles that INFO latencystats shows.
         latency_tracking_info_percentiles("latency-tracking-info-percentiles"): Percentiles = Percentiles::default(), (), [], Effective;
     }
@@ -663,17 +669,17 @@ directives! {
         /// The entries of one node of a stream. 0 is no limit.
         stream_node_max_entries("stream-node-max-entries"): u64 = 100, within(0, I64), [], Effective;
         /// Accepted for files that were written for Redis. Spinel's tables never need rehashing as a whole.
-        activerehashing("activerehashing"): bool = true, (), [], Effective;
+        activerehashing("activerehashing"): bool = true, None, [], Effective;
         /// How often a second periodic work is done, 1 to 500.
         hz("hz"): u32 = 10, within(0, I32), [], Effective;
         /// Whether periodic work is done more often with many clients.
-        dynamic_hz("dynamic-hz"): bool = true, (), [], Effective;
+        dynamic_hz("dynamic-hz"): bool = true, None, [], Effective;
         /// Whether the allocator gives memory back to the system in a thread of its own.
-        jemalloc_bg_thread("jemalloc-bg-thread"): bool = true, (), [], Effective;
+        jemalloc_bg_thread("jemalloc-bg-thread"): bool = true, None, [], Effective;
     }
     Defragmentation {
         /// Whether values are moved to closer ranks while the server runs, to give memory back.
-        activedefrag("activedefrag"): bool = false, (), [], Stored("defragmentation");
+        activedefrag("activedefrag"): bool = false, Some(NO_DEFRAGMENTATION), [], Stored("defragmentation");
         /// Wasted memory below which nothing is done.
         active_defrag_ignore_bytes("active-defrag-ignore-bytes"): u64 = 100 << 20, bytes(1, I64), [], Stored("defragmentation");
         /// The percentage of waste at which it begins.
@@ -697,11 +703,11 @@ directives! {
         /// Milliseconds between pings on the cluster bus. 0 is the usual pace.
         cluster_ping_interval("cluster-ping-interval"): u64 = 0, within(0, I64), [hidden], Stored("cluster");
         /// Whether a failed assertion exits instead of aborting.
-        use_exit_on_panic("use-exit-on-panic"): bool = false, (), [hidden], Effective;
+        use_exit_on_panic("use-exit-on-panic"): bool = false, None, [hidden], Effective;
         /// Whether costly assertions are checked.
-        enable_debug_assert("enable-debug-assert"): bool = false, (), [immutable, hidden], Effective;
+        enable_debug_assert("enable-debug-assert"): bool = false, None, [immutable, hidden], Effective;
         /// Whether append only files that are no longer needed stay.
-        aof_disable_auto_gc("aof-disable-auto-gc"): bool = false, (), [hidden], Effective;
+        aof_disable_auto_gc("aof-disable-auto-gc"): bool = false, None, [hidden], Effective;
         /// Milliseconds after which a stall is reported in the log. 0 switches it off.
         watchdog_period("watchdog-period"): u32 = 0, within(0, I32), [hidden], Effective;
         /// A text that crash reports show.
