@@ -1,10 +1,12 @@
 //! What a command may touch while it runs.
 
+use smallvec::SmallVec;
+
 use crate::client::session::Session;
 use crate::command::args::Args;
 use crate::command::engine::Engine;
 use crate::command::error::Error;
-use crate::config::Config;
+use crate::config::table::Config;
 use crate::keyspace::db::Db;
 use crate::keyspace::entry::Value;
 use crate::resp::reply::Output;
@@ -44,6 +46,8 @@ pub struct Context<'a> {
     pub engine: &'a Engine,
     /// The configuration, the same for a whole batch.
     pub config: &'a Config,
+    /// Positions of arguments that logs must not show.
+    pub hidden: SmallVec<[usize; 4]>,
 }
 
 /// Writes a string value, a large one by reference.

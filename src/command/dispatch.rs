@@ -12,23 +12,24 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::client::session::{Fate, ReplyMode, Session};
-use crate::client::shared::Mark as ClientMark;
 use crate::command::args::Args;
 use crate::command::context::{Context, Job, Outcome, Reply};
 use crate::command::engine::{Engine, PauseMode};
 use crate::command::error::Error;
 use crate::command::table::{Entry, Way};
-use crate::config::Config;
+use crate::config::table::Config;
 use crate::keyspace::change::Effects;
 use crate::keyspace::db::{Db, Touch};
 use crate::keyspace::hash::KeyHash;
 use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::moment::Moment;
+use crate::observe::latency::Latency;
 use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, ErrorOrigin, Outcome as Ended};
-use crate::resp::reply::{Output, Protocol};
+use crate::resp::reply::Output;
 use crate::resp::request::Span;
 use crate::spec::{Flag, keys};
 use crate::stdx::ticks::Ticks;
@@ -65,7 +66,6 @@ pub enum Stop {
 pub struct Pending {
     job: Job,
     index: u16,
-    started: Ticks,
     spent_ns: u64,
     request: Vec<Vec<u8>>,
     mark: ReplyMode,
@@ -235,7 +235,7 @@ impl Executor {
         };
         let spent_ns = started.elapsed_ns();
         let request = args.to_vecs();
-        Some(Stop::Pending(Box::new(Pending { job, index: entry.index, started, spent_ns, request, mark: mode })))
+        Some(Stop::Pending(Box::new(Pending { job, index: entry.index, spent_ns, request, mark: mode })))
     }
 
     /// Goes on with a command that works in pieces; returns it again while there is more to do.
@@ -274,7 +274,7 @@ impl Executor {
         session.next_command();
         let ended = if failed { Ended::Failed } else { Ended::Done };
         count_call(engine, self.worker, pending.index, pending.spent_ns, ended, &config);
-        note_slow(engine, &config, session, pending.spent_ns, false, || pending.request.clone());
+        note_slow(engine, &config, session, pending.spent_ns, "command", Some(|| pending.request.clone()));
         None
     }
 
@@ -289,7 +289,7 @@ impl Executor {
     ) -> Context<'a> {
         let touch = if session.no_touch { Touch::No } else { Touch::Yes };
         let db = Db::new(&engine.keyspace, hold, &mut self.effects, session.db, moment, touch);
-        Context { db, out, session, engine, config }
+        Context { db, out, session, engine, config, hidden: SmallVec::new() }
     }
 
     fn current_config(&mut self, engine: &Engine) -> Arc<Config> {
@@ -422,9 +422,6 @@ fn call_for_outcome(
     before: Ticks,
 ) -> Option<Job> {
     let engine = context.engine;
-    if engine.monitors.any() && !entry.has(Flag::SkipMonitor) {
-        feed_monitors(context, entry, args);
-    }
     let mark = context.out.mark();
     let mode = context.session.reply;
     let interest = engine.interest();
@@ -439,6 +436,9 @@ fn call_for_outcome(
             Ended::Failed
         }
     };
+    if engine.monitors.any() && !entry.has(Flag::SkipMonitor) && !entry.has(Flag::Admin) {
+        feed_monitors(context, args);
+    }
     if context.db.effects.any() {
         engine.pass_on(context.db.index(), context.db.effects, || args.to_vecs());
     }
@@ -448,8 +448,11 @@ fn call_for_outcome(
     let ns = Ticks::now().since_ns(before);
     count_call(engine, worker, entry.index, ns, ended, context.config);
     if ns >= 1000 {
-        note_slow(engine, context.config, context.session, ns, entry.has(Flag::SkipSlowlog), || args.to_vecs());
+        let event = if entry.has(Flag::Fast) { "fast-command" } else { "command" };
+        let shown = (!entry.has(Flag::SkipSlowlog)).then(|| || visible(&context.hidden, args));
+        note_slow(engine, context.config, context.session, ns, event, shown);
     }
+    context.hidden.clear();
     None
 }
 
@@ -510,22 +513,22 @@ fn count_call(engine: &Engine, worker: Option<usize>, index: u16, ns: u64, ended
     }
 }
 
-/// Notes a command in SLOWLOG and LATENCY where it took long enough.
-#[cold]
+/// Notes a command in LATENCY, and in SLOWLOG where it may be shown, if it took long enough.
 fn note_slow(
     engine: &Engine,
     config: &Config,
     session: &Session,
     ns: u64,
-    hidden: bool,
-    request: impl FnOnce() -> Vec<Vec<u8>>,
+    event: &'static str,
+    request: Option<impl FnOnce() -> Vec<Vec<u8>>>,
 ) {
     let us = ns / 1000;
-    let threshold = config.latency_monitor_threshold;
-    if threshold > 0 && us / 1000 >= threshold.unsigned_abs() {
-        engine.latency.record("command", engine.clock.now_ms() / 1000, us / 1000);
+    if Latency::wants(config.latency_monitor_threshold, us / 1000) {
+        engine.latency.record(event, engine.clock.now_ms() / 1000, us / 1000);
     }
-    if !hidden && SlowLog::wants(config.slowlog_log_slower_than, us) {
+    if let Some(request) = request
+        && SlowLog::wants(config.slowlog_log_slower_than, us)
+    {
         let name = session.shared.names.lock().name.clone();
         let most = usize::try_from(config.slowlog_max_len).unwrap_or(usize::MAX);
         engine.slowlog.record(engine.clock.now_ms() / 1000, us, &request(), &session.shared.addr, &name, most);
@@ -534,28 +537,32 @@ fn note_slow(
 
 /// Sends a command to those that follow MONITOR.
 #[cold]
-fn feed_monitors(context: &Context<'_>, entry: &Entry, args: &Args<'_>) {
+fn feed_monitors(context: &Context<'_>, args: &Args<'_>) {
     let now_us = context.engine.clock.now_us();
     let mut line = format!(
         "+{}.{:06} [{} {}]",
         now_us / 1_000_000,
         now_us % 1_000_000,
         context.db.index(),
-        if context.session.in_process { "lua" } else { &context.session.shared.addr }
+        context.session.shared.addr
     )
     .into_bytes();
-    for arg in visible(entry, args) {
+    for arg in visible(&context.hidden, args) {
         line.extend_from_slice(b" \"");
-        escape(&mut line, arg);
+        escape(&mut line, &arg);
         line.push(b'"');
     }
     line.extend_from_slice(b"\r\n");
     context.engine.monitors.send(&Bytes::from(line));
 }
 
+/// What stands for an argument that logs may not show.
+const REDACTED: &[u8] = b"(redacted)";
+
 /// The arguments as logs may show them.
-fn visible<'a>(_entry: &Entry, args: &Args<'a>) -> Vec<&'a [u8]> {
-    args.from(0).collect()
+fn visible(hidden: &[usize], args: &Args<'_>) -> Vec<Vec<u8>> {
+    let show = |(i, arg): (usize, &[u8])| if hidden.contains(&i) { REDACTED.to_vec() } else { arg.to_vec() };
+    args.from(0).enumerate().map(show).collect()
 }
 
 /// Writes bytes as a person reads them: quotes and what does not print are escaped.

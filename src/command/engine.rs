@@ -10,13 +10,13 @@ use parking_lot::{Mutex, RwLock};
 use crate::client::registry::Registry;
 use crate::client::shared::Shared;
 use crate::command::table::CommandTable;
-use crate::config::Config;
+use crate::config::table::Config;
 use crate::config::choice::MaxmemoryPolicy;
 use crate::keyspace::change::{Change, Effect, Effects, Interest};
 use crate::keyspace::moment::{AccessPolicy, Moment};
 use crate::keyspace::space::Keyspace;
 use crate::observe::histogram::Lag;
-use crate::observe::latency::LatencyMonitor;
+use crate::observe::latency::Latency;
 use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, Stats};
 use crate::persist::log::WriteLog;
@@ -209,7 +209,7 @@ pub struct Engine {
     /// Commands that were slow.
     pub slowlog: SlowLog,
     /// Events that took long.
-    pub latency: LatencyMonitor,
+    pub latency: Latency,
     /// How late keys were removed after their deadline.
     pub expire_lag: Lag,
     /// CLIENT PAUSE.
@@ -240,7 +240,7 @@ impl Engine {
     /// # Errors
     /// Redis' text for a bad `rename-command`, or the system's where no thread can be started.
     pub fn new(config: Config, clock: Clock, host: Box<dyn Host>, keyspace: Keyspace) -> Result<Engine, String> {
-        let commands = CommandTable::new(&config.renamed_commands())?;
+        let commands = CommandTable::new(&renamed_commands(&config))?;
         let workers = usize::try_from(config.io_threads).unwrap_or(1);
         let run_id = String::from_utf8_lossy(&crate::stdx::random::run_id()).into_owned();
         Ok(Engine {
@@ -251,7 +251,7 @@ impl Engine {
             config_change: Mutex::new(()),
             clients: Registry::default(),
             slowlog: SlowLog::new(),
-            latency: LatencyMonitor::new(),
+            latency: Latency::new(),
             expire_lag: Lag::new(),
             pause: Pause::default(),
             monitors: Monitors::default(),
@@ -320,6 +320,12 @@ impl Engine {
     pub fn count_expired(&self, keys: u64) {
         self.stats.add(Counter::ExpiredKeys, keys);
     }
+}
+
+/// The pairs of `rename-command`: old name, new name or nothing.
+fn renamed_commands(config: &Config) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let lines = config.lines.iter().filter(|line| line.directive == "rename-command");
+    lines.filter_map(|line| Some((line.words.first()?.clone(), line.words.get(1)?.clone()))).collect()
 }
 
 /// How the configuration wants accesses to be noted.

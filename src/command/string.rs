@@ -9,11 +9,11 @@ use crate::command::lcs;
 use crate::command::table::Command;
 use crate::command::time::{TimeUnit, absolute_ms};
 use crate::keyspace::change::{Class, Effect};
-use crate::keyspace::db::{Expiry, Key};
+use crate::keyspace::db::Expiry;
 use crate::keyspace::entry::{Entry, Str, Value};
 use crate::spec::{Access, Arity, Flag, Group, Keys};
 use crate::stdx::number::extended::Extended;
-use crate::stdx::number::{parse_f64, parse_i64};
+use crate::stdx::number::parse_i64;
 
 /// This family's commands.
 pub const COMMANDS: &[Command] = &[
