@@ -32,7 +32,10 @@ const MOST_SECONDS: u32 = 15;
 /// Writes what is known, when asked.
 type Tell = dyn Fn(&mut dyn Write);
 
-static INFO: OnceLock<Box<dyn Fn(&mut dyn Write) + Send + Sync>> = OnceLock::new();
+/// The same for whichever thread dies.
+type TellAnywhere = dyn Fn(&mut dyn Write) + Send + Sync;
+
+static INFO: OnceLock<Box<TellAnywhere>> = OnceLock::new();
 /// The number of the thread that reports.
 static OWNER: AtomicUsize = AtomicUsize::new(0);
 static STAGE: AtomicU32 = AtomicU32::new(0);

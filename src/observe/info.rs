@@ -338,6 +338,9 @@ fn answer_from_figures(stats: &Stats, field: &str, to: &mut Answer<'_>) -> bool 
         "total_eviction_exceeded_time" => to.put(stats.total(Counter::EvictionExceededUs) / 1000),
         "eventloop_duration_max" => to.put(stats.largest(Peak::LoopUs)),
         "eventloop_cmd_per_cycle_max" => to.put(stats.largest(Peak::CommandsPerCycle)),
+        "expire_lag_usec_p50" => to.put(stats.expire_lag.summary().p50),
+        "expire_lag_usec_p99" => to.put(stats.expire_lag.summary().p99),
+        "expire_lag_usec_max" => to.put(stats.expire_lag.summary().max),
         "errorstat_" => stats.errors().into_iter().for_each(|(code, n)| to.row(code, format_args!("count={n}"))),
         _ => return false,
     }
@@ -487,6 +490,7 @@ mod tests {
         stats.add(Counter::NetReplInputBytes, 5);
         stats.worker(0).called(1, 3_000, Outcome::Failed, true);
         stats.error(Some(0), b"ERR", ErrorOrigin::Server);
+        stats.expire_lag.record(250);
         let names = ["get", "config|set"];
         let text = render(&Selection::parse(["everything"]), |field, to| {
             if !answer_from_stats(&stats, field, to) {
@@ -507,6 +511,7 @@ mod tests {
             "cmdstat_config|set:calls=1,usec=3,usec_per_call=3.00,rejected_calls=0,failed_calls=1",
             "latency_percentiles_usec_config|set:p50=3.071",
             "instantaneous_input_kbps:0.00",
+            "expire_lag_usec_max:250",
         ] {
             assert!(text.contains(&format!("\r\n{line}\r\n")), "{line} is not in {text}");
         }

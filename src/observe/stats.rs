@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 
-use crate::observe::histogram::{Counts, Histogram};
+use crate::observe::histogram::{Counts, Histogram, Lag};
 use crate::observe::log;
 
 macro_rules! counters {
@@ -329,6 +329,8 @@ pub struct Stats {
     /// Held while reading too, so that a reset is not seen half done.
     baseline: RwLock<Baseline>,
     rates: Mutex<Rates>,
+    /// How late keys and fields were removed, microseconds after their deadline.
+    pub expire_lag: Lag,
 }
 
 impl Stats {
@@ -340,6 +342,7 @@ impl Stats {
             codes: ErrorCodes::default(),
             baseline: RwLock::default(),
             rates: Mutex::default(),
+            expire_lag: Lag::new(),
         }
     }
 
@@ -447,7 +450,7 @@ impl Stats {
     /// How often each error code was replied since the last reset, by code.
     pub fn errors(&self) -> Vec<(String, u64)> {
         let baseline = self.baseline.read();
-        let codes = self.codes.0.load();
+        let codes = self.codes.known.load();
         let since = |id: usize| self.raw_error(id).saturating_sub(baseline.errors.get(id).copied().unwrap_or(0));
         let known = codes.sorted.iter().map(|(code, id)| (String::from_utf8_lossy(code).into_owned(), since(*id)));
         let overflow = [(OVERFLOW.to_owned(), since(OVERFLOW_ID))];
@@ -469,11 +472,13 @@ impl Stats {
             one.peaks.iter().for_each(|peak| peak.store(0, Ordering::Relaxed));
         }
         *self.rates.lock() = Rates::default();
+        self.expire_lag.reset();
     }
 
     /// Takes the figures that rates are made of. To be called every 100 ms or so, with a monotonic time.
     pub fn sample(&self, now_us: u64) {
-        let values = Rate::ALL.map(|rate| rate.parts().map(|counter| self.raw(counter)));
+        let values =
+            Rate::ALL.map(|rate| rate.counters().iter().map(|counter| self.raw(*counter)).fold(0, u64::wrapping_add));
         self.rates.lock().take(now_us, values);
     }
 
@@ -516,40 +521,39 @@ impl Rate {
         Rate::LoopUs,
     ];
 
-    /// What is measured, and what it is divided by: time, unless it is the other counter.
-    fn parts(self) -> [Counter; 2] {
+    /// The counters whose sum is measured.
+    fn counters(self) -> &'static [Counter] {
         match self {
-            Rate::Commands => [Counter::CommandsProcessed; 2],
-            Rate::NetInput => [Counter::NetInputBytes; 2],
-            Rate::NetOutput => [Counter::NetOutputBytes; 2],
-            Rate::NetReplInput => [Counter::NetReplInputBytes; 2],
-            Rate::NetReplOutput => [Counter::NetReplOutputBytes; 2],
-            Rate::LoopCycles => [Counter::LoopCycles; 2],
-            Rate::LoopUs => [Counter::LoopUs, Counter::LoopCycles],
+            Rate::Commands => &[Counter::CommandsProcessed],
+            Rate::NetInput => &[Counter::NetInputBytes, Counter::NetReplInputBytes],
+            Rate::NetOutput => &[Counter::NetOutputBytes, Counter::NetReplOutputBytes],
+            Rate::NetReplInput => &[Counter::NetReplInputBytes],
+            Rate::NetReplOutput => &[Counter::NetReplOutputBytes],
+            Rate::LoopCycles => &[Counter::LoopCycles],
+            Rate::LoopUs => &[Counter::LoopUs],
         }
     }
 }
 
 #[derive(Debug, Default)]
 struct Rates {
-    last: Option<(u64, [[u64; 2]; Rate::ALL.len()])>,
+    last: Option<(u64, [u64; Rate::ALL.len()])>,
     samples: [[u64; SAMPLES]; Rate::ALL.len()],
     next: usize,
 }
 
 impl Rates {
-    fn take(&mut self, now_us: u64, values: [[u64; 2]; Rate::ALL.len()]) {
+    fn take(&mut self, now_us: u64, values: [u64; Rate::ALL.len()]) {
         if let Some((then_us, before)) = self.last {
             let passed_us = now_us.saturating_sub(then_us);
             if passed_us == 0 {
                 return;
             }
+            let grown = |rate: Rate| values[rate as usize].saturating_sub(before[rate as usize]);
             for rate in Rate::ALL {
-                let n = rate as usize;
-                let [value, other] = [0, 1].map(|part| values[n][part].saturating_sub(before[n][part]));
-                self.samples[n][self.next] = match rate {
-                    Rate::LoopUs => value.checked_div(other).unwrap_or(0),
-                    _ => (u128::from(value) * 1_000_000 / u128::from(passed_us)) as u64,
+                self.samples[rate as usize][self.next] = match rate {
+                    Rate::LoopUs => grown(rate).checked_div(grown(Rate::LoopCycles)).unwrap_or(0),
+                    _ => (u128::from(grown(rate)) * 1_000_000 / u128::from(passed_us)) as u64,
                 };
             }
             self.next = (self.next + 1) % SAMPLES;
@@ -566,18 +570,28 @@ impl Rates {
 const OVERFLOW_ID: usize = 0;
 
 /// Which error code has which slot. Read without a lock by every error reply; grows rarely.
+///
+/// A reset forgets the codes and gives their slots to others: an error that is being counted at that
+/// very moment may be counted under the new owner of its slot.
 #[derive(Debug, Default)]
-struct ErrorCodes(ArcSwap<Known>, Mutex<()>, AtomicBool);
+struct ErrorCodes {
+    known: ArcSwap<Known>,
+    /// Held by whoever replaces `known`.
+    changing: Mutex<()>,
+    /// Whether the log was told that the limit is reached.
+    told: AtomicBool,
+}
 
 #[derive(Clone, Debug, Default)]
 struct Known {
+    /// Code and slot, by code. Slots are given out in order, from 1 on.
     sorted: Vec<(Box<[u8]>, usize)>,
 }
 
 impl ErrorCodes {
     fn id(&self, code: &[u8], origin: ErrorOrigin) -> usize {
         let code = &code[..code.len().min(MOST_CODE_BYTES)];
-        match self.0.load().find(code) {
+        match self.known.load().find(code) {
             Ok(id) => id,
             Err(_) => self.learn(code, origin),
         }
@@ -585,15 +599,15 @@ impl ErrorCodes {
 
     #[cold]
     fn learn(&self, code: &[u8], origin: ErrorOrigin) -> usize {
-        let _alone = self.1.lock();
-        let known = self.0.load();
+        let _alone = self.changing.lock();
+        let known = self.known.load();
         let at = match known.find(code) {
             Ok(id) => return id,
             Err(at) => at,
         };
         let most = if origin == ErrorOrigin::Script { MOST_ERROR_CODES } else { ERROR_SLOTS - 1 };
         if known.sorted.len() >= most {
-            if !self.2.swap(true, Ordering::Relaxed) {
+            if !self.told.swap(true, Ordering::Relaxed) {
                 log::warning!(
                     "Errorstats stopped adding new errors because the number of errors reached the limit ({most})."
                 );
@@ -604,14 +618,14 @@ impl ErrorCodes {
         let mut more = Known::clone(&known);
         let id = more.sorted.len() + 1;
         more.sorted.insert(at, (code.into(), id));
-        self.0.store(std::sync::Arc::new(more));
+        self.known.store(std::sync::Arc::new(more));
         id
     }
 
     fn forget(&self) {
-        let _alone = self.1.lock();
-        self.0.store(std::sync::Arc::default());
-        self.2.store(false, Ordering::Relaxed);
+        let _alone = self.changing.lock();
+        self.known.store(std::sync::Arc::default());
+        self.told.store(false, Ordering::Relaxed);
     }
 }
 

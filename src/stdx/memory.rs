@@ -8,7 +8,7 @@
 //!
 //! The allocator is called before `main`, while thread-locals are torn down and in signal handlers:
 //! nothing here allocates, locks, initialises lazily or has a destructor. A slot is therefore never
-//! given back; threads beyond the first [`SLOTS`] share one, with an atomic addition.
+//! given back; threads beyond the first 256 share one, with an atomic addition.
 #![allow(unsafe_code, reason = "an allocator is an unsafe trait")]
 
 use std::alloc::{GlobalAlloc, Layout};
@@ -124,6 +124,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Counting<A> {
 mod tests {
     use super::*;
     use std::alloc::System;
+    use std::sync::atomic::AtomicPtr;
     use std::sync::{Mutex, PoisonError};
 
     /// The counters are the process's, so tests of exact figures take turns. The test binary does
@@ -136,12 +137,12 @@ mod tests {
         let before = used();
         let layout = Layout::from_size_align(1000, 8).unwrap();
         // SAFETY: the layout is not empty, and the block is freed with the layout it has by then.
-        let at = unsafe { Counting(System).alloc(layout) } as usize;
+        let at = AtomicPtr::new(unsafe { Counting(System).alloc(layout) });
         assert_eq!(used() - before, 1000);
         assert!(installed());
         std::thread::spawn(move || {
             // SAFETY: as above; nobody else uses the block.
-            unsafe { Counting(System).dealloc(std::ptr::with_exposed_provenance_mut(at), layout) }
+            unsafe { Counting(System).dealloc(at.into_inner(), layout) }
         })
         .join()
         .unwrap();

@@ -5,7 +5,8 @@
 //! subtract, on whatever cores they were taken; a difference that would be negative is zero.
 //!
 //! The counter's rate is measured against the system's clock without waiting: the first conversions
-//! read both and use the ratio since the anchor, which is frozen once it stands on [`SETTLED_NS`].
+//! read both and use the ratio since the anchor, which is frozen once it stands on a tenth
+//! of a second.
 //! Until then a conversion costs a clock read more.
 #![allow(
     unsafe_code,
