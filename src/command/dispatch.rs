@@ -120,6 +120,7 @@ impl Executor {
         requests: &[Request],
     ) -> (usize, Stop) {
         let config = self.current_config(engine);
+        let worker = self.worker;
         let moment = engine.moment(&config);
         let mut gate = Some(engine.keyspace.gates().enter(self.gate));
         let mut ready = Vec::with_capacity(requests.len().min(self.together));
@@ -155,15 +156,14 @@ impl Executor {
                     prefetch(&mut context.db, &ready);
                 }
                 let mut before = Ticks::now();
-                let mut counts = (0, 0, 0);
                 for ready in &ready {
                     let mut args = args_of(buf, spans, ready.request);
                     if let Some((index, hash)) = ready.first_key {
                         args = args.with_first_key(index, hash);
                     }
-                    before = call(&mut context, ready.entry, &args, self.worker, before);
+                    before = call(&mut context, ready.entry, &args, worker, before);
                 }
-                std::mem::swap(&mut counts, &mut (context.db.hits, context.db.misses, context.db.expired));
+                let counts = (context.db.hits, context.db.misses, context.db.expired);
                 drop(context);
                 self.count_lookups(engine, counts);
                 at += ready.len();
@@ -173,7 +173,7 @@ impl Executor {
             match verdict {
                 Verdict::Hold(until_ms) => return (at, Stop::Paused { until_ms }),
                 Verdict::Refuse(entry, error) => {
-                    refuse(engine, session, out, entry, &error, self.worker);
+                    refuse(engine, session, out, entry, &error, worker);
                     at += 1;
                 }
                 Verdict::Run(entry) => {
@@ -227,7 +227,7 @@ impl Executor {
         drop(context);
         drop(alone);
         self.count_lookups(engine, counts);
-        let Some(job) = pending else {
+        let Err(job) = pending else {
             if gate.is_none() {
                 *gate = Some(engine.keyspace.gates().enter(self.gate));
             }
@@ -247,6 +247,7 @@ impl Executor {
         mut pending: Box<Pending>,
     ) -> Option<Box<Pending>> {
         let config = self.current_config(engine);
+        let worker = self.worker;
         let moment = engine.moment(&config);
         let _gate = engine.keyspace.gates().enter(self.gate);
         let piece = Ticks::now();
@@ -261,7 +262,7 @@ impl Executor {
         }
         let failed = reply.is_err();
         if let Err(error) = reply {
-            write_error(&mut context, &error, self.worker);
+            write_error(&mut context, &error, worker);
         }
         let db = context.db.index();
         if context.db.effects.any() {
@@ -273,7 +274,7 @@ impl Executor {
         session.reply = pending.mark;
         session.next_command();
         let ended = if failed { Ended::Failed } else { Ended::Done };
-        count_call(engine, self.worker, pending.index, pending.spent_ns, ended, &config);
+        count_call(engine, worker, pending.index, pending.spent_ns, ended, &config);
         note_slow(engine, &config, session, pending.spent_ns, "command", Some(|| pending.request.clone()));
         None
     }
@@ -407,12 +408,13 @@ fn prefetch(db: &mut Db<'_>, ready: &[Ready<'_>]) {
 /// Runs one command that ends at once.
 #[inline]
 fn call(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, worker: Option<usize>, before: Ticks) -> Ticks {
-    let job = call_for_outcome(context, entry, args, worker, before);
-    assert!(job.is_none(), "{} works in pieces but runs in a batch", entry.full_name);
-    Ticks::now()
+    match call_for_outcome(context, entry, args, worker, before) {
+        Ok(after) => after,
+        Err(_) => panic!("{} works in pieces but runs in a batch", entry.full_name),
+    }
 }
 
-/// Runs one command; returns the rest of it where it works in pieces.
+/// Runs one command; returns when it ended, or the rest of it where it works in pieces.
 #[inline]
 fn call_for_outcome(
     context: &mut Context<'_>,
@@ -420,7 +422,7 @@ fn call_for_outcome(
     args: &Args<'_>,
     worker: Option<usize>,
     before: Ticks,
-) -> Option<Job> {
+) -> Result<Ticks, Job> {
     let engine = context.engine;
     let mark = context.out.mark();
     let mode = context.session.reply;
@@ -430,7 +432,7 @@ fn call_for_outcome(
     let reply: Reply = (entry.command.run)(context, args);
     let ended = match reply {
         Ok(Outcome::Done) => Ended::Done,
-        Ok(Outcome::Continue(job)) => return Some(job),
+        Ok(Outcome::Continue(job)) => return Err(job),
         Err(error) => {
             write_error(context, &error, worker);
             Ended::Failed
@@ -445,7 +447,8 @@ fn call_for_outcome(
     if mode != ReplyMode::On || context.session.reply != ReplyMode::On {
         finish_reply_mode(context, mode, mark);
     }
-    let ns = Ticks::now().since_ns(before);
+    let after = Ticks::now();
+    let ns = after.since_ns(before);
     count_call(engine, worker, entry.index, ns, ended, context.config);
     if ns >= 1000 {
         let event = if entry.has(Flag::Fast) { "fast-command" } else { "command" };
@@ -453,7 +456,7 @@ fn call_for_outcome(
         note_slow(engine, context.config, context.session, ns, event, shown);
     }
     context.hidden.clear();
-    None
+    Ok(after)
 }
 
 /// Leaves a reply out, or not, and moves CLIENT REPLY on.

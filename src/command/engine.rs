@@ -15,7 +15,6 @@ use crate::config::choice::MaxmemoryPolicy;
 use crate::keyspace::change::{Change, Effect, Effects, Interest};
 use crate::keyspace::moment::{AccessPolicy, Moment};
 use crate::keyspace::space::Keyspace;
-use crate::observe::histogram::Lag;
 use crate::observe::latency::Latency;
 use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, Stats};
@@ -210,8 +209,6 @@ pub struct Engine {
     pub slowlog: SlowLog,
     /// Events that took long.
     pub latency: Latency,
-    /// How late keys were removed after their deadline.
-    pub expire_lag: Lag,
     /// CLIENT PAUSE.
     pub pause: Pause,
     /// Clients that follow MONITOR.
@@ -252,7 +249,6 @@ impl Engine {
             clients: Registry::default(),
             slowlog: SlowLog::new(),
             latency: Latency::new(),
-            expire_lag: Lag::new(),
             pause: Pause::default(),
             monitors: Monitors::default(),
             log: WriteLog::default(),

@@ -63,7 +63,7 @@ fn bytes_of(value: Value<'_>) -> Result<std::borrow::Cow<'_, [u8]>, Error> {
 }
 
 fn check_length(ctx: &Context<'_>, len: usize) -> Result<(), Error> {
-    if len as u64 > ctx.config.proto_max_bulk_len.unsigned_abs() { Err(Error::StringTooLong) } else { Ok(()) }
+    if len as u64 > ctx.config.proto_max_bulk_len { Err(Error::StringTooLong) } else { Ok(()) }
 }
 
 /// The command that sets a key to a value and a deadline, for the log.
