@@ -11,4 +11,6 @@ pub mod error;
 pub mod lcs;
 pub mod string;
 pub mod table;
+#[cfg(test)]
+pub mod testing;
 pub mod time;

@@ -875,6 +875,32 @@ fn lcs_command(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::testing::Bench;
+
+    #[test]
+    fn a_value_is_set_read_and_counted() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.run("SET a 10 EX 100"), "+OK|");
+        assert_eq!(bench.run("INCRBY a 5"), ":15|");
+        assert_eq!(bench.run("GET a"), "$2|15|");
+        assert_eq!(bench.run("APPEND a x"), ":3|");
+        assert_eq!(bench.run("INCR a"), "-ERR value is not an integer or out of range|");
+        assert_eq!(bench.run("SET a b NX GET"), "$3|15x|");
+        bench.clock.advance(100_000);
+        assert_eq!(bench.run("GET a"), "$3|15x|");
+        bench.clock.advance(1);
+        assert_eq!(bench.run("GET a"), "$-1|");
+    }
+
+    #[test]
+    fn large_values_grow_and_are_cut_in_place() {
+        let mut bench = Bench::new();
+        bench.run(&format!("SET a {}", "x".repeat(9000)));
+        assert_eq!(bench.run("APPEND a yz"), ":9002|");
+        assert_eq!(bench.run("GETRANGE a -3 -1"), "$3|xyz|");
+        assert_eq!(bench.run("SETRANGE a 20000 q"), ":20001|");
+        assert_eq!(bench.run("STRLEN a"), ":20001|");
+    }
 
     #[test]
     fn ranges_are_cut_to_what_is_there() {

@@ -1,0 +1,114 @@
+//! A server without sockets for the tests of commands: requests as text, replies as bytes.
+
+use crate::client::session::Session;
+use crate::client::shared::{Link, Shared};
+use crate::command::dispatch::{Executor, Request, Stop};
+use crate::command::engine::{Engine, Host, ShutdownRequest};
+use crate::config::load::{Source, from_text};
+use crate::config::table::Config;
+use crate::keyspace::hash::Routing;
+use crate::keyspace::space::Keyspace;
+use crate::resp::reply::{Output, Protocol};
+use crate::resp::request::Span;
+use crate::stdx::clock::{Clock, ManualClock};
+use crate::stdx::words::split_words;
+use std::io;
+use std::sync::Arc;
+
+/// A host that does nothing and refuses nothing.
+pub struct NoHost;
+
+impl Host for NoHost {
+    fn shutdown(&self, _: ShutdownRequest) -> Result<(), String> {
+        Ok(())
+    }
+    fn abort_shutdown(&self) -> Result<(), String> {
+        Err("ERR No shutdown in progress.".into())
+    }
+    fn apply(&self, _: &Config, _: &Config) -> Result<(), (&'static str, String)> {
+        Ok(())
+    }
+    fn rewrite_config(&self, _: &Config) -> Result<(), String> {
+        Err("ERR The server is running without a config file".into())
+    }
+    fn config_file(&self) -> Option<String> {
+        None
+    }
+    fn executable(&self) -> String {
+        "spinel-server".into()
+    }
+    fn port(&self) -> u16 {
+        6379
+    }
+    fn crash(&self) {}
+}
+
+/// One server and one client of it.
+pub struct Bench {
+    /// The server.
+    pub engine: Arc<Engine>,
+    /// Its time, which begins at a billion milliseconds.
+    pub clock: ManualClock,
+    /// The client.
+    pub session: Session,
+    executor: Executor,
+    out: Output,
+}
+
+impl Bench {
+    /// A server with default settings.
+    pub fn new() -> Bench {
+        Bench::with("")
+    }
+
+    /// A server with these lines of configuration.
+    pub fn with(config: &str) -> Bench {
+        struct NoFiles;
+        impl Source for NoFiles {
+            fn read(&mut self, _: &[u8]) -> io::Result<Vec<u8>> {
+                Err(io::ErrorKind::NotFound.into())
+            }
+            fn list(&mut self, _: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+                Ok(Vec::new())
+            }
+            fn stdin(&mut self) -> io::Result<Vec<u8>> {
+                Ok(Vec::new())
+            }
+        }
+        let config = from_text(config.as_bytes(), &mut NoFiles).unwrap();
+        let (clock, manual) = Clock::manual(1_000_000_000);
+        let keyspace = Keyspace::new(Routing::Hash, 1).unwrap();
+        let engine = Arc::new(Engine::new(config, clock, Box::new(NoHost), keyspace).unwrap());
+        let shared = Arc::new(Shared::new(engine.clients.next_id(), Link::Tcp, "1.2.3.4:5".into(), "1.2.3.4:6".into(), 9, 1_000_000_000));
+        engine.clients.add(shared.clone());
+        let session = Session::new(shared, true);
+        let executor = Executor::new(&engine, None);
+        Bench { executor, engine, clock: manual, session, out: Output::new(Protocol::Resp2) }
+    }
+
+    /// Runs one request, its words split as an inline command's; returns the bytes of its reply.
+    pub fn raw(&mut self, line: &str) -> Vec<u8> {
+        let words = split_words(line.as_bytes()).unwrap();
+        let (mut buf, mut spans) = (Vec::new(), Vec::new());
+        for word in &words {
+            spans.push(Span { start: buf.len(), len: word.len() });
+            buf.extend_from_slice(word);
+        }
+        let request = [Request { first: 0, args: spans.len() }];
+        let (_, mut stop) = self.executor.run(&self.engine, &mut self.session, &mut self.out, &buf, &spans, &request);
+        while let Stop::Pending(pending) = stop {
+            stop = match self.executor.resume(&self.engine, &mut self.session, &mut self.out, pending) {
+                Some(pending) => Stop::Pending(pending),
+                None => Stop::Done,
+            };
+        }
+        let bytes = self.out.to_vec();
+        self.out.advance(bytes.len());
+        bytes
+    }
+
+    /// The same as text, line ends shown as `|`.
+    pub fn run(&mut self, line: &str) -> String {
+        String::from_utf8_lossy(&self.raw(line)).replace("\r\n", "|")
+    }
+}
