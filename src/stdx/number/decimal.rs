@@ -85,8 +85,8 @@ impl Decimal {
 
 /// A hexadecimal number without its sign: `(mantissa, more below it) * 2^exponent`.
 pub(super) struct Hexadecimal {
-    /// The leading digits, 64 bits at most and more than 60 of them if `sticky`.
-    pub mantissa: u64,
+    /// The leading digits, 124 bits at most and more than 116 of them if `sticky`.
+    pub mantissa: u128,
     /// Whether digits that are not zero follow below the mantissa.
     pub sticky: bool,
     /// Of the mantissa's lowest bit.
@@ -106,8 +106,8 @@ impl Hexadecimal {
                 point = true;
             } else if let Some(digit) = char::from(byte).to_digit(16) {
                 seen = true;
-                if number.mantissa >> 60 == 0 {
-                    number.mantissa = number.mantissa << 4 | u64::from(digit);
+                if number.mantissa >> 120 == 0 {
+                    number.mantissa = number.mantissa << 4 | u128::from(digit);
                     number.exponent = number.exponent.saturating_sub(if point { 4 } else { 0 });
                 } else {
                     number.sticky |= digit != 0;
@@ -130,7 +130,7 @@ impl Hexadecimal {
         if self.mantissa == 0 {
             return Some(0.0);
         }
-        let bits = 64 - self.mantissa.leading_zeros() as i32;
+        let bits = 128 - self.mantissa.leading_zeros() as i32;
         // The exponent of the highest bit decides on how many bits a double has for the number.
         let top = self.exponent.saturating_add(bits - 1);
         if top > 1023 {
@@ -139,10 +139,10 @@ impl Hexadecimal {
         let kept = if top >= -1022 { 53 } else { (53 - (-1022 - top)).max(-1) };
         let drop = bits - kept;
         let (value, exponent) = if drop <= 0 {
-            (self.mantissa, self.exponent)
+            (self.mantissa as u64, self.exponent)
         } else {
-            let wide = u128::from(self.mantissa) << 1 | u128::from(self.sticky);
-            // `drop` is at most 65, so that the shifts stay in range.
+            let wide = self.mantissa << 1 | u128::from(self.sticky);
+            // `drop` is at most 125, so that the shifts stay in range.
             let half = 1u128 << drop;
             let rest = wide & ((half << 1) - 1);
             let value = (wide >> (drop + 1)) as u64;

@@ -218,3 +218,70 @@ static POWERS: [u64; 87] = [
     0x80444b5e7aa7cf85, 0xbf21e44003acdd2d, 0x8e679c2f5e44ff8f, 0xd433179d9c8cb841, 0x9e19db92b4e31ba9,
     0xeb96bf6ebadf77d9, 0xaf87023b9bf0ee6b,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stdx::number::extended::Extended;
+    use proptest::prelude::*;
+
+    #[test]
+    fn doubles_look_as_in_redis() {
+        for (value, expected) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (f64::NAN, "nan"),
+            (f64::INFINITY, "inf"),
+            (f64::NEG_INFINITY, "-inf"),
+            (3.0, "3"),
+            (-17.5, "-17.5"),
+            (3.141, "3.141"),
+            (0.1, "0.1"),
+            (0.000001, "0.000001"),
+            (0.0000001, "1e-7"),
+            (1.5e-7, "1.5e-7"),
+            (0.001234567890123, "0.001234567890123"),
+            (0.0001234567890123, "1.234567890123e-4"),
+            (1e17, "100000000000000000"),
+            (4e18, "4000000000000000000"),
+            (1e19, "1e+19"),
+            (1e20, "1e+20"),
+            (1.2345678901234568e22, "12345678901234568000000"),
+            (-2.5e300, "-2.5e+300"),
+            (1.7976931348623157e308, "1.7976931348623157e+308"),
+            (5e-324, "5e-324"),
+            // Neither of these is the shortest form.
+            (-623.797787815145, "-623.7977878151451"),
+            (291.1449097981845, "291.14490979818447"),
+        ] {
+            assert_eq!(String::from_utf8(format_double(value)).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn the_cached_powers_are_the_nearest_ones() {
+        for (index, &mantissa) in POWERS.iter().enumerate() {
+            let decimal = POWER_FIRST + POWER_STEP * index as i32;
+            let hex = format!("0x{mantissa:x}p{}", power_exponent(index));
+            let nearest = Extended::parse(format!("1e{decimal}").as_bytes());
+            assert_eq!(Extended::parse(hex.as_bytes()), nearest, "10^{decimal}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_double_reads_back(bits in any::<u64>()) {
+            let value = f64::from_bits(bits);
+            prop_assume!(value.is_finite());
+            let text = format_double(value);
+            prop_assert_eq!(crate::stdx::number::parse_f64(&text), Some(value), "{}", String::from_utf8_lossy(&text));
+        }
+
+        #[test]
+        fn every_decimal_of_fifteen_digits_is_kept(digits in 1i64..1_000_000_000_000_000, decimals in 1usize..15) {
+            let value: f64 = format!("{digits}e-{decimals}").parse().unwrap();
+            let back: f64 = std::str::from_utf8(&format_double(value)).unwrap().parse().unwrap();
+            prop_assert_eq!(back, value);
+        }
+    }
+}
