@@ -522,7 +522,7 @@ mod tests {
             (|o| o.map(2), "*4\r\n", "%2\r\n"),
             (|o| o.set(2), "*2\r\n", "~2\r\n"),
             (|o| o.push(2), "*2\r\n", ">2\r\n"),
-            (|o| o.double(3.141), "$5\r\n3.141\r\n", ",3.141\r\n"),
+            (|o| o.double(3.125), "$5\r\n3.125\r\n", ",3.125\r\n"),
             (|o| o.double(f64::NEG_INFINITY), "$4\r\n-inf\r\n", ",-inf\r\n"),
             (|o| o.boolean(true), ":1\r\n", "#t\r\n"),
             (|o| o.boolean(false), ":0\r\n", "#f\r\n"),
