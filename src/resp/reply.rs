@@ -488,3 +488,190 @@ impl fmt::Write for Text<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::value::Value;
+    use proptest::prelude::*;
+
+    fn written(protocol: Protocol, write: impl FnOnce(&mut Output)) -> String {
+        let mut output = Output::new(protocol);
+        write(&mut output);
+        assert_eq!(output.len(), output.to_vec().len());
+        String::from_utf8(output.to_vec()).unwrap()
+    }
+
+    type Row = (fn(&mut Output), &'static str, &'static str);
+
+    #[test]
+    fn replies_have_both_forms() {
+        let rows: [Row; 21] = [
+            (|o| o.ok(), "+OK\r\n", "+OK\r\n"),
+            (|o| o.queued(), "+QUEUED\r\n", "+QUEUED\r\n"),
+            (|o| o.simple("string"), "+string\r\n", "+string\r\n"),
+            (|o| o.error("ERR a\r\nb"), "-ERR a  b\r\n", "-ERR a  b\r\n"),
+            (|o| o.error_bytes(b"ERR \n"), "-ERR  \r\n", "-ERR  \r\n"),
+            (|o| o.integer(i64::MIN), ":-9223372036854775808\r\n", ":-9223372036854775808\r\n"),
+            (|o| o.bulk(b""), "$0\r\n\r\n", "$0\r\n\r\n"),
+            (|o| o.bulk(b"a\r\n"), "$3\r\na\r\n\r\n", "$3\r\na\r\n\r\n"),
+            (|o| o.bulk_integer(-12), "$3\r\n-12\r\n", "$3\r\n-12\r\n"),
+            (|o| o.null(), "$-1\r\n", "_\r\n"),
+            (|o| o.null_array(), "*-1\r\n", "_\r\n"),
+            (|o| o.array(2), "*2\r\n", "*2\r\n"),
+            (|o| o.map(2), "*4\r\n", "%2\r\n"),
+            (|o| o.set(2), "*2\r\n", "~2\r\n"),
+            (|o| o.push(2), "*2\r\n", ">2\r\n"),
+            (|o| o.double(3.125), "$5\r\n3.125\r\n", ",3.125\r\n"),
+            (|o| o.double(f64::NEG_INFINITY), "$4\r\n-inf\r\n", ",-inf\r\n"),
+            (|o| o.boolean(true), ":1\r\n", "#t\r\n"),
+            (|o| o.boolean(false), ":0\r\n", "#f\r\n"),
+            (
+                |o| o.bignum("1234567999999999999999999999999999999"),
+                "$37\r\n1234567999999999999999999999999999999\r\n",
+                "(1234567999999999999999999999999999999\r\n",
+            ),
+            (|o| o.verbatim("tx", b"some"), "$4\r\nsome\r\n", "=8\r\ntx :some\r\n"),
+        ];
+        for (write, resp2, resp3) in rows {
+            assert_eq!(written(Protocol::Resp2, write), resp2);
+            assert_eq!(written(Protocol::Resp3, write), resp3);
+        }
+        assert_eq!(written(Protocol::Resp3, |o| o.attribute(1)), "|1\r\n");
+    }
+
+    #[test]
+    fn lengths_can_be_told_last_and_nested() {
+        let text = written(Protocol::Resp3, |o| {
+            o.integer(0);
+            let outer = o.defer();
+            o.integer(1);
+            let inner = o.defer();
+            o.bulk_shared(Arc::new(vec![b'x'; SHARED_BULK]));
+            o.finish_set(inner, 1);
+            let empty = o.defer();
+            o.finish_map(empty, 0);
+            o.finish_array(outer, 3);
+            o.integer(2);
+        });
+        let x = "x".repeat(SHARED_BULK);
+        assert_eq!(text, format!(":0\r\n*3\r\n:1\r\n~1\r\n$16384\r\n{x}\r\n%0\r\n:2\r\n"));
+    }
+
+    #[test]
+    fn a_large_shared_value_is_not_copied_and_a_small_one_is() {
+        let mut output = Output::new(Protocol::Resp2);
+        let small = Arc::new(vec![b's'; SHARED_BULK - 1]);
+        output.bulk_shared(Arc::clone(&small));
+        assert_eq!(Arc::strong_count(&small), 1);
+        let large = Arc::new(vec![b'l'; SHARED_BULK]);
+        output.bulk_shared(Arc::clone(&large));
+        assert_eq!(Arc::strong_count(&large), 2);
+        let mut slices = [IoSlice::new(&[]); 8];
+        assert_eq!(output.slices(&mut slices, usize::MAX), 3);
+        assert_eq!(slices[1].as_ptr(), large.as_ptr());
+        output.advance(output.len());
+        assert_eq!(Arc::strong_count(&large), 1);
+    }
+
+    #[test]
+    fn taking_back_frees_shared_values_too() {
+        let mut output = Output::new(Protocol::Resp2);
+        let large = Arc::new(vec![b'l'; SHARED_BULK]);
+        output.bulk_shared(Arc::clone(&large));
+        let mark = output.mark();
+        output.bulk_shared(Arc::clone(&large));
+        output.integer(1);
+        output.truncate(mark);
+        assert_eq!(Arc::strong_count(&large), 2);
+        assert_eq!(output.len(), SHARED_BULK + "$16384\r\n\r\n".len());
+        output.advance(output.len());
+        assert!(output.is_empty());
+        // What was sent stays sent.
+        output.truncate(mark);
+        assert!(output.is_empty());
+    }
+
+    #[test]
+    fn a_buffer_that_grew_large_is_given_back_when_idle() {
+        let mut output = Output::new(Protocol::Resp2);
+        output.bulk(&[0; 2 * IDLE_CAPACITY]);
+        output.advance(output.len() - 1);
+        assert!(output.capacity() >= IDLE_CAPACITY);
+        output.advance(1);
+        assert_eq!(output.capacity(), 0);
+        output.bulk(&[0; 1000]);
+        let before = output.capacity();
+        output.advance(output.len());
+        assert_eq!(output.capacity(), before);
+    }
+
+    #[test]
+    fn a_client_that_always_lags_does_not_keep_what_it_got() {
+        let mut output = Output::new(Protocol::Resp2);
+        for _ in 0..1000 {
+            output.bulk(&[0; 10_000]);
+            output.advance(10_009.min(output.len() - 1));
+        }
+        assert!(output.capacity() < 8 * IDLE_CAPACITY, "{}", output.capacity());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_drained_in_any_portions_is_what_was_written(
+            steps in proptest::collection::vec((0u8..4, 0usize..40_000, any::<u8>()), 1..60),
+        ) {
+            let mut output = Output::new(Protocol::Resp2);
+            let (mut expected, mut got) = (Vec::new(), Vec::new());
+            for (kind, size, byte) in steps {
+                let before = output.len();
+                match kind {
+                    0 => output.bulk(&vec![byte; size / 20]),
+                    1 => output.bulk_shared(Arc::new(vec![byte; size])),
+                    2 => {
+                        let mark = output.mark();
+                        let kept = output.to_vec();
+                        output.bulk_shared(Arc::new(vec![byte; size]));
+                        output.truncate(mark);
+                        prop_assert_eq!(output.to_vec(), kept);
+                    }
+                    _ => {
+                        let mut slices = [IoSlice::new(&[]); 3];
+                        let count = output.slices(&mut slices, size);
+                        let portion: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
+                        prop_assert!(portion.len() <= size);
+                        got.extend_from_slice(&portion);
+                        output.advance(portion.len());
+                        continue;
+                    }
+                }
+                expected.extend_from_slice(&output.to_vec()[before..]);
+            }
+            got.extend_from_slice(&output.to_vec());
+            output.advance(output.len());
+            prop_assert!(got == expected);
+            prop_assert!(output.is_empty() && output.mark() == Mark(output.dropped));
+        }
+
+        #[test]
+        fn what_is_written_reads_back(n in any::<i64>(), bytes in proptest::collection::vec(any::<u8>(), 0..50), double in any::<f64>()) {
+            let mut output = Output::new(Protocol::Resp3);
+            let array = output.defer();
+            output.integer(n);
+            output.bulk(&bytes);
+            output.double(double);
+            output.verbatim("txt", &bytes);
+            output.null();
+            output.finish_array(array, 5);
+            let bytes_written = output.to_vec();
+            let (value, len) = Value::decode(&bytes_written).unwrap().unwrap();
+            prop_assert_eq!(len, bytes_written.len());
+            let items = value.into_vec().unwrap();
+            prop_assert_eq!(&items[0], &Value::Integer(n));
+            prop_assert_eq!(&items[1], &Value::Bulk(bytes.clone()));
+            prop_assert!(matches!(items[2], Value::Double(d) if d == double || d.is_nan() && double.is_nan()));
+            prop_assert_eq!(&items[3], &Value::Verbatim { format: *b"txt", text: bytes });
+            prop_assert_eq!(&items[4], &Value::Nil);
+        }
+    }
+}

@@ -480,3 +480,232 @@ fn single_quoted(line: &[u8], mut i: usize, word: &mut Vec<u8>) -> Option<usize>
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LOGGED_IN: Limits = Limits { max_bulk: 512 * 1024 * 1024, authenticated: true };
+    const LOGGED_OUT: Limits = Limits { authenticated: false, ..LOGGED_IN };
+
+    type Words = Vec<Vec<u8>>;
+
+    /// Feeds pieces as a connection does: what is consumed is cut off in front before the next piece comes.
+    fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -> (Vec<Words>, Option<ProtocolError>) {
+        let (mut parser, mut buf, mut spans, mut requests) = (Parser::new(), Vec::new(), Vec::new(), Vec::new());
+        for piece in pieces {
+            buf.extend_from_slice(piece);
+            let mut at = 0;
+            loop {
+                spans.clear();
+                match parser.next(&buf, at, limits, &mut spans) {
+                    Ok(Step::Request { args, consumed }) => {
+                        assert_eq!(args, spans.len());
+                        assert!(consumed > 0 && !parser.is_mid_request());
+                        requests.push(spans.iter().map(|span| span.of(&buf).to_vec()).collect());
+                        at += consumed;
+                    }
+                    Ok(Step::Inline { words, consumed }) => {
+                        assert!(spans.is_empty());
+                        requests.push(words);
+                        at += consumed;
+                    }
+                    Ok(Step::Incomplete) => {
+                        assert!(spans.is_empty());
+                        assert_eq!(parser.is_mid_request(), at < buf.len());
+                        break;
+                    }
+                    Err(error) => return (requests, Some(error)),
+                }
+            }
+            buf.drain(..at);
+        }
+        (requests, None)
+    }
+
+    fn one(bytes: &[u8]) -> Result<Vec<Words>, ProtocolError> {
+        let (requests, error) = feed([bytes], &LOGGED_IN);
+        error.map_or(Ok(requests), Err)
+    }
+
+    fn words(words: &[&str]) -> Words {
+        words.iter().map(|word| word.as_bytes().to_vec()).collect()
+    }
+
+    fn encode(args: &[Vec<u8>]) -> Vec<u8> {
+        let mut bytes = format!("*{}\r\n", args.len()).into_bytes();
+        for arg in args {
+            bytes.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
+            bytes.extend_from_slice(arg);
+            bytes.extend_from_slice(b"\r\n");
+        }
+        bytes
+    }
+
+    #[test]
+    fn requests_in_a_row_are_cut_apart() {
+        let bytes = b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*0\r\n*1\r\n$0\r\n\r\nPING\r\n*-1\r\n\r\n*1\r\n$4\r\nQ";
+        let expected = vec![words(&["GET", "a"]), words(&[]), words(&[""]), words(&["PING"]), words(&[]), words(&[])];
+        assert_eq!(one(bytes), Ok(expected));
+    }
+
+    #[test]
+    fn the_byte_after_a_carriage_return_is_skipped_unread() {
+        assert_eq!(one(b"*1\rX$4\rXPINGXX*1\r\n"), Ok(vec![words(&["PING"])]));
+    }
+
+    #[test]
+    fn bad_requests_get_the_texts_of_redis() {
+        let digits = "1".repeat(70_000);
+        for (bytes, text) in [
+            ("*2147483648\r\n", "invalid multibulk length"),
+            ("*+1\r\n", "invalid multibulk length"),
+            ("* 1\r\n", "invalid multibulk length"),
+            ("*01\r\n", "invalid multibulk length"),
+            ("*\r\n", "invalid multibulk length"),
+            ("*1\n$4\r\nPING\r\n", "invalid multibulk length"),
+            ("*-9223372036854775809\r\n", "invalid multibulk length"),
+            ("*1\r\n:4\r\n", "expected '$', got ':'"),
+            ("*1\r\n\r\n", "expected '$', got '\r'"),
+            ("*1\r\n*1\r\n", "expected '$', got '*'"),
+            ("*1\r\n$-1\r\n", "invalid bulk length"),
+            ("*1\r\n$\r\n", "invalid bulk length"),
+            ("*1\r\n$04\r\n", "invalid bulk length"),
+            ("*1\r\n$536870913\r\n", "invalid bulk length"),
+            ("*1\r\n$9223372036854775807\r\n", "invalid bulk length"),
+            (&format!("*{digits}"), "too big mbulk count string"),
+            (&format!("*{digits}\r\n"), "invalid multibulk length"),
+            (&format!("*1\r\n${digits}"), "too big bulk count string"),
+            (&format!("*1\r\n{digits}"), "too big bulk count string"),
+            (&digits, "too big inline request"),
+            ("ECHO \"a\"b\r\n", "unbalanced quotes in request"),
+            ("ECHO 'a'b\r\n", "unbalanced quotes in request"),
+            ("ECHO a\"b\r\n", "unbalanced quotes in request"),
+            ("ECHO \"a\\\"\r\n", "unbalanced quotes in request"),
+        ] {
+            let error = one(bytes.as_bytes()).expect_err(text);
+            assert_eq!(error.to_string(), format!("Protocol error: {text}"), "{:.40}", bytes);
+        }
+    }
+
+    #[test]
+    fn lines_may_be_as_long_as_in_redis() {
+        for line in
+            ["*".to_string() + &"1".repeat(65_535), "*1\r\n$".to_string() + &"1".repeat(65_535), "a".repeat(65_536)]
+        {
+            assert_eq!(one(line.as_bytes()), Ok(vec![]));
+            assert!(one((line + "1").as_bytes()).is_err());
+        }
+        assert_eq!(one(("a".repeat(70_000) + "\n").as_bytes()).map(|requests| requests.len()), Ok(1));
+    }
+
+    #[test]
+    fn before_login_little_is_taken() {
+        for (bytes, text) in [
+            ("*11\r\n", "Protocol error: unauthenticated multibulk length"),
+            ("*2\r\n$16385\r\n", "Protocol error: unauthenticated bulk length"),
+        ] {
+            let (_, error) = feed([bytes.as_bytes()], &LOGGED_OUT);
+            assert_eq!(error.expect(text).to_string(), text);
+        }
+        assert_eq!(feed([b"*10\r\n$16384\r\n".as_slice()], &LOGGED_OUT), (vec![], None));
+    }
+
+    #[test]
+    fn inline_commands_are_split_like_shell_words() {
+        for (line, expected) in [
+            ("PING\n", vec!["PING"]),
+            ("  SET\ta  b \r\n", vec!["SET", "a", "b"]),
+            ("\r\r\n", vec![]),
+            ("  *1 \r\n", vec!["*1"]),
+            ("ECHO a\\nb\r\n", vec!["ECHO", "a\\nb"]),
+            ("\x0bECHO a\x0b\r\n", vec!["ECHO", "a\x0b"]),
+            ("ECHO a\rb\r\n", vec!["ECHO", "a", "b"]),
+            ("ECHO \"a\\x41\\n\\q\"\r\n", vec!["ECHO", "aA\nq"]),
+            ("ECHO 'a\\'b\\n'\r\n", vec!["ECHO", "a'b\\n"]),
+            ("ECHO a\"b c\"\r\n", vec!["ECHO", "ab c"]),
+            ("ECHO '' \"\"\r\n", vec!["ECHO", "", ""]),
+            ("ECHO \"a\"\x0b\r\n", vec!["ECHO", "a"]),
+            ("ECHO \"a\\x4G\"\r\n", vec!["ECHO", "ax4G"]),
+            ("ECHO \"a\rb\"\r\n", vec!["ECHO", "a\rb"]),
+        ] {
+            assert_eq!(one(line.as_bytes()), Ok(vec![words(&expected)]), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_only_announced_reserves_nothing() {
+        let (mut parser, mut spans) = (Parser::new(), Vec::new());
+        let bytes = b"*1000000\r\n$536870912\r\nabc";
+        assert_eq!(parser.next(bytes, 0, &LOGGED_IN, &mut spans), Ok(Step::Incomplete));
+        assert!(spans.capacity() + parser.args.capacity() < 100);
+        assert_eq!(parser.missing(bytes.len()), 536_870_912 + 2 - 3);
+    }
+
+    #[test]
+    fn only_a_large_argument_is_told_to_be_missing() {
+        let (mut parser, mut spans) = (Parser::new(), Vec::new());
+        let buf = b"..*2\r\n$1\r\na\r\n$32768\r\n";
+        assert_eq!(parser.next(buf, 2, &LOGGED_IN, &mut spans), Ok(Step::Incomplete));
+        assert_eq!(parser.missing(buf.len() - 2), 32_770);
+        assert_eq!(parser.missing(usize::MAX), 0);
+        let mut parser = Parser::new();
+        assert_eq!(parser.next(b"*1\r\n$32767\r\n", 0, &LOGGED_IN, &mut spans), Ok(Step::Incomplete));
+        assert_eq!(parser.missing(13), 0);
+    }
+
+    #[test]
+    fn a_replication_link_may_announce_anything_without_overflow() {
+        let limits = Limits { max_bulk: usize::MAX, authenticated: true };
+        let (mut parser, mut spans) = (Parser::new(), Vec::new());
+        let bytes = b"*1\r\n$9223372036854775807\r\nabc";
+        assert_eq!(parser.next(bytes, 0, &limits, &mut spans), Ok(Step::Incomplete));
+        assert_eq!(parser.missing(bytes.len()), i64::MAX as usize + 2 - 3);
+    }
+
+    fn request() -> impl Strategy<Value = (Vec<u8>, Words)> {
+        let arg =
+            prop_oneof![proptest::collection::vec(any::<u8>(), 0..40), proptest::collection::vec(Just(b'\r'), 0..20)];
+        let multibulk = proptest::collection::vec(arg, 0..12).prop_map(|args| (encode(&args), args));
+        let inline = proptest::collection::vec("[a-z]{1,8}", 0..5).prop_map(|args| {
+            ((args.join(" ") + "\n").into_bytes(), args.into_iter().map(String::into_bytes).collect())
+        });
+        let quoted = proptest::collection::vec("[a-z ']{0,8}", 1..5).prop_map(|args| {
+            let line = args.iter().map(|arg| format!("\"{arg}\"")).collect::<Vec<_>>().join(" ") + "\r\n";
+            (line.into_bytes(), args.into_iter().map(String::into_bytes).collect())
+        });
+        prop_oneof![4 => multibulk, 1 => inline, 1 => quoted]
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_same_requests(
+            requests in proptest::collection::vec(request(), 0..8),
+            cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..30),
+        ) {
+            let bytes: Vec<u8> = requests.iter().flat_map(|(bytes, _)| bytes.clone()).collect();
+            let expected: Vec<Words> = requests.into_iter().map(|(_, words)| words).collect();
+            prop_assert_eq!(one(&bytes), Ok(expected.clone()));
+            prop_assert_eq!(feed(bytes.chunks(1), &LOGGED_IN), (expected.clone(), None));
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let pieces = cuts.windows(2).map(|ends| &bytes[ends[0]..ends[1]]);
+            prop_assert_eq!(feed(pieces, &LOGGED_IN), (expected, None));
+        }
+
+        #[test]
+        fn bad_bytes_give_the_same_in_one_piece_and_in_many(
+            bytes in prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..200),
+                "[*$\r\n0-3'\" a-]{0,60}".prop_map(String::into_bytes),
+                "(\\*[0-3]\r\n(\\$[0-3]\r\n.{0,3}\r\n){0,3}){0,3}".prop_map(String::into_bytes),
+            ],
+            size in 1usize..7,
+        ) {
+            prop_assert_eq!(feed([bytes.as_slice()], &LOGGED_IN), feed(bytes.chunks(size), &LOGGED_IN));
+            feed([bytes.as_slice()], &LOGGED_OUT);
+        }
+    }
+}

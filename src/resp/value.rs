@@ -373,3 +373,87 @@ fn count(line: &[u8]) -> Result<Option<usize>, DecodeError> {
 fn present(line: &[u8]) -> Result<usize, DecodeError> {
     count(line)?.ok_or(DecodeError::InvalidNumber)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn value(text: &str) -> Value {
+        let (value, len) = Value::decode(text.as_bytes()).expect(text).expect(text);
+        assert_eq!(len, text.len());
+        value
+    }
+
+    #[test]
+    fn every_type_is_decoded() {
+        assert_eq!(value("+OK\r\n"), Value::Simple(b"OK".to_vec()));
+        assert_eq!(value("-ERR no\r\n"), Value::Error(b"ERR no".to_vec()));
+        assert_eq!(value("!6\r\nERR no\r\n"), Value::Error(b"ERR no".to_vec()));
+        assert_eq!(value(":-5\r\n"), Value::Integer(-5));
+        assert_eq!(value("$2\r\na\n\r\n"), Value::from("a\n"));
+        for nil in ["$-1\r\n", "*-1\r\n", "_\r\n"] {
+            assert!(value(nil).is_nil());
+        }
+        assert_eq!(value("*2\r\n:1\r\n*0\r\n"), Value::Array(vec![1.into(), Value::Array(vec![])]));
+        assert_eq!(value("~1\r\n#t\r\n"), Value::Set(vec![true.into()]));
+        assert_eq!(value(">1\r\n#f\r\n"), Value::Push(vec![false.into()]));
+        assert_eq!(value("%1\r\n:1\r\n,1.5\r\n"), Value::Map(vec![(1.into(), 1.5.into())]));
+        assert_eq!(value(",-inf\r\n"), Value::Double(f64::NEG_INFINITY));
+        assert!(value(",nan\r\n").as_double().unwrap().is_nan());
+        assert_eq!(value("(-123\r\n"), Value::BigNumber(b"-123".to_vec()));
+        assert_eq!(value("=6\r\ntxt:ab\r\n").as_str(), Some("ab"));
+        let described = value("|1\r\n+ttl\r\n:3\r\n$1\r\n7\r\n");
+        assert_eq!(described.as_integer(), Some(7));
+    }
+
+    #[test]
+    fn maps_of_both_protocols_give_the_same_pairs() {
+        let pairs = |text| value(text).into_pairs().unwrap();
+        assert_eq!(pairs("%1\r\n+a\r\n:1\r\n"), pairs("*2\r\n+a\r\n:1\r\n"));
+        assert_eq!(value("*1\r\n:1\r\n").into_pairs(), None);
+    }
+
+    #[test]
+    fn what_is_no_reply_is_refused() {
+        for (text, error) in [
+            ("x", DecodeError::UnknownType(b'x')),
+            (":\r\n", DecodeError::InvalidNumber),
+            (":1 \r\n", DecodeError::InvalidNumber),
+            ("$-2\r\n", DecodeError::InvalidNumber),
+            ("$99999999999\r\n", DecodeError::InvalidNumber),
+            ("*-2\r\n", DecodeError::InvalidNumber),
+            ("~-1\r\n", DecodeError::InvalidNumber),
+            ("*4294967296\r\n", DecodeError::InvalidNumber),
+            ("$1\r\nabc", DecodeError::MissingLineEnd),
+            ("#x\r\n", DecodeError::InvalidValue),
+            ("_1\r\n", DecodeError::InvalidValue),
+            ("=3\r\ntxt\r\n", DecodeError::InvalidValue),
+            ("(1a\r\n", DecodeError::InvalidNumber),
+            (&("+".to_string() + &"a".repeat(70_000)), DecodeError::LineTooLong),
+            (&"*1\r\n".repeat(10_000), DecodeError::TooDeep),
+            (&"|0\r\n".repeat(10_000), DecodeError::TooDeep),
+        ] {
+            assert_eq!(Value::decode(text.as_bytes()), Err(error), "{text:.20}");
+        }
+        // Announced, but not there: nothing is reserved for it.
+        assert_eq!(Value::decode(b"*4294967295\r\n:1\r\n"), Ok(None));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_decoded_without_a_panic(bytes in prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..60),
+            "([-+:$*%~,#(=>|_!][0-3tf]?\r\n){0,20}".prop_map(String::into_bytes),
+        ]) {
+            if let Ok(Some((value, len))) = Value::decode(&bytes) {
+                prop_assert!(len <= bytes.len());
+                // NaN is the one value that is not equal to itself.
+                if !format!("{value:?}").contains("NaN") {
+                    prop_assert_eq!(Value::decode(&bytes[..len]), Ok(Some((value, len))));
+                }
+                prop_assert_eq!(Value::decode(&bytes[..len - 1]), Ok(None));
+            }
+        }
+    }
+}

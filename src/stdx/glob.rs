@@ -99,3 +99,89 @@ fn class(pattern: &[u8], mut p: usize, byte: u8, case: Case) -> Option<usize> {
     }
     (found != negated).then_some(p)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn yes(pattern: &str, text: &str) -> bool {
+        matches(pattern.as_bytes(), text.as_bytes(), Case::Sensitive)
+    }
+
+    #[test]
+    fn patterns_match_as_documented() {
+        for (pattern, text) in [
+            ("h?llo", "hallo"),
+            ("h*llo", "hllo"),
+            ("h*llo", "heeeello"),
+            ("h[ae]llo", "hello"),
+            ("h[^e]llo", "hallo"),
+            ("h[a-b]llo", "hbllo"),
+            ("h[b-a]llo", "hbllo"),
+            ("a\\*b", "a*b"),
+            ("[\\]]", "]"),
+            ("a\\", "a\\"),
+            ("[ab", "b"),
+            ("*a*b", "xaxxbab"),
+            ("a**", "a"),
+            ("[^]", "x"),
+            ("[a-", "-"),
+        ] {
+            assert!(yes(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in [
+            ("h[^e]llo", "hello"),
+            ("[]", "]"),
+            ("[]a]", "a]"),
+            ("a*b", "abc"),
+            ("?", ""),
+            ("**", ""),
+            ("a", "ab"),
+            ("ab", "a"),
+            ("a\\*b", "axb"),
+        ] {
+            assert!(!yes(pattern, text), "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn case_is_ignored_in_letters_and_ranges_but_not_behind_an_escape_in_a_class() {
+        let yes = |pattern: &str, text: &str| matches(pattern.as_bytes(), text.as_bytes(), Case::Insensitive);
+        assert!(yes("MAX*", "maxmemory"));
+        assert!(yes("[A-Z]ax\\M", "maxm"));
+        assert!(yes("[m]", "M"));
+        assert!(!yes("[\\m]", "M"));
+    }
+
+    #[test]
+    fn many_stars_on_a_long_text_take_no_exponential_time() {
+        let pattern = "a*".repeat(200) + "b";
+        assert!(!yes(&pattern, &"a".repeat(20_000)));
+    }
+
+    /// By definition: a `*` takes nothing, or one byte and then may take more.
+    fn naive(pattern: &[u8], text: &[u8]) -> bool {
+        match (pattern.split_first(), text.split_first()) {
+            (None, _) => text.is_empty(),
+            (Some((b'*', rest)), None) => naive(rest, text),
+            (Some((b'*', rest)), Some((_, shorter))) => naive(rest, text) || naive(pattern, shorter),
+            (Some(_), None) => false,
+            (Some(_), Some((&byte, shorter))) => {
+                one(pattern, 0, byte, Case::Sensitive).is_some_and(|next| naive(&pattern[next..], shorter))
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn going_back_to_the_last_star_is_enough(pattern in "[ab*?\\[\\]^-]{0,10}", text in "[ab\\]-]{1,10}") {
+            prop_assert_eq!(yes(&pattern, &text), naive(pattern.as_bytes(), text.as_bytes()), "{} {}", pattern, text);
+        }
+
+        #[test]
+        fn any_bytes_are_matched_without_a_panic(pattern in proptest::collection::vec(any::<u8>(), 0..20), text in proptest::collection::vec(any::<u8>(), 0..20)) {
+            matches(&pattern, &text, Case::Insensitive);
+        }
+    }
+}

@@ -56,7 +56,7 @@ impl Extended {
     }
 
     /// The sum, rounded; `None` if it is no number (infinities of both signs).
-    pub fn add(self, other: Extended) -> Option<Extended> {
+    pub fn plus(self, other: Extended) -> Option<Extended> {
         if self.infinite || other.infinite {
             if self.infinite && other.infinite && self.negative != other.negative {
                 return None;
@@ -243,7 +243,7 @@ fn from_decimal(decimal: &Decimal) -> Extended {
     // digits / (5^e * 2^e): the dividend is shifted until the quotient has at least 66 bits.
     let mut divisor = Natural::from(1);
     divisor.multiply_by_power_of_five(decimal.exponent.unsigned_abs());
-    let shift = (divisor.bits() + 70).saturating_sub(value.bits()).max(0);
+    let shift = (divisor.bits() + 70).saturating_sub(value.bits());
     value.shift_left(shift);
     let (quotient, sticky, exponent) = value.divided_by(&divisor);
     Extended::rounded(quotient, sticky, exponent + decimal.exponent - shift as i32)
@@ -397,7 +397,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn sum(a: &str, b: &str) -> Option<String> {
-        let sum = Extended::parse(a.as_bytes())?.add(Extended::parse(b.as_bytes())?)?;
+        let sum = Extended::parse(a.as_bytes())?.plus(Extended::parse(b.as_bytes())?)?;
         let mut text = Vec::new();
         sum.append(&mut text);
         Some(String::from_utf8(text).unwrap())
@@ -461,10 +461,10 @@ mod tests {
     #[test]
     fn infinities_are_no_finite_sum() {
         let infinity = Extended::parse(b"inf").unwrap();
-        assert!(!infinity.add(Extended::from(1)).unwrap().is_finite());
-        assert_eq!(infinity.add(Extended::parse(b"-Infinity").unwrap()), None);
+        assert!(!infinity.plus(Extended::from(1)).unwrap().is_finite());
+        assert_eq!(infinity.plus(Extended::parse(b"-Infinity").unwrap()), None);
         let largest = Extended::parse(b"1.1e4932").unwrap();
-        assert!(!largest.add(largest).unwrap().is_finite());
+        assert!(!largest.plus(largest).unwrap().is_finite());
     }
 
     proptest! {

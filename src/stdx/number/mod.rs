@@ -50,10 +50,10 @@ pub fn parse_u64(text: &[u8]) -> Option<u64> {
 /// without being zero, is refused.
 pub fn parse_f64(text: &[u8]) -> Option<f64> {
     // Most scores are small integers.
-    if text.len() <= 15 {
-        if let Some(value) = parse_i64(text) {
-            return Some(value as f64);
-        }
+    if text.len() <= 15
+        && let Some(value) = parse_i64(text)
+    {
+        return Some(value as f64);
     }
     let (negative, body) = decimal::sign(text);
     let magnitude = if decimal::is_infinity(body) {
