@@ -139,7 +139,7 @@ impl<T> Table<T> {
         let entry = segment.table.get_bucket_entry(bucket).ok().expect("the bucket was found under this borrow");
         let (value, _) = entry.remove();
         // Looking at the buddy costs a cache miss: every 16th time is often enough.
-        if segment.is_sparse() || many && segment.len() % 16 == 0 {
+        if segment.is_sparse() || many && segment.len().is_multiple_of(16) {
             self.settle(hash, rehash);
         }
         value
