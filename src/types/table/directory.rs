@@ -65,12 +65,13 @@ impl<T> Directory<T> {
         run
     }
 
-    /// The segment of `hash` and the first hash beyond it, `None` at the end.
-    pub(super) fn segment_and_end(&self, hash: u64) -> (&Segment<T>, Option<u64>) {
+    /// The segment of `hash`, the first hash beyond it (`None` at the end) and how many bits its hashes share.
+    pub(super) fn segment_and_end(&self, hash: u64) -> (&Segment<T>, Option<u64>, u32) {
         let owner = self.owner(hash);
-        let end = owner + self.run(owner);
+        let run = self.run(owner);
+        let end = owner + run;
         let end = (end < self.entries.len()).then(|| (end as u64) << (64 - self.bits));
-        (self.segment(hash), end)
+        (self.segment(hash), end, self.bits - run.ilog2())
     }
 
     /// The segment of `hash` and the share of all hashes it serves, as one in so many.

@@ -139,7 +139,7 @@ impl<T> Table<T> {
         let entry = segment.table.get_bucket_entry(bucket).ok().expect("the bucket was found under this borrow");
         let (value, _) = entry.remove();
         // Looking at the buddy costs a cache miss: every 16th time is often enough.
-        if segment.is_sparse() || many && segment.len() % 16 == 0 {
+        if segment.is_sparse() || many && segment.len().is_multiple_of(16) {
             self.settle(hash, rehash);
         }
         value
@@ -198,30 +198,41 @@ impl<T> Table<T> {
     pub fn scan(&self, cursor: u64, budget: usize, rehash: impl Fn(&T) -> u64, mut f: impl FnMut(&T)) -> Option<u64> {
         let mut from = cursor >> CURSOR_SHIFT;
         let mut left = budget.max(1);
-        let mut orders = Vec::new();
+        let mut found = Vec::new();
         loop {
-            let (segment, end) = match &self.segments {
-                One(segment) => (segment, None),
+            let (segment, end, depth) = match &self.segments {
+                One(segment) => (segment, None, 0),
                 Many(directory) => directory.segment_and_end(from << CURSOR_SHIFT),
             };
-            let mut to = u64::MAX;
-            // Small segments as a whole; of others those that come first.
-            if segment.len() > left {
-                orders.clear();
-                orders.extend(segment.table.iter().map(|value| rehash(value) >> CURSOR_SHIFT).filter(|&at| at >= from));
-                if orders.len() > left {
-                    to = *orders.select_nth_unstable(left - 1).1;
+            if segment.len() <= left {
+                for value in &segment.table {
+                    if rehash(value) >> CURSOR_SHIFT >= from {
+                        f(value);
+                        left -= 1;
+                    }
                 }
-            }
-            for value in &segment.table {
-                let at = rehash(value) >> CURSOR_SHIFT;
-                if at >= from && at <= to {
-                    f(value);
-                    left = left.saturating_sub(1);
+            } else {
+                // Those that come first. Hashes are spread evenly: most likely all in twice their share of the segment.
+                let share = (u64::MAX >> CURSOR_SHIFT >> depth) / segment.len() as u64;
+                let mut to = from.saturating_add(share.saturating_mul(left as u64 * 2 + 8));
+                loop {
+                    found.clear();
+                    found.extend(segment.table.iter().filter_map(|value| {
+                        let at = rehash(value) >> CURSOR_SHIFT;
+                        (from <= at && at <= to).then_some((at, value))
+                    }));
+                    if found.len() > left || to == u64::MAX {
+                        break;
+                    }
+                    to = u64::MAX;
                 }
-            }
-            if to != u64::MAX {
-                return (to < u64::MAX >> CURSOR_SHIFT).then(|| (to + 1) << CURSOR_SHIFT);
+                if found.len() > left {
+                    let last = found.select_nth_unstable_by_key(left - 1, |&(at, _)| at).1.0;
+                    found.iter().filter(|&&(at, _)| at <= last).for_each(|&(_, value)| f(value));
+                    return (last < u64::MAX >> CURSOR_SHIFT).then(|| (last + 1) << CURSOR_SHIFT);
+                }
+                found.iter().for_each(|&(_, value)| f(value));
+                left -= found.len();
             }
             from = end? >> CURSOR_SHIFT;
             if left == 0 {
@@ -315,8 +326,8 @@ impl<T> Table<T> {
         let mut left = count.min(self.len());
         let mut hash = start;
         while left > 0 {
-            let (segment, end) = match &self.segments {
-                One(segment) => (segment, None),
+            let (segment, end, _) = match &self.segments {
+                One(segment) => (segment, None, 0),
                 Many(directory) => directory.segment_and_end(hash),
             };
             let buckets = segment.table.num_buckets();
