@@ -17,4 +17,6 @@ pub mod table;
 
 mod check;
 mod pattern;
+
 pub use check::expand_title;
+pub use table::{Config, Directive};
