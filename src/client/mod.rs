@@ -1,1 +1,10 @@
 //! What is known of a client.
+//!
+//! A [`Session`](session::Session) belongs to one connection and is seen by its commands alone; its
+//! [`Shared`](shared::Shared) half is what others may read (CLIENT LIST) and how they reach it: to
+//! push a message, to close it. The [`Registry`](registry::Registry) holds the shared halves.
+
+pub mod outbox;
+pub mod registry;
+pub mod session;
+pub mod shared;

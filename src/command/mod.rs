@@ -1,1 +1,14 @@
 //! Every command, and the way of a request to it.
+//!
+//! [`table`] finds a command, [`dispatch`] checks and runs it over the held shards, [`context`] is what
+//! it may touch. A file per family holds handlers and declarations side by side.
+
+pub mod args;
+pub mod context;
+pub mod dispatch;
+pub mod engine;
+pub mod error;
+pub mod lcs;
+pub mod string;
+pub mod table;
+pub mod time;

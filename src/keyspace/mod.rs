@@ -1,1 +1,18 @@
-//! The keyspace: databases, slots, shards, entries.
+//! The keyspace: databases, slots, shards, entries; what changed is noted, commands are unknown here.
+//!
+//! [`Keyspace`](space::Keyspace) owns the shards. A command holds those of its keys
+//! ([`Hold`](hold::Hold)) and works on them through [`Db`](db::Db), which hides expired keys, keeps
+//! the access clocks and notes every change.
+
+pub mod change;
+pub mod db;
+pub mod deadlines;
+pub mod entry;
+pub mod gate;
+pub mod hash;
+pub mod hold;
+pub mod moment;
+pub mod reclaim;
+pub mod shard;
+pub mod space;
+mod volatile;

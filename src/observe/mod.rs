@@ -1,1 +1,15 @@
 //! What is measured and told: logs, statistics, slow log, latency, INFO.
+//!
+//! Nothing here decides anything. Workers write their own counters and histograms ([`stats`]),
+//! commands that were slow leave a record ([`slowlog`], [`latency`]), the program tells what happens
+//! ([`log`]) and, if it must die, why ([`crash`]); [`info`] holds the table of what INFO prints, the
+//! values come from the floors above.
+
+pub mod crash;
+pub mod histogram;
+pub mod info;
+pub mod latency;
+pub mod log;
+pub mod slowlog;
+pub mod stats;
+mod system;

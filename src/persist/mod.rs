@@ -1,1 +1,3 @@
-//! What outlives the process.
+//! What outlives the process. The write log is where it begins: every change, in order.
+
+pub mod log;

@@ -4,6 +4,7 @@
 //! and cluster routing all read it. This floor knows no handler: [`Command`] is generic over what
 //! runs it, so that every floor above can read declarations without seeing `command`.
 
+pub mod keys;
 pub mod usage;
 
 /// The declaration of one command, or of one subcommand of a container.

@@ -1,3 +1,10 @@
 //! Tools that know no Redis: clock, random numbers, numbers as text, glob patterns, checksums, memory.
 
+pub mod clock;
+pub mod crc;
+pub mod glob;
+pub mod memory;
+pub mod number;
+pub mod random;
+pub mod ticks;
 pub mod words;

@@ -1,1 +1,7 @@
-//! Data structures: no key, no client, no lock, no clock.
+//! Data structures: a value, its encodings, its size; no key, no client, no lock, no clock.
+
+pub mod list;
+pub mod object;
+pub mod table;
+
+pub use object::{Kind, Object};

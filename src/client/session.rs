@@ -1,0 +1,74 @@
+//! What a connection's own commands see and change.
+
+use std::sync::Arc;
+
+use crate::client::shared::Shared;
+
+/// Which replies are sent (CLIENT REPLY).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReplyMode {
+    /// All.
+    #[default]
+    On,
+    /// None.
+    Off,
+    /// The next command's is left out.
+    SkipNext,
+    /// This command's is left out.
+    Skip,
+}
+
+/// What happens to the connection after the current command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fate {
+    /// It stays.
+    #[default]
+    Stay,
+    /// It is closed when its reply has been sent.
+    CloseAfterReply,
+    /// It is closed at once.
+    Close,
+}
+
+/// The state of one connection.
+#[derive(Debug)]
+pub struct Session {
+    /// What others see of it.
+    pub shared: Arc<Shared>,
+    /// The selected database.
+    pub db: usize,
+    /// Whether it may run commands.
+    pub authenticated: bool,
+    /// Which replies are sent.
+    pub reply: ReplyMode,
+    /// Whether the connection goes on.
+    pub fate: Fate,
+    /// CLIENT NO-TOUCH: its reads do not count as accesses.
+    pub no_touch: bool,
+    /// Executes for a caller in this process: there is no socket to close.
+    pub in_process: bool,
+}
+
+impl Session {
+    /// A connection that was just accepted.
+    pub fn new(shared: Arc<Shared>, authenticated: bool) -> Session {
+        Session {
+            shared,
+            db: 0,
+            authenticated,
+            reply: ReplyMode::On,
+            fate: Fate::Stay,
+            no_touch: false,
+            in_process: false,
+        }
+    }
+
+    /// Moves CLIENT REPLY on by one command.
+    pub fn next_command(&mut self) {
+        self.reply = match self.reply {
+            ReplyMode::SkipNext => ReplyMode::Skip,
+            ReplyMode::Skip => ReplyMode::On,
+            other => other,
+        };
+    }
+}

@@ -1,0 +1,63 @@
+//! What a command may touch while it runs.
+
+use smallvec::SmallVec;
+
+use crate::client::session::Session;
+use crate::command::args::Args;
+use crate::command::engine::Engine;
+use crate::command::error::Error;
+use crate::config::table::Config;
+use crate::keyspace::db::Db;
+use crate::keyspace::entry::Value;
+use crate::resp::reply::Output;
+
+/// What a command leaves behind.
+pub enum Outcome {
+    /// Its reply is written.
+    Done,
+    /// It has more to do, and the worker's other connections come first.
+    Continue(Job),
+}
+
+/// The rest of a command that works in pieces of about a millisecond.
+///
+/// It is called again and again until it is done. Between calls nothing is held: it must not keep
+/// anything that refers to keys.
+pub type Job = Box<dyn FnMut(&mut Context<'_>) -> Reply + Send>;
+
+/// How a command ends: with its reply written, or with an error to be written.
+pub type Reply = Result<Outcome, Error>;
+
+/// The usual end of a handler.
+pub const DONE: Reply = Ok(Outcome::Done);
+
+/// What runs a command: reads all its arguments, then touches keys, then writes its reply.
+pub type Handler = fn(&mut Context<'_>, &Args<'_>) -> Reply;
+
+/// What a command may touch.
+pub struct Context<'a> {
+    /// The selected database, over the shards of the command's keys.
+    pub db: Db<'a>,
+    /// Where its reply goes.
+    pub out: &'a mut Output,
+    /// The connection that sent it.
+    pub session: &'a mut Session,
+    /// What is there once per server.
+    pub engine: &'a Engine,
+    /// The configuration, the same for a whole batch.
+    pub config: &'a Config,
+    /// Positions of arguments that logs must not show.
+    pub hidden: SmallVec<[usize; 4]>,
+}
+
+/// Writes a string value, a large one by reference.
+#[inline]
+pub fn write_string(out: &mut Output, value: Value<'_>) -> Result<(), Error> {
+    match value {
+        Value::Bytes(bytes) => out.bulk(bytes),
+        Value::Int(n) => out.bulk_integer(n),
+        Value::Large(large) => out.bulk_shared(large.share()),
+        Value::Object(_) => return Err(Error::WrongType),
+    }
+    Ok(())
+}

@@ -1,0 +1,582 @@
+//! The way of a request: found, checked, run over the shards of its keys, its changes passed on.
+//!
+//! What must stay true: the checks come in one fixed order (arity, login, pause); requests of one
+//! connection run in the order they were sent; a handler runs while the shards of its keys, and no
+//! others, are held, taken in ascending order; what it changed is passed on before they are released.
+//!
+//! Requests that stand next to each other are run together: their keys are hashed first, their shards
+//! taken at once, and the memory that they will touch asked for ahead of time, so that cache misses
+//! overlap.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::client::session::{Fate, ReplyMode, Session};
+use crate::command::args::Args;
+use crate::command::context::{Context, Job, Outcome, Reply};
+use crate::command::engine::{Engine, PauseMode};
+use crate::command::error::Error;
+use crate::command::table::{Entry, Way};
+use crate::config::table::Config;
+use crate::keyspace::change::Effects;
+use crate::keyspace::db::{Db, Touch};
+use crate::keyspace::hash::KeyHash;
+use crate::keyspace::hold::{Hold, ShardSet};
+use crate::keyspace::moment::Moment;
+use crate::observe::latency::Latency;
+use crate::observe::slowlog::SlowLog;
+use crate::observe::stats::{Counter, ErrorOrigin, Outcome as Ended};
+use crate::resp::reply::Output;
+use crate::resp::request::Span;
+use crate::spec::{Flag, keys};
+use crate::stdx::ticks::Ticks;
+
+/// How many requests hold their shards together, for one worker; fewer where there are more workers,
+/// so that one's batch seldom waits for another's.
+const TOGETHER: usize = 64;
+
+/// Where a request's arguments are among the batch's spans.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// The first.
+    pub first: usize,
+    /// How many.
+    pub args: usize,
+}
+
+/// Why a batch ended.
+pub enum Stop {
+    /// All of it ran.
+    Done,
+    /// The next request must wait: CLIENT PAUSE.
+    Paused {
+        /// Unix milliseconds of the pause's end.
+        until_ms: u64,
+    },
+    /// A command works in pieces; the rest comes after it.
+    Pending(Box<Pending>),
+    /// The connection is to be closed; [`Session::fate`] says when.
+    Close,
+}
+
+/// A command that works in pieces.
+pub struct Pending {
+    job: Job,
+    index: u16,
+    spent_ns: u64,
+    request: Vec<Vec<u8>>,
+    mark: ReplyMode,
+}
+
+/// Runs requests for one thread at a time: a worker, or a caller in this process.
+pub struct Executor {
+    worker: Option<usize>,
+    gate: usize,
+    together: usize,
+    effects: Effects,
+    config: Arc<Config>,
+}
+
+/// A request that may run with its neighbours.
+struct Ready<'e> {
+    entry: &'e Entry,
+    request: Request,
+    first_key: Option<(usize, KeyHash)>,
+}
+
+/// What becomes of a request after the checks.
+enum Verdict<'e> {
+    Run(&'e Entry),
+    Refuse(Option<&'e Entry>, Error),
+    Hold(u64),
+}
+
+impl Executor {
+    /// For worker `worker`, or for a caller that is no worker.
+    pub fn new(engine: &Engine, worker: Option<usize>) -> Executor {
+        let config = engine.config.load_full();
+        let workers = usize::try_from(config.io_threads).unwrap_or(1).max(1);
+        Executor {
+            worker,
+            gate: worker.unwrap_or_else(|| engine.keyspace.gates().shared_index()),
+            together: (TOGETHER / workers).max(4),
+            effects: Effects::default(),
+            config,
+        }
+    }
+
+    /// Runs `requests`, whose arguments are at `spans` of `buf`; returns how many were run and why it
+    /// stopped there.
+    pub fn run(
+        &mut self,
+        engine: &Engine,
+        session: &mut Session,
+        out: &mut Output,
+        buf: &[u8],
+        spans: &[Span],
+        requests: &[Request],
+    ) -> (usize, Stop) {
+        let config = self.current_config(engine);
+        let moment = engine.moment(&config);
+        let mut gate = Some(engine.keyspace.gates().enter(self.gate));
+        let mut ready = Vec::with_capacity(requests.len().min(self.together));
+        let mut at = 0;
+        session.shared.figures.active_ms.store(moment.now_ms, Ordering::Relaxed);
+        while at < requests.len() {
+            ready.clear();
+            let mut shards = ShardSet::default();
+            let mut single = None;
+            // Those that can run together, up to the first that cannot.
+            for request in &requests[at..requests.len().min(at + self.together)] {
+                let args = args_of(buf, spans, *request);
+                match check(engine, session, &args, moment.now_ms) {
+                    Verdict::Run(entry) if entry.way == Way::Batched => {
+                        match add_keys(engine, entry, &args, &mut shards) {
+                            Ok(first_key) => ready.push(Ready { entry, request: *request, first_key }),
+                            Err(error) => {
+                                single = Some(Verdict::Refuse(Some(entry), error));
+                                break;
+                            }
+                        }
+                    }
+                    verdict => {
+                        single = Some(verdict);
+                        break;
+                    }
+                }
+            }
+            if !ready.is_empty() {
+                let hold = engine.keyspace.hold(shards);
+                let mut context = self.context(engine, session, out, &config, hold, moment);
+                if ready.len() > 1 {
+                    prefetch(&mut context.db, &ready);
+                }
+                let mut before = Ticks::now();
+                let mut counts = (0, 0, 0);
+                for ready in &ready {
+                    let mut args = args_of(buf, spans, ready.request);
+                    if let Some((index, hash)) = ready.first_key {
+                        args = args.with_first_key(index, hash);
+                    }
+                    before = call(&mut context, ready.entry, &args, self.worker, before);
+                }
+                std::mem::swap(&mut counts, &mut (context.db.hits, context.db.misses, context.db.expired));
+                drop(context);
+                self.count_lookups(engine, counts);
+                at += ready.len();
+            }
+            let Some(verdict) = single else { continue };
+            let args = args_of(buf, spans, requests[at]);
+            match verdict {
+                Verdict::Hold(until_ms) => return (at, Stop::Paused { until_ms }),
+                Verdict::Refuse(entry, error) => {
+                    refuse(engine, session, out, entry, &error, self.worker);
+                    at += 1;
+                }
+                Verdict::Run(entry) => {
+                    at += 1;
+                    let stop = self.run_single(engine, session, out, &config, moment, entry, &args, &mut gate);
+                    if let Some(stop) = stop {
+                        return (at, stop);
+                    }
+                    if session.fate != Fate::Stay {
+                        return (at, Stop::Close);
+                    }
+                    // It may have changed what the checks of the next ones look at.
+                    if !Arc::ptr_eq(&config, &engine.config.load()) {
+                        drop(gate);
+                        let (more, stop) = self.run(engine, session, out, buf, spans, &requests[at..]);
+                        return (at + more, stop);
+                    }
+                }
+            }
+        }
+        (at, Stop::Done)
+    }
+
+    /// Runs one request by itself; returns why the batch stops there, if it does.
+    #[allow(clippy::too_many_arguments, reason = "what a batch has in hand")]
+    fn run_single<'e>(
+        &mut self,
+        engine: &'e Engine,
+        session: &mut Session,
+        out: &mut Output,
+        config: &Config,
+        moment: Moment,
+        entry: &Entry,
+        args: &Args<'_>,
+        gate: &mut Option<crate::keyspace::gate::Entered<'e>>,
+    ) -> Option<Stop> {
+        let started = Ticks::now();
+        let mode = session.reply;
+        let worker = self.worker;
+        let mut alone = None;
+        let hold = if entry.way == Way::Alone {
+            *gate = None;
+            alone = Some(engine.keyspace.gates().alone());
+            engine.keyspace.hold(ShardSet::ALL)
+        } else {
+            engine.keyspace.hold_none()
+        };
+        let mut context = self.context(engine, session, out, config, hold, moment);
+        let pending = call_for_outcome(&mut context, entry, args, worker, started);
+        let counts = (context.db.hits, context.db.misses, context.db.expired);
+        drop(context);
+        drop(alone);
+        self.count_lookups(engine, counts);
+        let Some(job) = pending else {
+            if gate.is_none() {
+                *gate = Some(engine.keyspace.gates().enter(self.gate));
+            }
+            return None;
+        };
+        let spent_ns = started.elapsed_ns();
+        let request = args.to_vecs();
+        Some(Stop::Pending(Box::new(Pending { job, index: entry.index, spent_ns, request, mark: mode })))
+    }
+
+    /// Goes on with a command that works in pieces; returns it again while there is more to do.
+    pub fn resume(
+        &mut self,
+        engine: &Engine,
+        session: &mut Session,
+        out: &mut Output,
+        mut pending: Box<Pending>,
+    ) -> Option<Box<Pending>> {
+        let config = self.current_config(engine);
+        let moment = engine.moment(&config);
+        let _gate = engine.keyspace.gates().enter(self.gate);
+        let piece = Ticks::now();
+        let hold = engine.keyspace.hold_none();
+        let mut context = self.context(engine, session, out, &config, hold, moment);
+        let reply = (pending.job)(&mut context);
+        let counts = (context.db.hits, context.db.misses, context.db.expired);
+        pending.spent_ns += piece.elapsed_ns();
+        if let Ok(Outcome::Continue(job)) = reply {
+            pending.job = job;
+            return Some(pending);
+        }
+        let failed = reply.is_err();
+        if let Err(error) = reply {
+            write_error(&mut context, &error, self.worker);
+        }
+        let db = context.db.index();
+        if context.db.effects.any() {
+            let request = pending.request.clone();
+            engine.pass_on(db, context.db.effects, || request);
+        }
+        drop(context);
+        self.count_lookups(engine, counts);
+        session.reply = pending.mark;
+        session.next_command();
+        let ended = if failed { Ended::Failed } else { Ended::Done };
+        count_call(engine, self.worker, pending.index, pending.spent_ns, ended, &config);
+        note_slow(engine, &config, session, pending.spent_ns, "command", Some(|| pending.request.clone()));
+        None
+    }
+
+    fn context<'a>(
+        &'a mut self,
+        engine: &'a Engine,
+        session: &'a mut Session,
+        out: &'a mut Output,
+        config: &'a Config,
+        hold: Hold<'a>,
+        moment: Moment,
+    ) -> Context<'a> {
+        let touch = if session.no_touch { Touch::No } else { Touch::Yes };
+        let db = Db::new(&engine.keyspace, hold, &mut self.effects, session.db, moment, touch);
+        Context { db, out, session, engine, config, hidden: SmallVec::new() }
+    }
+
+    fn current_config(&mut self, engine: &Engine) -> Arc<Config> {
+        let now = engine.config.load();
+        if !Arc::ptr_eq(&now, &self.config) {
+            self.config = Arc::clone(&now);
+        }
+        self.config.clone()
+    }
+
+    fn count_lookups(&self, engine: &Engine, (hits, misses, expired): (u64, u64, u64)) {
+        let counts = [
+            (Counter::KeyspaceHits, hits),
+            (Counter::KeyspaceMisses, misses),
+            (Counter::ExpiredKeys, expired),
+        ];
+        for (counter, by) in counts.into_iter().filter(|(_, by)| *by > 0) {
+            match self.worker {
+                Some(worker) => engine.stats.worker(worker).add(counter, by),
+                None => engine.stats.add(counter, by),
+            }
+        }
+    }
+}
+
+#[inline]
+fn args_of<'a>(buf: &'a [u8], spans: &'a [Span], request: Request) -> Args<'a> {
+    Args::new(buf, &spans[request.first..request.first + request.args])
+}
+
+/// Everything that is checked before a command runs, in this order.
+#[inline]
+fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64) -> Verdict<'e> {
+    let entry = match engine.commands.resolve(args.at(0), args.opt(1)) {
+        Ok(entry) => entry,
+        Err(container) => return Verdict::Refuse(None, unknown(container, args)),
+    };
+    if !entry.command.arity.accepts(args.len()) {
+        return Verdict::Refuse(Some(entry), Error::WrongArity(entry.full_name.clone()));
+    }
+    if !session.authenticated && !entry.has(Flag::NoAuth) {
+        return Verdict::Refuse(Some(entry), Error::NoAuth);
+    }
+    if let Some((mode, until_ms)) = engine.pause.active(now_ms) {
+        let held_back = mode == PauseMode::All || entry.has(Flag::Write) || entry.has(Flag::MayReplicate);
+        if held_back && !session.in_process {
+            return Verdict::Hold(until_ms);
+        }
+    }
+    Verdict::Run(entry)
+}
+
+/// How much of an unknown command's words is repeated to the client.
+const QUOTED_BYTES: usize = 128;
+
+fn unknown(container: Option<&Entry>, args: &Args<'_>) -> Error {
+    let cut = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(QUOTED_BYTES)]).into_owned();
+    if let Some(container) = container {
+        return Error::UnknownSubcommand(cut(args.at(1)), container.command.name.to_owned());
+    }
+    let mut words = format!("'{}', with args beginning with: ", cut(args.at(0)));
+    let mut room = QUOTED_BYTES;
+    for arg in args.from(1) {
+        if room == 0 {
+            break;
+        }
+        let part = &arg[..arg.len().min(room)];
+        words.push_str(&format!("'{}' ", String::from_utf8_lossy(part)));
+        room = room.saturating_sub(part.len() + 3);
+    }
+    Error::UnknownCommand(words)
+}
+
+/// Adds the shards of a request's keys; returns the first key's hash and position.
+#[inline]
+fn add_keys(
+    engine: &Engine,
+    entry: &Entry,
+    args: &Args<'_>,
+    shards: &mut ShardSet,
+) -> Result<Option<(usize, KeyHash)>, Error> {
+    let hasher = engine.keyspace.hasher();
+    if let Some(only) = entry.only_key {
+        let index = usize::from(only);
+        let hash = hasher.hash(args.opt(index).ok_or_else(|| Error::WrongArity(entry.full_name.clone()))?);
+        shards.add(hash.shard());
+        return Ok(Some((index, hash)));
+    }
+    let mut first = None;
+    // Where a count is wrong there are no keys to hold, and the command itself says what is wrong.
+    let _ = keys::for_each(entry.command.keys, args.len(), |i| args.at(i), |i, _| {
+        let hash = hasher.hash(args.at(i));
+        shards.add(hash.shard());
+        first.get_or_insert((i, hash));
+    });
+    Ok(first)
+}
+
+/// Asks for the memory that the batch will touch: first where the tables will look, then the entries.
+#[inline]
+fn prefetch(db: &mut Db<'_>, ready: &[Ready<'_>]) {
+    let index = db.index();
+    for hash in ready.iter().filter_map(|r| r.first_key.map(|(_, hash)| hash)) {
+        if let Some(part) = db.hold.shard(hash.shard()).part(index) {
+            part.prefetch(hash);
+        }
+    }
+    for hash in ready.iter().filter_map(|r| r.first_key.map(|(_, hash)| hash)) {
+        if let Some(part) = db.hold.shard(hash.shard()).part(index) {
+            part.prefetch_entry(hash);
+        }
+    }
+}
+
+/// Runs one command that ends at once.
+#[inline]
+fn call(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, worker: Option<usize>, before: Ticks) -> Ticks {
+    let job = call_for_outcome(context, entry, args, worker, before);
+    assert!(job.is_none(), "{} works in pieces but runs in a batch", entry.full_name);
+    Ticks::now()
+}
+
+/// Runs one command; returns the rest of it where it works in pieces.
+#[inline]
+fn call_for_outcome(
+    context: &mut Context<'_>,
+    entry: &Entry,
+    args: &Args<'_>,
+    worker: Option<usize>,
+    before: Ticks,
+) -> Option<Job> {
+    let engine = context.engine;
+    let mark = context.out.mark();
+    let mode = context.session.reply;
+    let interest = engine.interest();
+    context.db.effects.begin(interest);
+    context.session.shared.figures.command.store(entry.index + 1, Ordering::Relaxed);
+    let reply: Reply = (entry.command.run)(context, args);
+    let ended = match reply {
+        Ok(Outcome::Done) => Ended::Done,
+        Ok(Outcome::Continue(job)) => return Some(job),
+        Err(error) => {
+            write_error(context, &error, worker);
+            Ended::Failed
+        }
+    };
+    if engine.monitors.any() && !entry.has(Flag::SkipMonitor) && !entry.has(Flag::Admin) {
+        feed_monitors(context, args);
+    }
+    if context.db.effects.any() {
+        engine.pass_on(context.db.index(), context.db.effects, || args.to_vecs());
+    }
+    if mode != ReplyMode::On || context.session.reply != ReplyMode::On {
+        finish_reply_mode(context, mode, mark);
+    }
+    let ns = Ticks::now().since_ns(before);
+    count_call(engine, worker, entry.index, ns, ended, context.config);
+    if ns >= 1000 {
+        let event = if entry.has(Flag::Fast) { "fast-command" } else { "command" };
+        let shown = (!entry.has(Flag::SkipSlowlog)).then(|| || visible(&context.hidden, args));
+        note_slow(engine, context.config, context.session, ns, event, shown);
+    }
+    context.hidden.clear();
+    None
+}
+
+/// Leaves a reply out, or not, and moves CLIENT REPLY on.
+#[cold]
+fn finish_reply_mode(context: &mut Context<'_>, before: ReplyMode, mark: crate::resp::reply::Mark) {
+    let silent = matches!(context.session.reply, ReplyMode::Off | ReplyMode::SkipNext)
+        || matches!(before, ReplyMode::Off | ReplyMode::Skip) && context.session.reply == before;
+    if silent {
+        context.out.truncate(mark);
+    }
+    context.session.next_command();
+}
+
+fn write_error(context: &mut Context<'_>, error: &Error, worker: Option<usize>) {
+    count_error(context.engine, error, worker);
+    context.out.error(error);
+}
+
+fn count_error(engine: &Engine, error: &Error, worker: Option<usize>) {
+    let text = error.to_string();
+    let code = text.split(' ').next().unwrap_or("ERR");
+    engine.stats.error(worker, code.as_bytes(), ErrorOrigin::Server);
+}
+
+/// Answers a request that did not pass the checks.
+#[cold]
+fn refuse(
+    engine: &Engine,
+    session: &mut Session,
+    out: &mut Output,
+    entry: Option<&Entry>,
+    error: &Error,
+    worker: Option<usize>,
+) {
+    count_error(engine, error, worker);
+    if let (Some(entry), Some(worker)) = (entry, worker) {
+        engine.stats.worker(worker).rejected(entry.index);
+    }
+    if !matches!(session.reply, ReplyMode::Off | ReplyMode::Skip) {
+        out.error(error);
+    }
+    session.next_command();
+}
+
+#[inline]
+fn count_call(engine: &Engine, worker: Option<usize>, index: u16, ns: u64, ended: Ended, config: &Config) {
+    match worker {
+        Some(worker) => {
+            let stats = engine.stats.worker(worker);
+            stats.called(index, ns, ended, config.latency_tracking);
+            stats.add(Counter::CommandsProcessed, 1);
+        }
+        None => {
+            engine.stats.called(index, ns, ended, config.latency_tracking);
+            engine.stats.add(Counter::CommandsProcessed, 1);
+        }
+    }
+}
+
+/// Notes a command in LATENCY, and in SLOWLOG where it may be shown, if it took long enough.
+fn note_slow(
+    engine: &Engine,
+    config: &Config,
+    session: &Session,
+    ns: u64,
+    event: &'static str,
+    request: Option<impl FnOnce() -> Vec<Vec<u8>>>,
+) {
+    let us = ns / 1000;
+    if Latency::wants(config.latency_monitor_threshold, us / 1000) {
+        engine.latency.record(event, engine.clock.now_ms() / 1000, us / 1000);
+    }
+    if let Some(request) = request
+        && SlowLog::wants(config.slowlog_log_slower_than, us)
+    {
+        let name = session.shared.names.lock().name.clone();
+        let most = usize::try_from(config.slowlog_max_len).unwrap_or(usize::MAX);
+        engine.slowlog.record(engine.clock.now_ms() / 1000, us, &request(), &session.shared.addr, &name, most);
+    }
+}
+
+/// Sends a command to those that follow MONITOR.
+#[cold]
+fn feed_monitors(context: &Context<'_>, args: &Args<'_>) {
+    let now_us = context.engine.clock.now_us();
+    let mut line = format!(
+        "+{}.{:06} [{} {}]",
+        now_us / 1_000_000,
+        now_us % 1_000_000,
+        context.db.index(),
+        context.session.shared.addr
+    )
+    .into_bytes();
+    for arg in visible(&context.hidden, args) {
+        line.extend_from_slice(b" \"");
+        escape(&mut line, &arg);
+        line.push(b'"');
+    }
+    line.extend_from_slice(b"\r\n");
+    context.engine.monitors.send(&Bytes::from(line));
+}
+
+/// What stands for an argument that logs may not show.
+const REDACTED: &[u8] = b"(redacted)";
+
+/// The arguments as logs may show them.
+fn visible(hidden: &[usize], args: &Args<'_>) -> Vec<Vec<u8>> {
+    let show = |(i, arg): (usize, &[u8])| if hidden.contains(&i) { REDACTED.to_vec() } else { arg.to_vec() };
+    args.from(0).enumerate().map(show).collect()
+}
+
+/// Writes bytes as a person reads them: quotes and what does not print are escaped.
+pub fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
+    for &byte in bytes {
+        match byte {
+            b'\\' | b'"' => out.extend_from_slice(&[b'\\', byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            7 => out.extend_from_slice(b"\\a"),
+            8 => out.extend_from_slice(b"\\b"),
+            0x20..=0x7e => out.push(byte),
+            _ => out.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! What is there once per server: the keyspace, the configuration, the clients, what is measured.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
+
+use crate::client::registry::Registry;
+use crate::client::shared::Shared;
+use crate::command::table::CommandTable;
+use crate::config::table::Config;
+use crate::config::choice::MaxmemoryPolicy;
+use crate::keyspace::change::{Change, Effect, Effects, Interest};
+use crate::keyspace::moment::{AccessPolicy, Moment};
+use crate::keyspace::space::Keyspace;
+use crate::observe::histogram::Lag;
+use crate::observe::latency::Latency;
+use crate::observe::slowlog::SlowLog;
+use crate::observe::stats::{Counter, Stats};
+use crate::persist::log::WriteLog;
+use crate::stdx::clock::Clock;
+
+/// Which commands CLIENT PAUSE holds back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PauseMode {
+    /// Those that may write.
+    Write,
+    /// All.
+    All,
+}
+
+/// CLIENT PAUSE.
+#[derive(Debug, Default)]
+pub struct Pause {
+    /// Unix milliseconds of its end; 0 while there is none.
+    until_ms: AtomicU64,
+    all: AtomicBool,
+    /// Connections that wait for its end.
+    waiting: Mutex<Vec<Arc<Shared>>>,
+}
+
+impl Pause {
+    /// Holds commands back until `until_ms`. A running pause is never shortened, nor made milder.
+    pub fn start(&self, until_ms: u64, mode: PauseMode, now_ms: u64) {
+        let running = self.until_ms.load(Ordering::Acquire);
+        let goes_on = running > now_ms;
+        self.all.store(mode == PauseMode::All || goes_on && self.all.load(Ordering::Acquire), Ordering::Release);
+        self.until_ms.store(if goes_on { running.max(until_ms) } else { until_ms }, Ordering::Release);
+        // Those that wait look again: the new end may be a later one.
+        self.wake();
+    }
+
+    /// Ends it.
+    pub fn end(&self) {
+        self.until_ms.store(0, Ordering::Release);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.waiting.lock().drain(..).for_each(|client| client.wake());
+    }
+
+    /// What is held back at `now_ms`, and until when.
+    #[inline]
+    pub fn active(&self, now_ms: u64) -> Option<(PauseMode, u64)> {
+        let until = self.until_ms.load(Ordering::Relaxed);
+        if until <= now_ms {
+            return None;
+        }
+        let mode = if self.all.load(Ordering::Acquire) { PauseMode::All } else { PauseMode::Write };
+        Some((mode, until))
+    }
+
+    /// Wakes `client` when the pause ends early.
+    pub fn wait(&self, client: Arc<Shared>) {
+        self.waiting.lock().push(client);
+    }
+}
+
+/// How SHUTDOWN was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ShutdownRequest {
+    /// Save the data set even if no save points are configured.
+    pub save: bool,
+    /// Do not save it even if they are.
+    pub nosave: bool,
+    /// Do not wait for replicas.
+    pub now: bool,
+    /// Go even if saving fails.
+    pub force: bool,
+}
+
+/// What a command asks of the server around it: whatever concerns sockets, files and the process.
+pub trait Host: Send + Sync {
+    /// Ends the server; returns at once.
+    ///
+    /// # Errors
+    /// The error reply's text where the server stays.
+    fn shutdown(&self, request: ShutdownRequest) -> Result<(), String>;
+
+    /// Takes back a shutdown that waits.
+    ///
+    /// # Errors
+    /// The error reply's text where none waits.
+    fn abort_shutdown(&self) -> Result<(), String>;
+
+    /// Makes what runs follow a changed configuration: listeners, the log, the process.
+    ///
+    /// # Errors
+    /// The name of the directive that could not be applied, and why; nothing has changed then.
+    fn apply(&self, new: &Config, old: &Config) -> Result<(), (&'static str, String)>;
+
+    /// Writes the configuration back to its file.
+    ///
+    /// # Errors
+    /// The error reply's text.
+    fn rewrite_config(&self, config: &Config) -> Result<(), String>;
+
+    /// The configuration file's path, if there is one.
+    fn config_file(&self) -> Option<String>;
+
+    /// The program's path.
+    fn executable(&self) -> String;
+
+    /// The port that is listened on, 0 for none.
+    fn port(&self) -> u16;
+
+    /// Logs what the process would leave behind in a crash, and ends it by a signal.
+    fn crash(&self);
+}
+
+/// Clients that follow MONITOR.
+#[derive(Debug, Default)]
+pub struct Monitors {
+    any: AtomicBool,
+    clients: RwLock<BTreeMap<u64, Arc<Shared>>>,
+}
+
+impl Monitors {
+    /// Whether there is one.
+    #[inline]
+    pub fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    /// Adds a client.
+    pub fn add(&self, client: Arc<Shared>) {
+        let mut clients = self.clients.write();
+        clients.insert(client.id, client);
+        self.any.store(true, Ordering::Release);
+    }
+
+    /// Removes a client, if it is one.
+    pub fn remove(&self, id: u64) {
+        let mut clients = self.clients.write();
+        clients.remove(&id);
+        self.any.store(!clients.is_empty(), Ordering::Release);
+    }
+
+    /// Sends a line to each.
+    pub fn send(&self, line: &bytes::Bytes) {
+        self.clients.read().values().for_each(|client| {
+            client.push(line.clone());
+        });
+    }
+}
+
+/// Who a server is.
+#[derive(Debug)]
+pub struct Identity {
+    /// 40 random hexadecimal digits, new with each start.
+    pub run_id: String,
+    /// Unix milliseconds of the start.
+    pub started_ms: u64,
+}
+
+/// Switches that DEBUG throws.
+#[derive(Debug)]
+pub struct DebugSwitches {
+    /// Whether due keys are removed by the timer.
+    pub active_expire: AtomicBool,
+    /// Whether CONFIG REWRITE writes every directive.
+    pub rewrite_all: AtomicBool,
+    /// Whether timers do their periodic work.
+    pub cron: AtomicBool,
+}
+
+/// Hears of a change while the key's shard is still held: it must be quick and must not touch keys.
+pub type Observer = Box<dyn Fn(&Change) + Send + Sync>;
+
+/// What is there once per server.
+pub struct Engine {
+    /// All databases.
+    pub keyspace: Keyspace,
+    /// The configuration; replaced as a whole.
+    pub config: ArcSwap<Config>,
+    /// Held while CONFIG SET replaces the configuration.
+    pub config_change: Mutex<()>,
+    /// All connections.
+    pub clients: Registry,
+    /// All commands.
+    pub commands: CommandTable,
+    /// The time.
+    pub clock: Clock,
+    /// Counters.
+    pub stats: Stats,
+    /// Commands that were slow.
+    pub slowlog: SlowLog,
+    /// Events that took long.
+    pub latency: Latency,
+    /// How late keys were removed after their deadline.
+    pub expire_lag: Lag,
+    /// CLIENT PAUSE.
+    pub pause: Pause,
+    /// Clients that follow MONITOR.
+    pub monitors: Monitors,
+    /// Every change, in order.
+    pub log: WriteLog,
+    /// What the server around it does.
+    pub host: Box<dyn Host>,
+    /// Who the server is.
+    pub identity: Identity,
+    /// Switches that DEBUG throws.
+    pub debug: DebugSwitches,
+    /// Changes since the last save.
+    pub dirty: AtomicU64,
+    observers: RwLock<Vec<Observer>>,
+    interest: AtomicU8,
+    /// The most memory that was in use, as the timer saw it.
+    pub memory_peak: AtomicU64,
+    /// Memory in use when the server was ready.
+    pub memory_startup: AtomicU64,
+}
+
+impl Engine {
+    /// A server's engine.
+    ///
+    /// # Errors
+    /// Redis' text for a bad `rename-command`, or the system's where no thread can be started.
+    pub fn new(config: Config, clock: Clock, host: Box<dyn Host>, keyspace: Keyspace) -> Result<Engine, String> {
+        let commands = CommandTable::new(&renamed_commands(&config))?;
+        let workers = usize::try_from(config.io_threads).unwrap_or(1);
+        let run_id = String::from_utf8_lossy(&crate::stdx::random::run_id()).into_owned();
+        Ok(Engine {
+            keyspace,
+            stats: Stats::new(workers, commands.count()),
+            commands,
+            config: ArcSwap::from_pointee(config),
+            config_change: Mutex::new(()),
+            clients: Registry::default(),
+            slowlog: SlowLog::new(),
+            latency: Latency::new(),
+            expire_lag: Lag::new(),
+            pause: Pause::default(),
+            monitors: Monitors::default(),
+            log: WriteLog::default(),
+            host,
+            identity: Identity { run_id, started_ms: clock.now_ms() },
+            clock,
+            debug: DebugSwitches {
+                active_expire: AtomicBool::new(true),
+                rewrite_all: AtomicBool::new(false),
+                cron: AtomicBool::new(true),
+            },
+            dirty: AtomicU64::new(0),
+            observers: RwLock::default(),
+            interest: AtomicU8::new(0),
+            memory_peak: AtomicU64::new(0),
+            memory_startup: AtomicU64::new(0),
+        })
+    }
+
+    /// The moment that a batch runs at.
+    #[inline]
+    pub fn moment(&self, config: &Config) -> Moment {
+        Moment { now_ms: self.clock.now_ms(), policy: access_policy(config) }
+    }
+
+    /// Who wants to hear of changes.
+    #[inline]
+    pub fn interest(&self) -> Interest {
+        let log = if self.log.is_active() { Interest::LOG.0 } else { 0 };
+        Interest(self.interest.load(Ordering::Relaxed) | log)
+    }
+
+    /// Passes on what one request changed in database `db`: the only way from a handler to whoever
+    /// listens. Called while the shards are still held.
+    pub fn pass_on(&self, db: usize, effects: &mut Effects, request: impl FnOnce() -> Effect) {
+        self.dirty.fetch_add(effects.dirty, Ordering::Relaxed);
+        if !effects.expired.is_empty() {
+            for (db, key) in effects.expired.drain(..) {
+                self.log.append(db, &[vec![b"DEL".to_vec(), key]]);
+            }
+        }
+        if self.log.is_active() {
+            match effects.canonical.take() {
+                Some(commands) if commands.is_empty() => {}
+                Some(commands) => self.log.append(db, &commands),
+                None if effects.dirty > 0 => self.log.append(db, &[request()]),
+                None => {}
+            }
+        }
+        effects.changes.drain(..).for_each(|change| self.announce(&change));
+    }
+
+    /// Adds somebody who hears of every change.
+    pub fn observe(&self, observer: Observer) {
+        self.observers.write().push(observer);
+        self.interest.fetch_or(Interest::CHANGES.0, Ordering::Release);
+    }
+
+    /// Tells everyone who listens to single changes.
+    fn announce(&self, change: &Change) {
+        self.observers.read().iter().for_each(|observer| observer(change));
+    }
+
+    /// Notes keys that were found expired.
+    pub fn count_expired(&self, keys: u64) {
+        self.stats.add(Counter::ExpiredKeys, keys);
+    }
+}
+
+/// The pairs of `rename-command`: old name, new name or nothing.
+fn renamed_commands(config: &Config) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let lines = config.lines.iter().filter(|line| line.directive == "rename-command");
+    lines.filter_map(|line| Some((line.words.first()?.clone(), line.words.get(1)?.clone()))).collect()
+}
+
+/// How the configuration wants accesses to be noted.
+#[inline]
+pub fn access_policy(config: &Config) -> AccessPolicy {
+    match config.maxmemory_policy {
+        MaxmemoryPolicy::AllkeysLfu | MaxmemoryPolicy::VolatileLfu => {
+            AccessPolicy::Lfu { log_factor: config.lfu_log_factor, decay_minutes: config.lfu_decay_time }
+        }
+        _ => AccessPolicy::Lru,
+    }
+}

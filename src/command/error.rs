@@ -1,0 +1,90 @@
+//! The client's mistakes: one variant per error text, which is the line on the wire.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// What a command replies instead of a result. `Display` is the line without its `-`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// The key holds another type.
+    WrongType,
+    /// The options make no sense.
+    Syntax,
+    /// Not a 64-bit integer in decimal digits.
+    NotInteger,
+    /// Not a floating point number.
+    NotFloat,
+    /// An integer where only some are allowed.
+    OutOfRange,
+    /// An integer where only positive ones are allowed.
+    NotPositive,
+    /// A sum beyond 64 bits.
+    Overflow,
+    /// A sum that is infinite or no number.
+    NotFinite,
+    /// The key does not exist, but must.
+    NoSuchKey,
+    /// A time to live that is zero, negative or too far away; the command's name.
+    InvalidExpire(&'static str),
+    /// Too few or too many arguments; the command's name, `config|get` for a subcommand.
+    WrongArity(String),
+    /// No such command; its name and what follows, as they are quoted in the reply.
+    UnknownCommand(String),
+    /// No such subcommand; its name and the container's.
+    UnknownSubcommand(String, String),
+    /// The client has not logged in.
+    NoAuth,
+    /// A string would become longer than `proto-max-bulk-len`.
+    StringTooLong,
+    /// A negative offset.
+    OffsetOutOfRange,
+    /// No database of that number.
+    DbOutOfRange,
+    /// Not the number of a database.
+    InvalidDbIndex,
+    /// A cursor that is no number.
+    InvalidCursor,
+    /// COPY or MOVE onto itself.
+    SameObject,
+    /// Any other text, its code included.
+    Text(Cow<'static, str>),
+}
+
+impl Error {
+    /// A text of its own, written `CODE words`.
+    pub fn text(text: impl Into<Cow<'static, str>>) -> Error {
+        Error::Text(text.into())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Error::WrongType => "WRONGTYPE Operation against a key holding the wrong kind of value",
+            Error::Syntax => "ERR syntax error",
+            Error::NotInteger => "ERR value is not an integer or out of range",
+            Error::NotFloat => "ERR value is not a valid float",
+            Error::OutOfRange => "ERR value is out of range",
+            Error::NotPositive => "ERR value is out of range, must be positive",
+            Error::Overflow => "ERR increment or decrement would overflow",
+            Error::NotFinite => "ERR increment would produce NaN or Infinity",
+            Error::NoSuchKey => "ERR no such key",
+            Error::InvalidExpire(name) => return write!(f, "ERR invalid expire time in '{name}' command"),
+            Error::WrongArity(name) => return write!(f, "ERR wrong number of arguments for '{name}' command"),
+            Error::UnknownCommand(words) => return write!(f, "ERR unknown command {words}"),
+            Error::UnknownSubcommand(name, container) => {
+                return write!(f, "ERR unknown subcommand '{name}'. Try {container} HELP.");
+            }
+            Error::NoAuth => "NOAUTH Authentication required.",
+            Error::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
+            Error::OffsetOutOfRange => "ERR offset is out of range",
+            Error::DbOutOfRange => "ERR DB index is out of range",
+            Error::InvalidDbIndex => "ERR invalid DB index",
+            Error::InvalidCursor => "ERR invalid cursor",
+            Error::SameObject => "ERR source and destination objects are the same",
+            Error::Text(text) => text,
+        })
+    }
+}
+
+impl std::error::Error for Error {}

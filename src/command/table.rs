@@ -1,0 +1,247 @@
+//! The table of all commands: found by name in a few nanoseconds, numbered for statistics.
+
+use std::collections::HashMap;
+
+use crate::command::context::Handler;
+use crate::command::string;
+use crate::spec::{self, Flag, Keys};
+
+/// The declaration of a command with its handler.
+pub type Command = spec::Command<Handler>;
+
+/// Every family's commands.
+const FAMILIES: &[&[Command]] = &[string::COMMANDS];
+
+/// A command as the server looks at it.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its declaration.
+    pub command: &'static Command,
+    /// Its number in statistics.
+    pub index: u16,
+    /// Lower case, `config|get` for a subcommand; a renamed command keeps its own name here.
+    pub full_name: String,
+    /// Its subcommands.
+    pub subcommands: Vec<Entry>,
+    /// Where its only key is, if that is all there is to say.
+    pub only_key: Option<u8>,
+    /// How it is run.
+    pub way: Way,
+    flags: u32,
+}
+
+/// How a command is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Together with its neighbours in a batch, over the shards of their keys: it has keys, or is
+    /// quick and needs none.
+    Batched,
+    /// By itself, holding nothing: it takes what locks it needs, or walks the keyspace shard by shard.
+    Single,
+    /// With all gates and all shards held.
+    Alone,
+}
+
+impl Entry {
+    fn new(command: &'static Command, container: Option<&str>, next: &mut u16) -> Entry {
+        let name = command.name.to_ascii_lowercase();
+        let full_name = container.map_or(name.clone(), |container| format!("{container}|{name}"));
+        let index = *next;
+        *next += 1;
+        let subcommands = command.subcommands.iter().map(|sub| Entry::new(sub, Some(&full_name), next)).collect();
+        let flags = command.flags.iter().fold(0, |bits, flag| bits | 1 << *flag as u32);
+        let only_key = match command.keys {
+            [Keys::At { first, .. }] => Some(*first),
+            _ => None,
+        };
+        let has = |flag: Flag| command.flags.contains(&flag);
+        let has_keys = command.keys.iter().any(|keys| !matches!(keys, Keys::NotKey { .. }));
+        let way = if has(Flag::Alone) {
+            Way::Alone
+        } else if has_keys || has(Flag::Fast) && !has(Flag::NoAuth) && !has(Flag::Admin) {
+            Way::Batched
+        } else {
+            Way::Single
+        };
+        Entry { command, index, full_name, subcommands, only_key, way, flags }
+    }
+
+    /// Whether the command has `flag`.
+    #[inline]
+    pub fn has(&self, flag: Flag) -> bool {
+        self.flags & 1 << flag as u32 != 0
+    }
+
+    /// The subcommand with this name, in any case.
+    pub fn subcommand(&self, name: &[u8]) -> Option<&Entry> {
+        self.subcommands.iter().find(|sub| sub.command.name.as_bytes().eq_ignore_ascii_case(name))
+    }
+
+    /// Itself and its subcommands.
+    fn visit<'e>(&'e self, f: &mut impl FnMut(&'e Entry)) {
+        f(self);
+        self.subcommands.iter().for_each(|sub| sub.visit(f));
+    }
+}
+
+/// The commands of one server, with its renamings.
+#[derive(Debug)]
+pub struct CommandTable {
+    entries: Vec<Entry>,
+    /// Open addressing over the first eight bytes of the name, folded: a power of two of places.
+    places: Box<[Place]>,
+    count: u16,
+    /// Other names, or `None` for a command that is gone.
+    renamed: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    head: u64,
+    /// The place in `entries` plus one; 0 where there is none.
+    entry: u16,
+    len: u16,
+}
+
+const PLACES: usize = 2048;
+
+/// The first eight bytes of a name without regard to case: equal names have equal heads.
+#[inline]
+fn head(name: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    let n = name.len().min(8);
+    bytes[..n].copy_from_slice(&name[..n]);
+    u64::from_le_bytes(bytes) | 0x2020_2020_2020_2020
+}
+
+#[inline]
+fn place(head: u64, len: usize) -> usize {
+    let mixed = (head ^ (len as u64) << 56).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 53) as usize % PLACES
+}
+
+impl CommandTable {
+    /// All commands. `renamed` are the pairs of `rename-command`: old name, new name or nothing.
+    ///
+    /// # Errors
+    /// Redis' text where an old name does not exist or a new one does already.
+    pub fn new(renamed: &[(Vec<u8>, Vec<u8>)]) -> Result<CommandTable, String> {
+        let mut count = 0;
+        let entries: Vec<Entry> =
+            FAMILIES.iter().flat_map(|family| family.iter()).map(|c| Entry::new(c, None, &mut count)).collect();
+        let mut names: HashMap<Vec<u8>, usize> =
+            entries.iter().enumerate().map(|(i, e)| (e.full_name.clone().into_bytes(), i)).collect();
+        let mut kept = Vec::new();
+        for (old, new) in renamed {
+            let at = names.remove(&old.to_ascii_lowercase()).ok_or("No such command in rename-command")?;
+            if !new.is_empty() && names.insert(new.to_ascii_lowercase(), at).is_some() {
+                return Err("Target command name already exists".into());
+            }
+            kept.push((String::from_utf8_lossy(old).into_owned(), String::from_utf8_lossy(new).into_owned()));
+        }
+        let mut table =
+            CommandTable { entries, places: vec![Place::default(); PLACES].into(), count, renamed: kept };
+        for (name, at) in names {
+            let mut i = place(head(&name), name.len());
+            while table.places[i].entry != 0 {
+                i = (i + 1) % PLACES;
+            }
+            let entry = u16::try_from(at + 1).expect("fewer than 65535 commands");
+            table.places[i] = Place { head: head(&name), entry, len: name.len() as u16 };
+        }
+        Ok(table)
+    }
+
+    /// The command with this name, in any case; a container for a subcommand.
+    #[inline]
+    pub fn find(&self, name: &[u8]) -> Option<&Entry> {
+        let head = head(name);
+        let mut i = place(head, name.len());
+        loop {
+            let place = self.places[i];
+            if place.entry == 0 {
+                return None;
+            }
+            if place.head == head && usize::from(place.len) == name.len() {
+                let entry = &self.entries[usize::from(place.entry) - 1];
+                if self.is_called(entry, name) {
+                    return Some(entry);
+                }
+            }
+            i = (i + 1) % PLACES;
+        }
+    }
+
+    /// Whether `name` is what `entry` is called by.
+    #[inline]
+    fn is_called(&self, entry: &Entry, name: &[u8]) -> bool {
+        if self.renamed.is_empty() {
+            return entry.full_name.as_bytes().eq_ignore_ascii_case(name);
+        }
+        match self.renamed.iter().find(|(old, _)| old.eq_ignore_ascii_case(&entry.full_name)) {
+            Some((_, new)) => new.as_bytes().eq_ignore_ascii_case(name),
+            None => entry.full_name.as_bytes().eq_ignore_ascii_case(name),
+        }
+    }
+
+    /// The command, or its subcommand where `sub` names one; `Err` with the container where it does not.
+    ///
+    /// # Errors
+    /// `Some(container)` where the subcommand is unknown, `None` where the command is.
+    #[inline]
+    pub fn resolve(&self, name: &[u8], sub: Option<&[u8]>) -> Result<&Entry, Option<&Entry>> {
+        let entry = self.find(name).ok_or(None)?;
+        match sub {
+            Some(sub) if !entry.subcommands.is_empty() => entry.subcommand(sub).ok_or(Some(entry)),
+            _ => Ok(entry),
+        }
+    }
+
+    /// All commands, containers without their subcommands.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        // A command that was renamed to nothing is not to be found, and so it is not listed.
+        self.entries.iter().filter(|entry| {
+            self.renamed.iter().all(|(old, new)| !new.is_empty() || !old.eq_ignore_ascii_case(&entry.full_name))
+        })
+    }
+
+    /// How many numbers commands and subcommands take in statistics.
+    pub fn count(&self) -> usize {
+        usize::from(self.count)
+    }
+
+    /// The full names by number.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names = vec![""; self.count()];
+        for entry in &self.entries {
+            entry.visit(&mut |e| names[usize::from(e.index)] = &e.full_name);
+        }
+        names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_found_in_any_case_and_nothing_else_is() {
+        let table = CommandTable::new(&[]).unwrap();
+        for entry in table.entries() {
+            let found = table.find(entry.full_name.as_bytes()).unwrap();
+            assert_eq!(found.index, entry.index);
+            assert_eq!(table.find(entry.command.name.as_bytes()).unwrap().index, entry.index);
+        }
+        assert!(["", "ge", "gett", "get ", "nosuchcommand"].iter().all(|name| table.find(name.as_bytes()).is_none()));
+    }
+
+    #[test]
+    fn a_renamed_command_is_found_by_its_new_name_only() {
+        let pair = |a: &str, b: &str| (a.as_bytes().to_vec(), b.as_bytes().to_vec());
+        let table = CommandTable::new(&[pair("GET", "fetch"), pair("append", "")]).unwrap();
+        assert!(table.find(b"get").is_none() && table.find(b"append").is_none());
+        assert_eq!(table.find(b"FETCH").unwrap().full_name, "get");
+        assert!(CommandTable::new(&[pair("nosuch", "x")]).is_err());
+        assert!(CommandTable::new(&[pair("get", "set")]).is_err());
+    }
+}

@@ -1,0 +1,132 @@
+//! Changes: what commands did to keys, noted once and passed on in one place.
+
+use std::fmt;
+
+/// The classes of keyspace events, as `notify-keyspace-events` selects them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+#[allow(missing_docs, reason = "each is the class of its name")]
+pub enum Class {
+    Generic = 1 << 0,
+    String = 1 << 1,
+    List = 1 << 2,
+    Set = 1 << 3,
+    Hash = 1 << 4,
+    SortedSet = 1 << 5,
+    Stream = 1 << 6,
+    Expired = 1 << 7,
+    Evicted = 1 << 8,
+    New = 1 << 9,
+    Miss = 1 << 10,
+}
+
+/// Who wants to hear of changes. While nobody does, a change costs an addition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Interest(pub u8);
+
+impl Interest {
+    /// Nobody.
+    pub const NONE: Interest = Interest(0);
+    /// Somebody listens to each change: watchers, tracking, keyspace events, blocked clients.
+    pub const CHANGES: Interest = Interest(1);
+    /// The write log is fed: the AOF, replicas, an observer.
+    pub const LOG: Interest = Interest(2);
+
+    /// Whether `other` is part of it.
+    #[inline]
+    pub fn has(self, other: Interest) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// What happened to one key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The database.
+    pub db: usize,
+    /// The key.
+    pub key: Vec<u8>,
+    /// The class of the event.
+    pub class: Class,
+    /// The event's name, as keyspace events carry it.
+    pub event: &'static str,
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.db, self.event, String::from_utf8_lossy(&self.key))
+    }
+}
+
+/// A command as it is written to the log: its arguments, name first.
+pub type Effect = Vec<Vec<u8>>;
+
+/// What one command changed.
+#[derive(Debug, Default)]
+pub struct Effects {
+    interest: Interest,
+    /// How many changes, as `rdb_changes_since_last_save` counts them.
+    pub dirty: u64,
+    /// Each change, where somebody listens.
+    pub changes: Vec<Change>,
+    /// Keys that were found expired and removed, before the command itself took effect.
+    pub expired: Vec<(usize, Vec<u8>)>,
+    /// What goes to the log instead of the request, where a handler said so.
+    pub canonical: Option<Vec<Effect>>,
+}
+
+impl Effects {
+    /// Starts on a command; `interest` is who listens now.
+    #[inline]
+    pub fn begin(&mut self, interest: Interest) {
+        self.interest = interest;
+        self.dirty = 0;
+        if !self.is_quiet() {
+            self.changes.clear();
+            self.expired.clear();
+            self.canonical = None;
+        }
+    }
+
+    #[inline]
+    fn is_quiet(&self) -> bool {
+        self.changes.is_empty() && self.expired.is_empty() && self.canonical.is_none()
+    }
+
+    /// Whether anything is to be passed on.
+    #[inline]
+    pub fn any(&self) -> bool {
+        self.dirty != 0 || !self.is_quiet()
+    }
+
+    /// Notes that a key changed.
+    #[inline]
+    pub fn note(&mut self, db: usize, key: &[u8], class: Class, event: &'static str) {
+        self.dirty += 1;
+        self.notify(db, key, class, event);
+    }
+
+    /// Notes an event that does not count as a change of data.
+    #[inline]
+    pub fn notify(&mut self, db: usize, key: &[u8], class: Class, event: &'static str) {
+        if self.interest.has(Interest::CHANGES) {
+            self.changes.push(Change { db, key: key.to_vec(), class, event });
+        }
+    }
+
+    /// Notes that a key was found expired and is gone.
+    pub fn note_expired(&mut self, db: usize, key: &[u8]) {
+        self.notify(db, key, Class::Expired, "expired");
+        if self.interest.has(Interest::LOG) {
+            self.expired.push((db, key.to_vec()));
+        }
+    }
+
+    /// Says what the log gets instead of the request. `effect` runs only while somebody reads the log.
+    #[inline]
+    pub fn log_as(&mut self, effect: impl FnOnce() -> Vec<Effect>) {
+        if self.interest.has(Interest::LOG) {
+            self.canonical = Some(effect());
+        }
+    }
+}

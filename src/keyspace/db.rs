@@ -1,0 +1,260 @@
+//! A database as a command sees it: the held keys, without those that have expired.
+//!
+//! What must stay true: every key that is touched belongs to a shard that is held; whatever changes
+//! is noted in [`Effects`]; a key whose deadline has passed is removed when it is met, and never seen.
+
+use crate::keyspace::change::{Class, Effects};
+use crate::keyspace::entry::{Entry, Str};
+use crate::keyspace::hash::KeyHash;
+use crate::keyspace::hold::Hold;
+use crate::keyspace::moment::Moment;
+use crate::keyspace::shard::Part;
+use crate::keyspace::space::Keyspace;
+
+/// A key and where it lives.
+#[derive(Debug, Clone, Copy)]
+pub struct Key<'a> {
+    /// The key itself.
+    pub bytes: &'a [u8],
+    /// Its slot and hash.
+    pub hash: KeyHash,
+}
+
+/// What becomes of a key's deadline when its value is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// It stays what it was.
+    Keep,
+    /// The key lives on without one.
+    Clear,
+    /// Unix time in milliseconds.
+    At(u64),
+}
+
+/// Whether reading a key counts as an access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touch {
+    /// The access clock moves.
+    Yes,
+    /// It stays (CLIENT NO-TOUCH, OBJECT, TTL and the like).
+    No,
+}
+
+/// The selected database, over what is held.
+pub struct Db<'a> {
+    keyspace: &'a Keyspace,
+    /// What is held.
+    pub hold: Hold<'a>,
+    /// What was changed.
+    pub effects: &'a mut Effects,
+    index: usize,
+    moment: Moment,
+    touch: Touch,
+    /// Reads that found their key.
+    pub hits: u64,
+    /// Reads that did not.
+    pub misses: u64,
+    /// Keys met after their deadline, and removed.
+    pub expired: u64,
+}
+
+impl<'a> Db<'a> {
+    /// Database `index` at `moment`, over the shards in `hold`.
+    #[inline]
+    pub fn new(
+        keyspace: &'a Keyspace,
+        hold: Hold<'a>,
+        effects: &'a mut Effects,
+        index: usize,
+        moment: Moment,
+        touch: Touch,
+    ) -> Db<'a> {
+        Db { keyspace, hold, effects, index, moment, touch, hits: 0, misses: 0, expired: 0 }
+    }
+
+    /// The number of the selected database.
+    #[inline]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Selects another one.
+    pub fn select(&mut self, index: usize) {
+        self.index = index;
+    }
+
+    /// Says whether reads count as accesses from here on.
+    pub fn set_touch(&mut self, touch: Touch) {
+        self.touch = touch;
+    }
+
+    /// The keyspace.
+    pub fn keyspace(&self) -> &'a Keyspace {
+        self.keyspace
+    }
+
+    /// The moment at which the command runs.
+    #[inline]
+    pub fn moment(&self) -> &Moment {
+        &self.moment
+    }
+
+    /// The time at which the command runs, in Unix milliseconds.
+    #[inline]
+    pub fn now_ms(&self) -> u64 {
+        self.moment.now_ms
+    }
+
+    /// The key with these bytes.
+    #[inline]
+    pub fn key<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
+        Key { bytes, hash: self.keyspace.hasher().hash(bytes) }
+    }
+
+    /// Removes `key` where its deadline has passed. Nothing but a look where no key of its part can expire.
+    #[inline]
+    fn expire_if_due(&mut self, key: &Key<'_>) {
+        let Some(part) = self.hold.shard(key.hash.shard()).part_mut(self.index) else { return };
+        if part.volatile().is_empty() {
+            return;
+        }
+        let now = self.moment.now_ms;
+        if part.find(key.hash, key.bytes).and_then(Entry::deadline).is_some_and(|deadline| now > deadline) {
+            self.expire_now(key);
+        }
+    }
+
+    #[cold]
+    fn expire_now(&mut self, key: &Key<'_>) {
+        let part = self.hold.shard(key.hash.shard()).part_mut(self.index);
+        if let Some(entry) = part.and_then(|part| part.remove(key.hash, key.bytes)) {
+            self.keyspace.free(entry);
+            self.expired += 1;
+            self.effects.note_expired(self.index, key.bytes);
+        }
+    }
+
+    #[inline]
+    fn part(&mut self, key: &Key<'_>) -> Option<&mut Part> {
+        self.hold.shard(key.hash.shard()).part_mut(self.index)
+    }
+
+    /// The entry for `key`, read by a command: counts as hit or miss, moves the access clock.
+    #[inline]
+    pub fn read(&mut self, key: &Key<'_>) -> Option<&Entry> {
+        self.expire_if_due(key);
+        let (moment, touch) = (self.moment, self.touch);
+        // The borrow of the part is taken field by field, so that the counts can be kept beside it.
+        let part = self.hold.shard(key.hash.shard()).part_mut(self.index);
+        let found = part.and_then(|part| match touch {
+            Touch::Yes => part.touch(key.hash, key.bytes, |clock| moment.accessed(clock)),
+            Touch::No => part.find(key.hash, key.bytes),
+        });
+        match found {
+            Some(_) => self.hits += 1,
+            None => {
+                self.misses += 1;
+                self.effects.notify(self.index, key.bytes, Class::Miss, "keymiss");
+            }
+        }
+        found
+    }
+
+    /// The entry for `key`, looked up by a command that is about to change it: no hit, no miss.
+    #[inline]
+    pub fn look(&mut self, key: &Key<'_>) -> Option<&Entry> {
+        self.expire_if_due(key);
+        self.part(key)?.find(key.hash, key.bytes)
+    }
+
+    /// Whether the key exists.
+    #[inline]
+    pub fn exists(&mut self, key: &Key<'_>) -> bool {
+        self.look(key).is_some()
+    }
+
+    /// Stores a string, whatever was there. Returns whether the key is new.
+    #[inline]
+    pub fn set(&mut self, key: &Key<'_>, value: Str<'_>, expiry: Expiry) -> bool {
+        self.expire_if_due(key);
+        let (clock, bits) = (self.moment.initial_clock(), key.hash.bits());
+        let value = std::cell::Cell::new(Some(value));
+        let part = self.hold.shard(key.hash.shard()).part_or_new(self.index);
+        let mut replaced = None;
+        let new = part.upsert(
+            key.hash,
+            key.bytes,
+            |entry| {
+                replaced = entry.take_object();
+                entry.set_string(value.take().expect("upsert calls one of the two, once"));
+                entry.set_clock(clock);
+                match expiry {
+                    Expiry::Keep => {}
+                    Expiry::Clear => entry.set_deadline(None),
+                    Expiry::At(deadline) => entry.set_deadline(Some(deadline)),
+                }
+            },
+            || {
+                let deadline = if let Expiry::At(deadline) = expiry { Some(deadline) } else { None };
+                let value = value.take().expect("upsert calls one of the two, once");
+                Entry::new(bits, key.bytes, value, deadline, clock)
+            },
+        );
+        if let Some(object) = replaced {
+            self.keyspace.free_object(object);
+        }
+        if new {
+            self.effects.notify(self.index, key.bytes, Class::New, "new");
+        }
+        new
+    }
+
+    /// Adds an entry made for `key`, which must not exist.
+    pub fn insert(&mut self, key: &Key<'_>, entry: Entry) {
+        self.hold.shard(key.hash.shard()).part_or_new(self.index).insert(key.hash, entry);
+        self.effects.notify(self.index, key.bytes, Class::New, "new");
+    }
+
+    /// Changes a living entry in place; `None` where there is none. Moves the access clock.
+    #[inline]
+    pub fn update<R>(&mut self, key: &Key<'_>, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
+        self.expire_if_due(key);
+        let (moment, touch) = (self.moment, self.touch);
+        self.part(key)?.update(key.hash, key.bytes, |entry| {
+            if touch == Touch::Yes {
+                entry.set_clock(moment.accessed(entry.clock()));
+            }
+            change(entry)
+        })
+    }
+
+    /// Takes a living entry out.
+    pub fn take(&mut self, key: &Key<'_>) -> Option<Entry> {
+        self.expire_if_due(key);
+        self.part(key)?.remove(key.hash, key.bytes)
+    }
+
+    /// Removes a key; returns whether it existed.
+    pub fn remove(&mut self, key: &Key<'_>) -> bool {
+        match self.take(key) {
+            Some(entry) => {
+                self.keyspace.free(entry);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Sets or removes the deadline of a living key; returns whether there is one.
+    pub fn set_deadline(&mut self, key: &Key<'_>, deadline: Option<u64>) -> bool {
+        self.expire_if_due(key);
+        let Some(part) = self.part(key) else { return false };
+        part.update(key.hash, key.bytes, |entry| entry.set_deadline(deadline)).is_some()
+    }
+
+    /// Notes that a key changed.
+    #[inline]
+    pub fn note(&mut self, key: &Key<'_>, class: Class, event: &'static str) {
+        self.effects.note(self.index, key.bytes, class, event);
+    }
+}

@@ -1,0 +1,161 @@
+//! Holding shards: what a command may touch, locked in ascending order.
+//!
+//! What must stay true: locks are only ever taken in ascending order of shards, so no two holders can
+//! wait for each other; a [`Hold`] hands out a shard only while it holds that shard's lock.
+#![allow(unsafe_code, reason = "a set of locks that is chosen at run time has no guard type")]
+
+use std::mem;
+
+use parking_lot::Mutex;
+
+use crate::keyspace::shard::{SHARDS, Shard};
+
+/// A shard in cache lines of its own: neighbours' locks do not disturb each other.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Locked(Mutex<Shard>);
+
+/// All shards of a keyspace.
+pub type Shards = [Locked];
+
+/// A set of shards.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ShardSet([u64; SHARDS / 64]);
+
+impl ShardSet {
+    /// Every shard.
+    pub const ALL: ShardSet = ShardSet([u64::MAX; SHARDS / 64]);
+
+    /// Adds a shard.
+    #[inline]
+    pub fn add(&mut self, shard: usize) {
+        self.0[shard / 64] |= 1 << (shard % 64);
+    }
+
+    /// Whether a shard is in the set.
+    #[inline]
+    pub fn has(&self, shard: usize) -> bool {
+        self.0[shard / 64] & 1 << (shard % 64) != 0
+    }
+
+    /// Whether every shard of `other` is in the set.
+    pub fn covers(&self, other: &ShardSet) -> bool {
+        self.0.iter().zip(&other.0).all(|(a, b)| b & !a == 0)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+
+    #[inline]
+    fn for_each(&self, mut f: impl FnMut(usize)) {
+        for (i, &word) in self.0.iter().enumerate() {
+            let mut left = word;
+            while left != 0 {
+                f(i * 64 + left.trailing_zeros() as usize);
+                left &= left - 1;
+            }
+        }
+    }
+}
+
+/// The shards that a command, or a batch of them, holds.
+#[derive(Debug)]
+pub struct Hold<'k> {
+    shards: &'k Shards,
+    held: ShardSet,
+}
+
+impl<'k> Hold<'k> {
+    /// Holds nothing yet.
+    pub fn none(shards: &'k Shards) -> Hold<'k> {
+        Hold { shards, held: ShardSet::default() }
+    }
+
+    /// Waits for every shard in `set`, in ascending order.
+    #[inline]
+    pub fn new(shards: &'k Shards, set: ShardSet) -> Hold<'k> {
+        assert!(shards.len() == SHARDS);
+        set.for_each(|i| mem::forget(shards[i].0.lock()));
+        Hold { shards, held: set }
+    }
+
+    /// What is held.
+    pub fn held(&self) -> &ShardSet {
+        &self.held
+    }
+
+    /// A held shard.
+    #[inline]
+    pub fn shard(&mut self, index: usize) -> &mut Shard {
+        assert!(self.held.has(index), "shard {index} is touched but not held");
+        // SAFETY: we hold this shard's lock, and `&mut self` lends it out once at a time.
+        unsafe { &mut *self.shards[index].0.data_ptr() }
+    }
+
+    /// Runs `f` on a shard, which is locked for just that long where it is not held.
+    ///
+    /// A walk over the keyspace goes shard by shard this way. It must hold nothing, or everything:
+    /// else the order of locks would be lost.
+    pub fn visit<R>(&mut self, index: usize, f: impl FnOnce(&mut Shard) -> R) -> R {
+        if self.held.has(index) {
+            return f(self.shard(index));
+        }
+        assert!(self.held.is_empty(), "a walk over all shards while some are held");
+        f(&mut self.shards[index].0.lock())
+    }
+}
+
+impl Drop for Hold<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: each lock in `held` was taken by us, and no borrow of its shard outlives us.
+        self.held.for_each(|i| unsafe { self.shards[i].0.force_unlock() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    fn shards() -> Box<Shards> {
+        (0..SHARDS).map(|_| Locked::default()).collect()
+    }
+
+    #[test]
+    fn overlapping_holds_on_many_threads_exclude_each_other_and_never_deadlock() {
+        let shards = shards();
+        let inside: Vec<AtomicUsize> = (0..SHARDS).map(|_| AtomicUsize::new(0)).collect();
+        let rounds = if cfg!(miri) { 20 } else { 2000 };
+        std::thread::scope(|scope| {
+            for seed in 0..4 {
+                let (shards, inside) = (&shards, &inside);
+                scope.spawn(move || {
+                    let mut rng = fastrand::Rng::with_seed(seed);
+                    for _ in 0..rounds {
+                        let mut set = ShardSet::default();
+                        let picked: Vec<usize> = (0..5).map(|_| rng.usize(0..8) * 32).collect();
+                        picked.iter().for_each(|&i| set.add(i));
+                        let mut hold = Hold::new(shards, set);
+                        set.for_each(|i| {
+                            assert_eq!(inside[i].fetch_add(1, Ordering::SeqCst), 0);
+                            hold.shard(i).part_or_new(0);
+                            inside[i].fetch_sub(1, Ordering::SeqCst);
+                        });
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "not held")]
+    fn a_shard_that_is_not_held_cannot_be_touched() {
+        let shards = shards();
+        let mut set = ShardSet::default();
+        set.add(3);
+        Hold::new(&shards, set).shard(4);
+    }
+}

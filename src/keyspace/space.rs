@@ -1,0 +1,294 @@
+//! The keyspace as a whole: its shards, gates, and walks over all of them.
+
+use crate::keyspace::change::Effects;
+use crate::keyspace::entry::Entry;
+use crate::keyspace::gate::Gates;
+use crate::keyspace::hash::{KeyHash, KeyHasher, Routing};
+use crate::keyspace::hold::{Hold, Locked, ShardSet, Shards};
+use crate::keyspace::reclaim::{INLINE_FREE_MAX, Reclaimer};
+use crate::keyspace::shard::{Part, SHARDS, SLOTS_PER_SHARD};
+use crate::types::Object;
+
+/// All databases of one server.
+#[derive(Debug)]
+pub struct Keyspace {
+    shards: Box<Shards>,
+    hasher: KeyHasher,
+    gates: Gates,
+    reclaimer: Reclaimer,
+}
+
+/// Counts of one database, for INFO.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DbCounts {
+    /// Keys, expired ones that are still there included.
+    pub keys: u64,
+    /// Keys with a deadline.
+    pub volatile: u64,
+    /// Mean time to live of those, in milliseconds, estimated from a sample.
+    pub mean_ttl_ms: u64,
+}
+
+/// How many due keys are removed per hold of a shard's lock: some 20 µs.
+const EXPIRE_BATCH: usize = 64;
+
+impl Keyspace {
+    /// An empty keyspace for so many workers.
+    ///
+    /// # Errors
+    /// Where the thread that frees large values cannot be started.
+    pub fn new(routing: Routing, workers: usize) -> std::io::Result<Keyspace> {
+        Ok(Keyspace {
+            shards: (0..SHARDS).map(|_| Locked::default()).collect(),
+            hasher: KeyHasher::new(routing),
+            gates: Gates::new(workers),
+            reclaimer: Reclaimer::start()?,
+        })
+    }
+
+    /// What hashes keys.
+    #[inline]
+    pub fn hasher(&self) -> &KeyHasher {
+        &self.hasher
+    }
+
+    /// The gates.
+    #[inline]
+    pub fn gates(&self) -> &Gates {
+        &self.gates
+    }
+
+    /// What frees large values.
+    pub fn reclaimer(&self) -> &Reclaimer {
+        &self.reclaimer
+    }
+
+    /// Holds the shards in `set`.
+    #[inline]
+    pub fn hold(&self, set: ShardSet) -> Hold<'_> {
+        Hold::new(&self.shards, set)
+    }
+
+    /// Holds nothing; for walks that take one shard after the other.
+    #[inline]
+    pub fn hold_none(&self) -> Hold<'_> {
+        Hold::none(&self.shards)
+    }
+
+    /// Frees an entry: here where that is cheap, else on the thread for it.
+    pub fn free(&self, mut entry: Entry) {
+        if let Some(object) = entry.take_object() {
+            self.free_object(object);
+        }
+    }
+
+    /// Frees a collection: here where that is cheap, else on the thread for it.
+    pub fn free_object(&self, object: Box<Object>) {
+        if object.len() > INLINE_FREE_MAX {
+            self.reclaimer.free(1, object);
+        }
+    }
+
+    /// Removes every key of `db`, or of all databases; returns what was there, still to be freed.
+    ///
+    /// The caller runs alone. The keys are gone when this returns, after some microseconds; freeing
+    /// them is what takes long.
+    pub fn take_all(&self, hold: &mut Hold<'_>, db: Option<usize>) -> Flushed {
+        let mut flushed = Flushed::default();
+        for i in 0..SHARDS {
+            hold.visit(i, |shard| {
+                let all: Vec<usize> = db.map_or_else(|| shard.databases().collect(), |db| vec![db]);
+                for part in all.into_iter().filter_map(|db| shard.take_part(db)) {
+                    flushed.keys += part.len() as u64;
+                    flushed.parts.push(part);
+                }
+            });
+        }
+        flushed
+    }
+
+    /// The counts of every database that has keys, by number.
+    pub fn counts(&self, hold: &mut Hold<'_>, now_ms: u64) -> Vec<(usize, DbCounts)> {
+        let mut counts: Vec<DbCounts> = Vec::new();
+        let mut samples: Vec<(u64, u64)> = Vec::new();
+        for i in 0..SHARDS {
+            hold.visit(i, |shard| {
+                for db in shard.databases().collect::<Vec<_>>() {
+                    let Some(part) = shard.part(db) else { continue };
+                    if counts.len() <= db {
+                        counts.resize_with(db + 1, DbCounts::default);
+                        samples.resize(db + 1, (0, 0));
+                    }
+                    counts[db].keys += part.len() as u64;
+                    counts[db].volatile += part.volatile().len() as u64;
+                    if let Some(deadline) = part.volatile().mean_deadline(4) {
+                        samples[db].0 += deadline.saturating_sub(now_ms);
+                        samples[db].1 += 1;
+                    }
+                }
+            });
+        }
+        for (count, (sum, n)) in counts.iter_mut().zip(samples) {
+            count.mean_ttl_ms = sum.checked_div(n).unwrap_or(0);
+        }
+        counts.into_iter().enumerate().filter(|(_, c)| c.keys > 0).collect()
+    }
+
+    /// The number of keys in `db`.
+    pub fn len(&self, hold: &mut Hold<'_>, db: usize) -> u64 {
+        (0..SHARDS).map(|i| hold.visit(i, |shard| shard.part(db).map_or(0, Part::len) as u64)).sum()
+    }
+
+    /// Bytes of tables and indexes of `db`: those of all keys, those of keys with a deadline.
+    pub fn overhead(&self, hold: &mut Hold<'_>, db: usize) -> (u64, u64) {
+        let mut sum = (0, 0);
+        for i in 0..SHARDS {
+            hold.visit(i, |shard| {
+                if let Some(part) = shard.part(db) {
+                    let volatile = part.volatile().memory();
+                    sum.0 += (part.overhead() - volatile) as u64;
+                    sum.1 += volatile as u64;
+                }
+            });
+        }
+        sum
+    }
+
+    /// Removes keys of one shard whose deadline has passed, in bounded holds of its lock; `removed`
+    /// hears of each with its database and the lag between deadline and removal, in milliseconds.
+    /// Returns how many there were.
+    pub fn expire_shard(
+        &self,
+        shard: usize,
+        now_ms: u64,
+        effects: &mut Effects,
+        mut pass_on: impl FnMut(&mut Effects, &mut [u64]),
+    ) -> usize {
+        let mut total = 0;
+        let mut lags = Vec::new();
+        loop {
+            let mut more = false;
+            lags.clear();
+            let mut hold = self.hold_none();
+            hold.visit(shard, |shard| {
+                if shard.next_deadline().is_none_or(|next| next >= now_ms) {
+                    return;
+                }
+                for db in shard.databases().collect::<Vec<_>>() {
+                    let Some(part) = shard.part_mut(db) else { continue };
+                    more |= part.remove_due(now_ms, EXPIRE_BATCH, |key| self.hasher.hash(key), |entry| {
+                        effects.note_expired(db, entry.key());
+                        lags.push(now_ms.saturating_sub(entry.deadline().unwrap_or(now_ms)));
+                        self.free(entry);
+                    });
+                }
+                // What waits on these keys is served before anybody else can touch them.
+                if !lags.is_empty() {
+                    pass_on(effects, &mut lags);
+                }
+            });
+            total += lags.len();
+            if !more {
+                return total;
+            }
+        }
+    }
+
+    /// Calls `f` for every key of `db` in the slots `slots`, one shard's lock at a time.
+    pub fn walk_slots(&self, hold: &mut Hold<'_>, db: usize, slot: usize, mut f: impl FnMut(&Entry)) {
+        hold.visit(slot / SLOTS_PER_SHARD, |shard| {
+            if let Some(part) = shard.part(db) {
+                part.slot(slot % SLOTS_PER_SHARD).iter().for_each(&mut f);
+            }
+        });
+    }
+
+    /// The next slot at or after `slot` that has keys of `db`.
+    pub fn next_filled(&self, hold: &mut Hold<'_>, db: usize, mut slot: usize) -> Option<usize> {
+        while slot < SHARDS * SLOTS_PER_SHARD {
+            let filled = hold.visit(slot / SLOTS_PER_SHARD, |shard| shard.part(db).map_or(0, Part::filled));
+            let left = filled >> (slot % SLOTS_PER_SHARD);
+            if left != 0 {
+                return Some(slot + left.trailing_zeros() as usize);
+            }
+            slot = (slot / SLOTS_PER_SHARD + 1) * SLOTS_PER_SHARD;
+        }
+        None
+    }
+
+    /// Visits entries from `cursor` on, in the order of their hashes, `budget` or a few more; returns
+    /// the next cursor, 0 at the end.
+    ///
+    /// A cursor is a place in the order of hashes, less than 2^33: whatever is added or removed
+    /// between calls, a key that is there all the time is visited.
+    pub fn scan(&self, hold: &mut Hold<'_>, db: usize, cursor: u64, budget: usize, mut f: impl FnMut(&Entry)) -> u64 {
+        use crate::keyspace::entry::HASH_BITS;
+        let mut slot = (cursor >> HASH_BITS) as usize;
+        let mut from = (cursor & ((1 << HASH_BITS) - 1)) << (64 - HASH_BITS);
+        let mut visited = 0;
+        while let Some(filled) = self.next_filled(hold, db, slot) {
+            if filled != slot {
+                (slot, from) = (filled, 0);
+            }
+            let next = hold.visit(slot / SLOTS_PER_SHARD, |shard| {
+                let table = shard.part(db)?.slot(slot % SLOTS_PER_SHARD);
+                table.scan(
+                    from,
+                    budget - visited,
+                    |e| KeyHash::table_hash_of_bits(e.bits()),
+                    |e| {
+                        visited += 1;
+                        f(e);
+                    },
+                )
+            });
+            match next {
+                Some(next) => from = next,
+                None => (slot, from) = (slot + 1, 0),
+            }
+            if visited >= budget {
+                let more = from != 0 || self.next_filled(hold, db, slot).is_some();
+                return if more { (slot as u64) << HASH_BITS | from >> (64 - HASH_BITS) } else { 0 };
+            }
+        }
+        0
+    }
+
+    /// A random key of `db`, each with about the same chance.
+    pub fn random_key(&self, hold: &mut Hold<'_>, db: usize, rng: &mut fastrand::Rng) -> Option<(Vec<u8>, Option<u64>)> {
+        let counts: Vec<u64> =
+            (0..SHARDS).map(|i| hold.visit(i, |shard| shard.part(db).map_or(0, Part::len) as u64)).collect();
+        let total: u64 = counts.iter().sum();
+        let mut left = if total == 0 { return None } else { rng.u64(..total) };
+        let shard = counts.iter().position(|&n| if left < n { true } else { left -= n; false })?;
+        hold.visit(shard, |shard| {
+            let part = shard.part(db)?;
+            let mut slots = part.filled();
+            while slots != 0 {
+                let table = part.slot(slots.trailing_zeros() as usize);
+                if left < table.len() as u64 {
+                    return table.random(rng).map(|e| (e.key().to_vec(), e.deadline()));
+                }
+                left -= table.len() as u64;
+                slots &= slots - 1;
+            }
+            None
+        })
+    }
+}
+
+/// What a flush took out: to be dropped in pieces, or on the thread that frees.
+#[derive(Debug, Default)]
+pub struct Flushed {
+    /// How many keys there were.
+    pub keys: u64,
+    parts: Vec<Box<Part>>,
+}
+
+impl Flushed {
+    /// Frees one piece, at most a shard's worth of keys; returns whether there is more.
+    pub fn free_some(&mut self) -> bool {
+        self.parts.pop();
+        !self.parts.is_empty()
+    }
+}

@@ -1,0 +1,104 @@
+//! The write log: every change as a command that can be run again with the same result, in one order.
+//!
+//! What must stay true: a change is appended while the shards it touched are still held, so the log's
+//! order is the order in which each key changed. Readers get the same bytes; an offset counts them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::keyspace::change::Effect;
+use crate::resp::reply::{Output, Protocol};
+
+/// A reader of the log: called with the bytes of one command, or of one command and the SELECT before
+/// it, in the log's order, under the log's lock. It must be quick and must not touch keys.
+pub type Reader = Box<dyn FnMut(&[u8]) + Send>;
+
+/// The log of one server.
+#[derive(Default)]
+pub struct WriteLog {
+    active: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    readers: Vec<Reader>,
+    /// The database that the last command was for.
+    db: Option<usize>,
+    offset: u64,
+}
+
+impl WriteLog {
+    /// Adds a reader; it begins with the next command, which a SELECT precedes.
+    pub fn read_with(&self, reader: Reader) {
+        let mut state = self.state.lock();
+        state.readers.push(reader);
+        state.db = None;
+        self.active.store(true, Ordering::Release);
+    }
+
+    /// Whether anybody reads.
+    #[inline]
+    pub fn is_active(&self) -> bool {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes were appended since the start.
+    pub fn offset(&self) -> u64 {
+        self.state.lock().offset
+    }
+
+    /// Appends commands that took effect on database `db` together.
+    pub fn append(&self, db: usize, effects: &[Effect]) {
+        let mut state = self.state.lock();
+        let mut bytes = Output::new(Protocol::Resp2);
+        if state.db != Some(db) {
+            state.db = Some(db);
+            encode(&mut bytes, &[b"SELECT".to_vec(), db.to_string().into_bytes()]);
+        }
+        let grouped = effects.len() > 1;
+        if grouped {
+            encode(&mut bytes, &[b"MULTI".to_vec()]);
+        }
+        effects.iter().for_each(|effect| encode(&mut bytes, effect));
+        if grouped {
+            encode(&mut bytes, &[b"EXEC".to_vec()]);
+        }
+        let bytes = bytes.to_vec();
+        state.offset += bytes.len() as u64;
+        state.readers.iter_mut().for_each(|reader| reader(&bytes));
+    }
+}
+
+fn encode(out: &mut Output, command: &[Vec<u8>]) {
+    out.array(command.len());
+    command.iter().for_each(|word| out.bulk(word));
+}
+
+impl std::fmt::Debug for WriteLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "WriteLog({} bytes)", self.offset())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_database_is_selected_once_and_commands_of_one_request_stay_together() {
+        let log = WriteLog::default();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let theirs = seen.clone();
+        log.read_with(Box::new(move |bytes| theirs.lock().extend_from_slice(bytes)));
+        let del = |key: &str| vec![b"DEL".to_vec(), key.as_bytes().to_vec()];
+        log.append(3, &[del("a")]);
+        log.append(3, &[del("b"), del("c")]);
+        let text = String::from_utf8(seen.lock().clone()).unwrap();
+        let words: Vec<&str> = text.split("\r\n").filter(|l| !l.starts_with(['*', '$']) && !l.is_empty()).collect();
+        assert_eq!(words, ["SELECT", "3", "DEL", "a", "MULTI", "DEL", "b", "DEL", "c", "EXEC"]);
+        assert_eq!(log.offset(), text.len() as u64);
+    }
+}

@@ -1,0 +1,99 @@
+//! Where the keys of a request are: the positions that its specifications lead to.
+
+use crate::spec::{Access, Keys};
+use crate::stdx::number::parse_i64;
+
+/// The specifications cannot be followed: a count that is no number, or runs past the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Invalid;
+
+/// Calls `f` with the position and the access of each key among `len` arguments.
+///
+/// # Errors
+/// [`Invalid`] where a specification points past the end or its count is no number.
+pub fn for_each<'a>(
+    specs: &[Keys],
+    len: usize,
+    arg: impl Fn(usize) -> &'a [u8],
+    mut f: impl FnMut(usize, Access),
+) -> Result<(), Invalid> {
+    for spec in specs {
+        match *spec {
+            Keys::At { first, access } => {
+                let first = usize::from(first);
+                if first >= len {
+                    return Err(Invalid);
+                }
+                f(first, access);
+            }
+            Keys::Range { first, last, step, access } => {
+                let first = usize::from(first);
+                let last = if last < 0 { len.wrapping_add_signed(last.into()) } else { usize::from(last.unsigned_abs()) };
+                if first >= len || last >= len || last < first {
+                    return Err(Invalid);
+                }
+                (first..=last).step_by(usize::from(step)).for_each(|i| f(i, access));
+            }
+            Keys::Counted { count, first, step, access } => {
+                let (count, first, step) = (usize::from(count), usize::from(first), usize::from(step));
+                if count >= len {
+                    return Err(Invalid);
+                }
+                let n = parse_i64(arg(count)).and_then(|n| usize::try_from(n).ok()).ok_or(Invalid)?;
+                if n > (len.saturating_sub(first)) / step {
+                    return Err(Invalid);
+                }
+                (0..n).for_each(|i| f(first + i * step, access));
+            }
+            Keys::After { word, from, last, step, access } => {
+                let found = |i: &usize| arg(*i).eq_ignore_ascii_case(word.as_bytes());
+                let at = if from >= 0 {
+                    (usize::from(from.unsigned_abs())..len).find(found)
+                } else {
+                    (1..=len.wrapping_add_signed(from.into()).min(len - 1)).rev().find(found)
+                };
+                let Some(first) = at.map(|i| i + 1).filter(|first| *first < len) else { continue };
+                let after = len - first;
+                let count = match last {
+                    -2 => after / 2,
+                    -1 => after,
+                    n => usize::from(n.unsigned_abs()) + 1,
+                };
+                (first..len).take(count).step_by(usize::from(step)).for_each(|i| f(i, access));
+            }
+            Keys::Unknown { .. } | Keys::NotKey { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(specs: &[Keys], words: &str) -> Option<Vec<usize>> {
+        let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+        let mut found = vec![];
+        for_each(specs, words.len(), |i| words[i], |i, _| found.push(i)).ok().map(|()| found)
+    }
+
+    #[test]
+    fn ranges_count_from_either_end() {
+        let access = Access::READ;
+        assert_eq!(keys(&[Keys::Range { first: 1, last: -1, step: 2, access }], "mset a 1 b 2"), Some(vec![1, 3]));
+        assert_eq!(keys(&[Keys::Range { first: 1, last: -2, step: 1, access }], "blpop a b 0"), Some(vec![1, 2]));
+        assert_eq!(keys(&[Keys::Range { first: 1, last: 2, step: 1, access }], "rename a b"), Some(vec![1, 2]));
+        assert_eq!(keys(&[Keys::At { first: 2, access }], "object encoding"), None);
+    }
+
+    #[test]
+    fn counts_and_words_lead_to_keys() {
+        let access = Access::READ;
+        let counted = [Keys::Counted { count: 1, first: 2, step: 1, access }];
+        assert_eq!(keys(&counted, "zunion 2 a b withscores"), Some(vec![2, 3]));
+        assert_eq!(keys(&counted, "zunion 3 a b"), None);
+        assert_eq!(keys(&counted, "zunion x a b"), None);
+        let streams = [Keys::After { word: "STREAMS", from: 1, last: -2, step: 1, access }];
+        assert_eq!(keys(&streams, "xread count 2 streams a b 0 0"), Some(vec![4, 5]));
+    }
+}

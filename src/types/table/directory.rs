@@ -1,0 +1,189 @@
+//! Which segment holds which hash prefix, once a table has more than one.
+//!
+//! What stays true: there are `2^bits` entries, `bits >= 1`. A segment of depth `d` serves a run of
+//! `2^(bits - d)` entries and lies in the first of them, whose number is a multiple of the run; the others
+//! are `None`. So clearing the lowest set bits of a number leads to the owner, and doubling copies one word
+//! per entry. Some segment has depth `bits`.
+
+use std::mem;
+
+use super::segment::Segment;
+
+/// A split makes the directory at most so deep; deeper, segments outgrow their size.
+const DEEPEST: u32 = 24;
+
+/// A directory is doubled only if this many elements per entry remain. Good hashes leave several hundred; bad ones
+/// must not make the directory explode, their segments outgrow their size instead.
+const LEAST_SHARE: usize = 32;
+
+/// Two segments with so many elements together become one: half of what makes one segment split.
+const MERGED_LEN: usize = 448;
+
+pub(super) struct Directory<T> {
+    entries: Box<[Option<Box<Segment<T>>>]>,
+    bits: u32,
+    /// Segments of depth `bits`.
+    deepest: usize,
+    /// Elements in all segments.
+    pub(super) len: usize,
+}
+
+impl<T> Directory<T> {
+    /// The two halves of a split segment of depth 0.
+    pub(super) fn new(zeros: Segment<T>, ones: Segment<T>) -> Self {
+        let len = zeros.len() + ones.len();
+        Self { entries: Box::new([Some(Box::new(zeros)), Some(Box::new(ones))]), bits: 1, deepest: 2, len }
+    }
+
+    /// The number of the entry that owns the segment of `hash`.
+    #[inline]
+    fn owner(&self, hash: u64) -> usize {
+        let mut at = (hash >> (64 - self.bits)) as usize;
+        while self.entries[at].is_none() {
+            at &= at - 1;
+        }
+        at
+    }
+
+    #[inline]
+    pub(super) fn segment(&self, hash: u64) -> &Segment<T> {
+        self.entries[self.owner(hash)].as_deref().expect("an owner has a segment")
+    }
+
+    #[inline]
+    pub(super) fn segment_mut(&mut self, hash: u64) -> &mut Segment<T> {
+        let at = self.owner(hash);
+        self.entries[at].as_deref_mut().expect("an owner has a segment")
+    }
+
+    /// How many entries the segment at `owner` serves.
+    fn run(&self, owner: usize) -> usize {
+        let mut run = 1;
+        while self.entries.get(owner + run).is_some_and(Option::is_none) {
+            run *= 2;
+        }
+        run
+    }
+
+    /// The segment of `hash` and the first hash beyond it, `None` at the end.
+    pub(super) fn segment_and_end(&self, hash: u64) -> (&Segment<T>, Option<u64>) {
+        let owner = self.owner(hash);
+        let end = owner + self.run(owner);
+        let end = (end < self.entries.len()).then(|| (end as u64) << (64 - self.bits));
+        (self.segment(hash), end)
+    }
+
+    /// The segment of `hash` and the share of all hashes it serves, as one in so many.
+    pub(super) fn segment_and_run(&self, hash: u64) -> (&Segment<T>, usize) {
+        let owner = self.owner(hash);
+        (self.segment(hash), self.run(owner))
+    }
+
+    pub(super) fn segments(&self) -> impl Iterator<Item = &Segment<T>> {
+        self.entries.iter().filter_map(Option::as_deref)
+    }
+
+    pub(super) fn segments_mut(&mut self) -> impl Iterator<Item = &mut Segment<T>> {
+        self.entries.iter_mut().filter_map(Option::as_deref_mut)
+    }
+
+    pub(super) fn into_segments(self) -> impl Iterator<Item = Segment<T>> {
+        self.entries.into_iter().flatten().map(|segment| *segment)
+    }
+
+    /// Splits the segment of `hash` and makes room for one more there. False, and nothing done, if that would make
+    /// the directory too large for what it holds.
+    pub(super) fn split(&mut self, hash: u64, rehash: &impl Fn(&T) -> u64) -> bool {
+        if self.run(self.owner(hash)) == 1 {
+            if self.bits == DEEPEST || self.len / LEAST_SHARE < self.entries.len() * 2 {
+                return false;
+            }
+            self.double();
+        }
+        let owner = self.owner(hash);
+        let half = self.run(owner) / 2;
+        let depth = self.bits - half.ilog2() - 1;
+        let segment = self.entries[owner].take().expect("an owner has a segment");
+        let (zeros, ones) = segment.split(depth, hash, rehash);
+        self.entries[owner] = Some(Box::new(zeros));
+        self.entries[owner + half] = Some(Box::new(ones));
+        if half == 1 {
+            self.deepest += 2;
+        }
+        true
+    }
+
+    fn double(&mut self) {
+        let old = mem::take(&mut self.entries);
+        self.entries = old.into_iter().flat_map(|entry| [entry, None]).collect();
+        self.bits += 1;
+        self.deepest = 0;
+    }
+
+    /// Merges the segment of `hash` with its buddy as long as both are sparse, then gives back what the directory does
+    /// not need. Returns the segment when it is the only one left, which ends this directory.
+    pub(super) fn merge(&mut self, hash: u64, rehash: &impl Fn(&T) -> u64) -> Option<Segment<T>> {
+        loop {
+            let owner = self.owner(hash);
+            let run = self.run(owner);
+            let buddy = owner ^ run;
+            let len = |at: usize| self.entries[at].as_ref().map_or(0, |segment| segment.len());
+            if self.run(buddy) != run || len(owner) + len(buddy) > MERGED_LEN {
+                return None;
+            }
+            let mut large = self.entries[owner].take().expect("an owner has a segment");
+            let mut small = self.entries[buddy].take().expect("an owner has a segment");
+            if large.len() < small.len() {
+                mem::swap(&mut large, &mut small);
+            }
+            large.absorb(*small, rehash);
+            if large.is_sparse() {
+                large.rebuild(large.len() * 2, rehash);
+            }
+            if self.entries.len() == run * 2 {
+                return Some(*large);
+            }
+            self.entries[owner.min(buddy)] = Some(large);
+            if run == 1 {
+                self.deepest -= 2;
+                while self.deepest == 0 {
+                    self.halve();
+                }
+            }
+        }
+    }
+
+    fn halve(&mut self) {
+        let old = mem::take(&mut self.entries);
+        self.entries = old.into_iter().step_by(2).collect();
+        self.bits -= 1;
+        self.deepest = self.entries.chunks_exact(2).filter(|pair| pair[1].is_some()).count() * 2;
+    }
+
+    /// Bytes of the directory itself and of its segments' headers.
+    pub(super) fn allocated_bytes(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.entries) + self.segments().count() * size_of::<Segment<T>>()
+    }
+
+    /// Panics unless what the file says stays true does.
+    #[cfg(test)]
+    pub(super) fn check(&self, rehash: &impl Fn(&T) -> u64) {
+        assert!(self.bits >= 1 && self.entries.len() == 1 << self.bits);
+        let (mut at, mut deepest, mut len) = (0, 0, 0);
+        while at < self.entries.len() {
+            let run = self.run(at);
+            assert_eq!(at % run, 0, "a run starts at a multiple of its length");
+            assert!(self.entries[at + 1..at + run].iter().all(Option::is_none));
+            let segment = self.entries[at].as_ref().expect("a run starts with its owner");
+            for value in &segment.table {
+                let entry = (rehash(value) >> (64 - self.bits)) as usize;
+                assert!((at..at + run).contains(&entry), "an element is in the segment of its prefix");
+            }
+            deepest += usize::from(run == 1);
+            len += segment.len();
+            at += run;
+        }
+        assert_eq!((deepest, len), (self.deepest, self.len));
+        assert!(deepest > 0, "the directory is no larger than needed");
+    }
+}
