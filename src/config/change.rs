@@ -3,9 +3,9 @@
 //! A change makes a new [`Config`] or none at all. Who applies it keeps the old one, and goes back to
 //! it if applying fails; [`SetError::failed`] is then what the client is told.
 
-use super::pattern::{Case, matches};
 use super::setting::Manner;
 use super::table::{Config, Directive, directives, find};
+use crate::stdx::glob::{Case, matches};
 use std::fmt;
 
 /// What is known about the one who changes the configuration.

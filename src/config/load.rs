@@ -4,9 +4,9 @@
 //! that what comes later wins and an error can name its line. Nothing is opened here: a [`Source`]
 //! does that.
 
-use super::pattern::{Case, matches};
 use super::setting::Manner;
 use super::table::{Config, FORGOTTEN, FileLine, Place, find};
+use crate::stdx::glob::{Case, matches};
 use crate::stdx::words::{quoted, split_words};
 use std::collections::HashSet;
 use std::fmt;

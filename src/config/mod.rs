@@ -16,5 +16,6 @@ pub mod special;
 pub mod table;
 
 mod check;
-mod pattern;
+
 pub use check::expand_title;
+pub use table::{Config, Directive};

@@ -710,6 +710,10 @@ directives! {
         aof_disable_auto_gc("aof-disable-auto-gc"): bool = false, None, [hidden], Effective;
         /// Milliseconds after which a stall is reported in the log. 0 switches it off.
         watchdog_period("watchdog-period"): u32 = 0, within(0, I32), [hidden], Effective;
+        /// A file that requests and replies are noted in.
+        req_res_logfile("req-res-logfile"): Option<Vec<u8>> = None, anything, [immutable, hidden], Stored("request logging");
+        /// The protocol version of new clients.
+        client_default_resp("client-default-resp"): u8 = 2, within(2, 3), [immutable, hidden], Stored("request logging");
         /// A text that crash reports show.
         debug_context("debug-context"): Vec<u8> = Vec::new(), anything, [hidden], Effective;
     }
