@@ -302,11 +302,8 @@ impl Executor {
     }
 
     fn count_lookups(&self, engine: &Engine, (hits, misses, expired): (u64, u64, u64)) {
-        let counts = [
-            (Counter::KeyspaceHits, hits),
-            (Counter::KeyspaceMisses, misses),
-            (Counter::ExpiredKeys, expired),
-        ];
+        let counts =
+            [(Counter::KeyspaceHits, hits), (Counter::KeyspaceMisses, misses), (Counter::ExpiredKeys, expired)];
         for (counter, by) in counts.into_iter().filter(|(_, by)| *by > 0) {
             match self.worker {
                 Some(worker) => engine.stats.worker(worker).add(counter, by),
@@ -381,11 +378,16 @@ fn add_keys(
     }
     let mut first = None;
     // Where a count is wrong there are no keys to hold, and the command itself says what is wrong.
-    let _ = keys::for_each(entry.command.keys, args.len(), |i| args.at(i), |i, _| {
-        let hash = hasher.hash(args.at(i));
-        shards.add(hash.shard());
-        first.get_or_insert((i, hash));
-    });
+    let _ = keys::for_each(
+        entry.command.keys,
+        args.len(),
+        |i| args.at(i),
+        |i, _| {
+            let hash = hasher.hash(args.at(i));
+            shards.add(hash.shard());
+            first.get_or_insert((i, hash));
+        },
+    );
     Ok(first)
 }
 

@@ -17,8 +17,28 @@ use crate::stdx::number::parse_i64;
 
 /// This family's commands.
 pub const COMMANDS: &[Command] = &[
-    APPEND, DECR, DECRBY, GET, GETDEL, GETEX, GETRANGE, GETSET, INCR, INCRBY, INCRBYFLOAT, LCS, MGET, MSET, MSETNX,
-    PSETEX, SET, SETEX, SETNX, SETRANGE, STRLEN, SUBSTR,
+    APPEND,
+    DECR,
+    DECRBY,
+    GET,
+    GETDEL,
+    GETEX,
+    GETRANGE,
+    GETSET,
+    INCR,
+    INCRBY,
+    INCRBYFLOAT,
+    LCS,
+    MGET,
+    MSET,
+    MSETNX,
+    PSETEX,
+    SET,
+    SETEX,
+    SETNX,
+    SETRANGE,
+    STRLEN,
+    SUBSTR,
 ];
 
 /// What most declarations of this file have in common.
@@ -129,8 +149,7 @@ enum Grammar {
 
 impl<'a> Options<'a> {
     fn parse(args: &Args<'a>, from: usize, grammar: Grammar) -> Result<Options<'a>, Error> {
-        const WORDS: &[&str] =
-            &["NX", "XX", "IFEQ", "GET", "KEEPTTL", "PERSIST", "EX", "PX", "EXAT", "PXAT"];
+        const WORDS: &[&str] = &["NX", "XX", "IFEQ", "GET", "KEEPTTL", "PERSIST", "EX", "PX", "EXAT", "PXAT"];
         let mut options = Options::default();
         let set = grammar == Grammar::Set;
         let mut i = from;
@@ -372,9 +391,9 @@ fn getex(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         Some(deadline) => {
             ctx.db.set_deadline(&key, Some(deadline));
             ctx.db.note(&key, Class::Generic, "expire");
-            ctx.db.effects.log_as(|| {
-                vec![vec![b"PEXPIREAT".to_vec(), key.bytes.to_vec(), deadline.to_string().into_bytes()]]
-            });
+            ctx.db
+                .effects
+                .log_as(|| vec![vec![b"PEXPIREAT".to_vec(), key.bytes.to_vec(), deadline.to_string().into_bytes()]]);
         }
         None if options.expiry == Some(Expires::Persist) => {
             if ctx.db.look(&key).is_some_and(|entry| entry.deadline().is_some()) {
@@ -788,15 +807,13 @@ fn incrbyfloat(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         None => Extended::ZERO,
     };
     let by = Extended::parse(args.at(2)).ok_or(Error::NotFloat)?;
-    let sum = old.add(by).filter(|sum| sum.is_finite()).ok_or(Error::NotFinite)?;
+    let sum = old.plus(by).filter(|sum| sum.is_finite()).ok_or(Error::NotFinite)?;
     let mut text = Vec::new();
     sum.append(&mut text);
     ctx.db.set(&key, Str::Bytes(&text), Expiry::Keep);
     ctx.db.note(&key, Class::String, "incrbyfloat");
     // As a result, not as a sum: floating point arithmetic elsewhere might round otherwise.
-    ctx.db.effects.log_as(|| {
-        vec![vec![b"SET".to_vec(), key.bytes.to_vec(), text.clone(), b"KEEPTTL".to_vec()]]
-    });
+    ctx.db.effects.log_as(|| vec![vec![b"SET".to_vec(), key.bytes.to_vec(), text.clone(), b"KEEPTTL".to_vec()]]);
     ctx.out.bulk(&text);
     DONE
 }

@@ -139,8 +139,7 @@ impl CommandTable {
             }
             kept.push((String::from_utf8_lossy(old).into_owned(), String::from_utf8_lossy(new).into_owned()));
         }
-        let mut table =
-            CommandTable { entries, places: vec![Place::default(); PLACES].into(), count, renamed: kept };
+        let mut table = CommandTable { entries, places: vec![Place::default(); PLACES].into(), count, renamed: kept };
         for (name, at) in names {
             let mut i = place(head(&name), name.len());
             while table.places[i].entry != 0 {

@@ -79,7 +79,14 @@ impl Bench {
         let (clock, manual) = Clock::manual(1_000_000_000);
         let keyspace = Keyspace::new(Routing::Hash, 1).unwrap();
         let engine = Arc::new(Engine::new(config, clock, Box::new(NoHost), keyspace).unwrap());
-        let shared = Arc::new(Shared::new(engine.clients.next_id(), Link::Tcp, "1.2.3.4:5".into(), "1.2.3.4:6".into(), 9, 1_000_000_000));
+        let shared = Arc::new(Shared::new(
+            engine.clients.next_id(),
+            Link::Tcp,
+            "1.2.3.4:5".into(),
+            "1.2.3.4:6".into(),
+            9,
+            1_000_000_000,
+        ));
         engine.clients.add(shared.clone());
         let session = Session::new(shared, true);
         let executor = Executor::new(&engine, None);

@@ -176,11 +176,16 @@ impl Keyspace {
                 }
                 for db in shard.databases().collect::<Vec<_>>() {
                     let Some(part) = shard.part_mut(db) else { continue };
-                    more |= part.remove_due(now_ms, EXPIRE_BATCH, |key| self.hasher.hash(key), |entry| {
-                        effects.note_expired(db, entry.key());
-                        lags.push(now_ms.saturating_sub(entry.deadline().unwrap_or(now_ms)));
-                        self.free(entry);
-                    });
+                    more |= part.remove_due(
+                        now_ms,
+                        EXPIRE_BATCH,
+                        |key| self.hasher.hash(key),
+                        |entry| {
+                            effects.note_expired(db, entry.key());
+                            lags.push(now_ms.saturating_sub(entry.deadline().unwrap_or(now_ms)));
+                            self.free(entry);
+                        },
+                    );
                 }
                 // What waits on these keys is served before anybody else can touch them.
                 if !lags.is_empty() {
@@ -255,12 +260,24 @@ impl Keyspace {
     }
 
     /// A random key of `db`, each with about the same chance.
-    pub fn random_key(&self, hold: &mut Hold<'_>, db: usize, rng: &mut fastrand::Rng) -> Option<(Vec<u8>, Option<u64>)> {
+    pub fn random_key(
+        &self,
+        hold: &mut Hold<'_>,
+        db: usize,
+        rng: &mut fastrand::Rng,
+    ) -> Option<(Vec<u8>, Option<u64>)> {
         let counts: Vec<u64> =
             (0..SHARDS).map(|i| hold.visit(i, |shard| shard.part(db).map_or(0, Part::len) as u64)).collect();
         let total: u64 = counts.iter().sum();
         let mut left = if total == 0 { return None } else { rng.u64(..total) };
-        let shard = counts.iter().position(|&n| if left < n { true } else { left -= n; false })?;
+        let shard = counts.iter().position(|&n| {
+            if left < n {
+                true
+            } else {
+                left -= n;
+                false
+            }
+        })?;
         hold.visit(shard, |shard| {
             let part = shard.part(db)?;
             let mut slots = part.filled();

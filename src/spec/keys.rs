@@ -28,7 +28,8 @@ pub fn for_each<'a>(
             }
             Keys::Range { first, last, step, access } => {
                 let first = usize::from(first);
-                let last = if last < 0 { len.wrapping_add_signed(last.into()) } else { usize::from(last.unsigned_abs()) };
+                let last =
+                    if last < 0 { len.wrapping_add_signed(last.into()) } else { usize::from(last.unsigned_abs()) };
                 if first >= len || last >= len || last < first {
                     return Err(Invalid);
                 }
