@@ -45,6 +45,8 @@ pub struct Request {
     pub first: usize,
     /// How many.
     pub args: usize,
+    /// Where the request begins in the bytes that were read.
+    pub start: usize,
 }
 
 /// Why a batch ended.
@@ -106,6 +108,11 @@ impl Executor {
             effects: Effects::default(),
             config,
         }
+    }
+
+    /// The configuration that the last batch ran with.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Runs `requests`, whose arguments are at `spans` of `buf`; returns how many were run and why it

@@ -28,7 +28,7 @@ impl Host for NoHost {
     fn apply(&self, _: &Config, _: &Config) -> Result<(), (&'static str, String)> {
         Ok(())
     }
-    fn rewrite_config(&self, _: &Config) -> Result<(), String> {
+    fn rewrite_config(&self, _: &Config, _: bool) -> Result<(), String> {
         Err("ERR The server is running without a config file".into())
     }
     fn config_file(&self) -> Option<String> {
@@ -101,7 +101,7 @@ impl Bench {
             spans.push(Span { start: buf.len(), len: word.len() });
             buf.extend_from_slice(word);
         }
-        let request = [Request { first: 0, args: spans.len() }];
+        let request = [Request { first: 0, args: spans.len(), start: 0 }];
         let (_, mut stop) = self.executor.run(&self.engine, &mut self.session, &mut self.out, &buf, &spans, &request);
         while let Stop::Pending(pending) = stop {
             stop = match self.executor.resume(&self.engine, &mut self.session, &mut self.out, pending) {
