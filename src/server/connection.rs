@@ -92,7 +92,7 @@ impl Connection {
                 cx.waker().wake_by_ref();
                 break;
             }
-            let mut slices = [const { IoSlice::new(&[]) }; 16];
+            let mut slices = [IoSlice::new(&[]); 16];
             let count = self.out.slices(&mut slices, left);
             match self.stream.poll_write(cx, &slices[..count]) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
@@ -160,7 +160,11 @@ impl Connection {
                     Ok(Step::Request { args, consumed }) => {
                         end += consumed;
                         if args > 0 {
-                            tools.requests.push(Request { first: tools.spans.len() - args, args, start: end - consumed });
+                            tools.requests.push(Request {
+                                first: tools.spans.len() - args,
+                                args,
+                                start: end - consumed,
+                            });
                         }
                     }
                     Ok(Step::Inline { words, consumed }) => {
@@ -206,14 +210,8 @@ impl Connection {
         if tools.requests.is_empty() {
             return None;
         }
-        let (ran, stop) = tools.executor.run(
-            &self.engine,
-            &mut self.session,
-            &mut self.out,
-            buf,
-            &tools.spans,
-            &tools.requests,
-        );
+        let (ran, stop) =
+            tools.executor.run(&self.engine, &mut self.session, &mut self.out, buf, &tools.spans, &tools.requests);
         self.session.shared.figures.commands.fetch_add(ran as u64, Ordering::Relaxed);
         if matches!(stop, Stop::Done) {
             return None;
@@ -248,8 +246,7 @@ impl Connection {
     fn run_inline(&mut self, tools: &mut Tools, words: &[Vec<u8>]) -> bool {
         let (buf, spans) = joined(words);
         let request = [Request { first: 0, args: spans.len(), start: 0 }];
-        let (ran, stop) =
-            tools.executor.run(&self.engine, &mut self.session, &mut self.out, &buf, &spans, &request);
+        let (ran, stop) = tools.executor.run(&self.engine, &mut self.session, &mut self.out, &buf, &spans, &request);
         if ran == 0 {
             // It waits for the end of a pause, so it goes back to where it came from, spelled out.
             let mut again = Output::new(Protocol::Resp2);

@@ -62,8 +62,9 @@ fn listen(config: &Config, port: u16, listening: &mut Listening) -> Result<(), B
     for name in &config.bind.0 {
         let optional = name.starts_with('-');
         let plain = name.trim_start_matches('-');
-        let result = addresses(plain, port)
-            .and_then(|all| all.into_iter().try_for_each(|addr| Ok(listening.tcp.push(open(addr, config.tcp_backlog)?))));
+        let result = addresses(plain, port).and_then(|all| {
+            all.into_iter().try_for_each(|addr| Ok(listening.tcp.push(open(addr, config.tcp_backlog)?)))
+        });
         let Err(error) = result else {
             if port == 0 {
                 break;
@@ -122,7 +123,7 @@ pub fn bind_unix(config: &Config) -> io::Result<Option<(UnixListener, PathBuf)>>
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(config.unixsocketperm))?;
     }
     if let Some(group) = &config.unixsocketgroup {
-        crate::observe::system::change_group(&path, group)?;
+        crate::server::process::change_group(&path, group)?;
     }
     Ok(Some((listener, path)))
 }
@@ -166,7 +167,9 @@ impl Reception {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => match stream.into_std() {
-                    Ok(stream) => self.admit(Socket::Unix(stream), Link::Unix, format!("{path}:0"), format!("{path}:0")),
+                    Ok(stream) => {
+                        self.admit(Socket::Unix(stream), Link::Unix, format!("{path}:0"), format!("{path}:0"))
+                    }
                     Err(error) => warning!("Accepting client connection: {error}"),
                 },
                 Err(error) => pause_after(&error).await,

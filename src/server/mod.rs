@@ -5,10 +5,12 @@
 
 pub mod builder;
 mod connection;
-mod host;
+pub mod host;
 mod listener;
 pub mod local;
+pub mod process;
 pub mod running;
+pub mod standalone;
 mod stream;
 mod timers;
 mod worker;
