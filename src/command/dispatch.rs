@@ -260,21 +260,24 @@ impl Executor {
         let piece = Ticks::now();
         let hold = engine.keyspace.hold_none();
         let mut context = self.context(engine, session, out, &config, hold, moment);
+        context.db.effects.begin(engine.interest());
         let reply = (pending.job)(&mut context);
         let counts = (context.db.hits, context.db.misses, context.db.expired);
         pending.spent_ns += piece.elapsed_ns();
+        let db = context.db.index();
+        if context.db.effects.any() {
+            let request = &pending.request;
+            engine.pass_on(db, context.db.effects, || request.clone());
+        }
         if let Ok(Outcome::Continue(job)) = reply {
             pending.job = job;
+            drop(context);
+            self.count_lookups(engine, counts);
             return Some(pending);
         }
         let failed = reply.is_err();
         if let Err(error) = reply {
             write_error(&mut context, &error, worker);
-        }
-        let db = context.db.index();
-        if context.db.effects.any() {
-            let request = pending.request.clone();
-            engine.pass_on(db, context.db.effects, || request);
         }
         drop(context);
         self.count_lookups(engine, counts);
@@ -441,7 +444,17 @@ fn call_for_outcome(
     let reply: Reply = (entry.command.run)(context, args);
     let ended = match reply {
         Ok(Outcome::Done) => Ended::Done,
-        Ok(Outcome::Continue(job)) => return Err(job),
+        Ok(Outcome::Continue(job)) => {
+            if engine.monitors.any() && !entry.has(Flag::SkipMonitor) && !entry.has(Flag::Admin) {
+                feed_monitors(context, args);
+            }
+            // What it changed so far is passed on while its shards are held: other commands run before
+            // its next piece does.
+            if context.db.effects.any() {
+                engine.pass_on(context.db.index(), context.db.effects, || args.to_vecs());
+            }
+            return Err(job);
+        }
         Err(error) => {
             write_error(context, &error, worker);
             Ended::Failed

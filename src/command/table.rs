@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 
 use crate::command::context::Handler;
+use crate::command::expire;
+use crate::command::key;
+use crate::command::keyspace;
 use crate::command::string;
 use crate::spec::{self, Flag, Keys};
 
@@ -10,7 +13,7 @@ use crate::spec::{self, Flag, Keys};
 pub type Command = spec::Command<Handler>;
 
 /// Every family's commands.
-const FAMILIES: &[&[Command]] = &[string::COMMANDS];
+const FAMILIES: &[&[Command]] = &[expire::COMMANDS, key::COMMANDS, keyspace::COMMANDS, string::COMMANDS];
 
 /// A command as the server looks at it.
 #[derive(Debug)]
@@ -58,7 +61,8 @@ impl Entry {
         let has_keys = command.keys.iter().any(|keys| !matches!(keys, Keys::NotKey { .. }));
         let way = if has(Flag::Alone) {
             Way::Alone
-        } else if has_keys || has(Flag::Fast) && !has(Flag::NoAuth) && !has(Flag::Admin) {
+        } else if has_keys || has(Flag::Fast) && !has(Flag::NoAuth) && !has(Flag::Admin) && !has(Flag::ReadOnly) {
+            // What reads keys but names none (DBSIZE) looks at every shard.
             Way::Batched
         } else {
             Way::Single

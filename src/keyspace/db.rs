@@ -142,8 +142,20 @@ impl<'a> Db<'a> {
     /// The entry for `key`, read by a command: counts as hit or miss, moves the access clock.
     #[inline]
     pub fn read(&mut self, key: &Key<'_>) -> Option<&Entry> {
+        self.read_as(key, self.touch)
+    }
+
+    /// The entry for `key`, asked about but not used (EXISTS, TYPE, TTL): counts as hit or miss, leaves
+    /// the access clock alone.
+    #[inline]
+    pub fn peek(&mut self, key: &Key<'_>) -> Option<&Entry> {
+        self.read_as(key, Touch::No)
+    }
+
+    #[inline]
+    fn read_as(&mut self, key: &Key<'_>, touch: Touch) -> Option<&Entry> {
         self.expire_if_due(key);
-        let (moment, touch) = (self.moment, self.touch);
+        let moment = self.moment;
         // The borrow of the part is taken field by field, so that the counts can be kept beside it.
         let part = self.hold.shard(key.hash.shard()).part_mut(self.index);
         let found = part.and_then(|part| match touch {

@@ -229,6 +229,11 @@ impl Part {
         more
     }
 
+    /// Its tables, without the index of deadlines: for what is about to be freed.
+    pub fn into_slots(self) -> [Table<Entry>; SLOTS_PER_SHARD] {
+        self.slots
+    }
+
     /// Bytes of tables and indexes, without the entries themselves.
     pub fn overhead(&self) -> usize {
         size_of::<Part>() + self.slots.iter().map(Table::allocated_bytes).sum::<usize>() + self.volatile.memory()

@@ -8,6 +8,7 @@ use crate::keyspace::hold::{Hold, Locked, ShardSet, Shards};
 use crate::keyspace::reclaim::{INLINE_FREE_MAX, Reclaimer};
 use crate::keyspace::shard::{Part, SHARDS, SLOTS_PER_SHARD};
 use crate::types::Object;
+use crate::types::table::Table;
 
 /// All databases of one server.
 #[derive(Debug)]
@@ -301,17 +302,44 @@ impl Keyspace {
 }
 
 /// What a flush took out: to be dropped in pieces, or on the thread that frees.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Flushed {
     /// How many keys there were.
     pub keys: u64,
     parts: Vec<Box<Part>>,
+    /// Tables of the part that is being freed.
+    slots: Vec<Table<Entry>>,
+    /// Entries of the table that is being freed.
+    entries: Option<Box<dyn Iterator<Item = Entry> + Send>>,
 }
 
 impl Flushed {
-    /// Frees one piece, at most a shard's worth of keys; returns whether there is more.
-    pub fn free_some(&mut self) -> bool {
-        self.parts.pop();
-        !self.parts.is_empty()
+    /// Frees `limit` keys, the large values among them on the thread for it; returns whether there is more.
+    pub fn free_some(&mut self, keyspace: &Keyspace, mut limit: usize) -> bool {
+        loop {
+            if let Some(entries) = &mut self.entries {
+                for entry in entries.by_ref().take(limit) {
+                    keyspace.free(entry);
+                    limit -= 1;
+                }
+                if limit == 0 {
+                    return true;
+                }
+                self.entries = None;
+            }
+            if let Some(slot) = self.slots.pop() {
+                self.entries = Some(Box::new(slot.into_values()));
+            } else if let Some(part) = self.parts.pop() {
+                self.slots.extend(part.into_slots().into_iter().filter(|slot| !slot.is_empty()));
+            } else {
+                return false;
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Flushed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Flushed({} keys)", self.keys)
     }
 }

@@ -162,6 +162,14 @@ impl Output {
         self.buf.extend_from_slice(b"\r\n");
     }
 
+    /// Bytes that are encoded already and are sent by reference, however few they are: parts of a reply that is too
+    /// large to be copied at once.
+    pub fn raw_shared(&mut self, encoded: Arc<Vec<u8>>) {
+        let at = self.end();
+        self.shared_bytes += encoded.len();
+        self.shared.push_back(Shared { at, value: encoded });
+    }
+
     /// No value: the null string of RESP2, the null of RESP3.
     #[inline]
     pub fn null(&mut self) {
