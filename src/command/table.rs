@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use crate::command::context::Handler;
-use crate::command::string;
+use crate::command::{connection, monitor, server, string};
 use crate::spec::{self, Flag, Keys};
 
 /// The declaration of a command with its handler.
 pub type Command = spec::Command<Handler>;
 
 /// Every family's commands.
-const FAMILIES: &[&[Command]] = &[string::COMMANDS];
+const FAMILIES: &[&[Command]] = &[connection::COMMANDS, monitor::COMMANDS, server::COMMANDS, string::COMMANDS];
 
 /// A command as the server looks at it.
 #[derive(Debug)]
