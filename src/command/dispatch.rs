@@ -338,12 +338,16 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
     if !entry.command.arity.accepts(args.len()) {
         return Verdict::Refuse(Some(entry), Error::WrongArity(entry.full_name.clone()));
     }
-    if !session.authenticated && !entry.has(Flag::NoAuth) {
+    if !session.authenticated && !entry.has(Flag::NoAuth) && engine.config.load().requirepass.is_some() {
         return Verdict::Refuse(Some(entry), Error::NoAuth);
+    }
+    if session.monitor && [Flag::Write, Flag::ReadOnly, Flag::MayReplicate].iter().any(|flag| entry.has(*flag)) {
+        // Redis counts those that monitor among its replicas, and this is what it tells them.
+        return Verdict::Refuse(Some(entry), Error::text("ERR Replica can't interact with the keyspace"));
     }
     if let Some((mode, until_ms)) = engine.pause.active(now_ms) {
         let held_back = mode == PauseMode::All || entry.has(Flag::Write) || entry.has(Flag::MayReplicate);
-        if held_back && !session.in_process {
+        if held_back && !session.in_process && !session.monitor {
             return Verdict::Hold(until_ms);
         }
     }

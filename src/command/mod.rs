@@ -4,14 +4,19 @@
 //! it may touch. A file per family holds handlers and declarations side by side.
 
 pub mod args;
+pub mod client;
+pub mod connection;
 pub mod context;
 pub mod dispatch;
 pub mod engine;
 pub mod error;
 pub mod expire;
+pub mod gem;
 pub mod key;
 pub mod keyspace;
 pub mod lcs;
+pub mod monitor;
+pub mod server;
 pub mod string;
 pub mod table;
 #[cfg(test)]

@@ -3,17 +3,23 @@
 use std::collections::HashMap;
 
 use crate::command::context::Handler;
-use crate::command::expire;
-use crate::command::key;
-use crate::command::keyspace;
-use crate::command::string;
+use crate::command::{connection, expire, key, keyspace, monitor, server, string};
 use crate::spec::{self, Flag, Keys};
 
 /// The declaration of a command with its handler.
 pub type Command = spec::Command<Handler>;
 
 /// Every family's commands.
-const FAMILIES: &[&[Command]] = &[expire::COMMANDS, key::COMMANDS, keyspace::COMMANDS, string::COMMANDS];
+#[rustfmt::skip]
+const FAMILIES: &[&[Command]] = &[
+    connection::COMMANDS,
+    expire::COMMANDS,
+    key::COMMANDS,
+    keyspace::COMMANDS,
+    monitor::COMMANDS,
+    server::COMMANDS,
+    string::COMMANDS,
+];
 
 /// A command as the server looks at it.
 #[derive(Debug)]

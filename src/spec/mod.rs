@@ -7,6 +7,9 @@
 pub mod keys;
 pub mod usage;
 
+/// The version of Redis that clients are told: what they may rely on is what it does.
+pub const REDIS_VERSION: &str = "7.2.4";
+
 /// The declaration of one command, or of one subcommand of a container.
 #[derive(Debug)]
 pub struct Command<R: 'static> {
