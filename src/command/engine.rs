@@ -111,11 +111,11 @@ pub trait Host: Send + Sync {
     /// The name of the directive that could not be applied, and why; nothing has changed then.
     fn apply(&self, new: &Config, old: &Config) -> Result<(), (&'static str, String)>;
 
-    /// Writes the configuration back to its file.
+    /// Writes the configuration back to its file: what changed, or `all` directives.
     ///
     /// # Errors
     /// The error reply's text.
-    fn rewrite_config(&self, config: &Config) -> Result<(), String>;
+    fn rewrite_config(&self, config: &Config, all: bool) -> Result<(), String>;
 
     /// The configuration file's path, if there is one.
     fn config_file(&self) -> Option<String>;

@@ -4,11 +4,15 @@
 //! it may touch. A file per family holds handlers and declarations side by side.
 
 pub mod args;
+pub mod config;
 pub mod context;
 pub mod dispatch;
 pub mod engine;
 pub mod error;
+pub mod help;
+pub mod latency;
 pub mod lcs;
+pub mod slowlog;
 pub mod string;
 pub mod table;
 #[cfg(test)]
