@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::command::context::Handler;
-use crate::command::{connection, expire, key, keyspace, monitor, server, string};
+use crate::command::{config, connection, expire, key, keyspace, latency, monitor, server, slowlog, string};
 use crate::spec::{self, Flag, Keys};
 
 /// The declaration of a command with its handler.
@@ -12,12 +12,15 @@ pub type Command = spec::Command<Handler>;
 /// Every family's commands.
 #[rustfmt::skip]
 const FAMILIES: &[&[Command]] = &[
+    config::COMMANDS,
     connection::COMMANDS,
     expire::COMMANDS,
     key::COMMANDS,
     keyspace::COMMANDS,
+    latency::COMMANDS,
     monitor::COMMANDS,
     server::COMMANDS,
+    slowlog::COMMANDS,
     string::COMMANDS,
 ];
 
