@@ -8,6 +8,7 @@ pub mod context;
 pub mod dispatch;
 pub mod engine;
 pub mod error;
+pub mod introspect;
 pub mod lcs;
 pub mod string;
 pub mod table;

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use crate::command::context::Handler;
-use crate::command::string;
+use crate::command::{introspect, string};
 use crate::spec::{self, Flag, Keys};
 
 /// The declaration of a command with its handler.
 pub type Command = spec::Command<Handler>;
 
 /// Every family's commands.
-const FAMILIES: &[&[Command]] = &[string::COMMANDS];
+const FAMILIES: &[&[Command]] = &[introspect::COMMANDS, string::COMMANDS];
 
 /// A command as the server looks at it.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl Entry {
     }
 
     /// Itself and its subcommands.
-    fn visit<'e>(&'e self, f: &mut impl FnMut(&'e Entry)) {
+    pub fn visit<'e>(&'e self, f: &mut impl FnMut(&'e Entry)) {
         f(self);
         self.subcommands.iter().for_each(|sub| sub.visit(f));
     }

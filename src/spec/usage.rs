@@ -9,6 +9,7 @@
 //! | `addr/ip:port` | a value that is shown under another name |
 //! | `newkey:key#1` | a key of another specification than the next one in order; `#-` of none |
 //! | `KEEPTTL` | a token: a word of its own, without lower case letters |
+//! | `"km"` | a token that has lower case letters |
 //! | `change=CH` | a token whose name is not its word; it never takes what follows as its value |
 //! | `EX seconds` | a value, block or choice that follows its token |
 //! | `[x]` | `x` may be left out; several elements in brackets make a block |
@@ -318,10 +319,11 @@ impl<'a> Parser<'a> {
     fn plain(&mut self, word: &'a str) -> Option<Argument<'a>> {
         let named = word.split_once('=').filter(|(name, token)| !name.is_empty() && !token.is_empty());
         let token = named.map_or(word, |(_, token)| token);
-        if !token.contains(|c: char| c.is_ascii_lowercase()) {
-            let name = named.map_or_else(|| Cow::Owned(word.to_ascii_lowercase()), |(name, _)| Cow::Borrowed(name));
-            // An argument that may be the empty string is written as one in quotes.
-            let token = if token == "\"\"" { token } else { token.trim_matches('"') };
+        let quoted = token.strip_prefix('"').and_then(|token| token.strip_suffix('"'));
+        if quoted.is_some() || !token.contains(|c: char| c.is_ascii_lowercase()) {
+            // The empty string is documented as a pair of quotes; other quotes are of this grammar only.
+            let token = quoted.filter(|token| !token.is_empty()).unwrap_or(token);
+            let name = named.map_or_else(|| Cow::Owned(token.to_ascii_lowercase()), |(name, _)| Cow::Borrowed(name));
             return Some(Argument { token: Some(token), ..Argument::new(name, Kind::PureToken) });
         }
         let (word, spec) = word.split_once('#').map_or((word, None), |(word, spec)| (word, Some(spec)));
@@ -397,6 +399,7 @@ mod tests {
         check("EX seconds", "seconds:integer token=EX");
         check("get=GET value", "get:pure-token token=GET, value:string");
         check("NO ONE", "no:pure-token token=NO, one:pure-token token=ONE");
+        check("\"km\" \"lib-ver\" version", "km:pure-token token=km, version:string token=lib-ver");
         check("BY by(a | b)", "by:oneof token=BY <a:string, b:string>");
         check("[= | ~]", "=_~:oneof optional <=:pure-token token==, ~:pure-token token=~>");
         check("(key | empty=\"\")", "key_empty:oneof <key:key spec=0, empty:pure-token token=\"\">");
