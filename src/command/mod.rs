@@ -14,6 +14,7 @@ pub mod error;
 pub mod expire;
 pub mod gem;
 pub mod help;
+pub mod introspect;
 pub mod key;
 pub mod keyspace;
 pub mod latency;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::command::context::Handler;
-use crate::command::{config, connection, expire, key, keyspace, latency, monitor, server, slowlog, string};
+use crate::command::{config, connection, expire, introspect, key, keyspace, latency, monitor, server, slowlog, string};
 use crate::spec::{self, Flag, Keys};
 
 /// The declaration of a command with its handler.
@@ -15,6 +15,7 @@ const FAMILIES: &[&[Command]] = &[
     config::COMMANDS,
     connection::COMMANDS,
     expire::COMMANDS,
+    introspect::COMMANDS,
     key::COMMANDS,
     keyspace::COMMANDS,
     latency::COMMANDS,
@@ -91,7 +92,7 @@ impl Entry {
     }
 
     /// Itself and its subcommands.
-    fn visit<'e>(&'e self, f: &mut impl FnMut(&'e Entry)) {
+    pub fn visit<'e>(&'e self, f: &mut impl FnMut(&'e Entry)) {
         f(self);
         self.subcommands.iter().for_each(|sub| sub.visit(f));
     }

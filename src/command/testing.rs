@@ -106,6 +106,11 @@ impl Bench {
         Bench { executor, engine, clock: manual, session, out: Output::new(Protocol::Resp2) }
     }
 
+    /// Replies in this protocol from now on.
+    pub fn out_as(&mut self, protocol: Protocol) {
+        self.out.set_protocol(protocol);
+    }
+
     /// Runs one request, its words split as an inline command's; returns the bytes of its reply.
     pub fn raw(&mut self, line: &str) -> Vec<u8> {
         let words = split_words(line.as_bytes()).unwrap();
