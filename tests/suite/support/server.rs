@@ -187,20 +187,9 @@ impl Server {
         Client::tcp(self.addr()).unwrap_or_else(|e| panic!("cannot connect to {}: {e}", self.addr()))
     }
 
-    /// Everything it printed so far.
-    pub fn log(&self) -> String {
-        self.log.text()
-    }
-
-    /// `redis_version` as INFO reports it; empty where it does not.
-    pub fn version(&self) -> String {
-        let info = self.connect().cmd(&["INFO", "server"]);
-        String::from_utf8_lossy(&info)
-            .lines()
-            .find_map(|l| l.strip_prefix("redis_version:"))
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
+    /// Whether it prints `text`, or did, within a patience that no healthy server needs.
+    pub fn logs(&self, text: &str) -> bool {
+        self.log.wait(text, Instant::now() + START)
     }
 
     /// Whether the process is still there.
