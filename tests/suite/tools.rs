@@ -12,7 +12,7 @@ use std::sync::Once;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use crate::support::server::{Server, have};
+use crate::support::server::{Server, have, tell};
 
 /// How long a tool may take before it counts as stuck.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -255,7 +255,7 @@ fn tour(needs: &Path, program: impl AsRef<OsStr>, args: &[&str], script: &str, s
     if !needs.exists() {
         let required = std::env::var_os("SPINEL_REQUIRE_ORACLE").is_some_and(|v| v == "1");
         assert!(!required, "SPINEL_REQUIRE_ORACLE=1, but there is no {}", needs.display());
-        said.call_once(|| eprintln!("skipped: no {}", needs.display()));
+        said.call_once(|| tell(&format!("skipped: no {}", needs.display())));
         return;
     }
     let server = Server::subject(&[]);

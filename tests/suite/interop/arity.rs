@@ -3,7 +3,7 @@
 
 use crate::support::client::Client;
 use crate::support::reply::Tree;
-use crate::support::server::Server;
+use crate::support::server::{Server, tell};
 
 /// The row of COMMAND INFO: name, arity, flags, keys, categories, tips, key specifications, subcommands.
 struct Row {
@@ -11,6 +11,60 @@ struct Row {
     words: Vec<String>,
     arity: i64,
     tree: Tree,
+}
+
+/// What Redis 7.2 declares differently from 7.0: blocking commands may be called by scripts.
+const CHANGED_72: &[(&str, Change)] = &[
+    ("blmove", Change::Without("noscript")),
+    ("blpop", Change::Without("noscript")),
+    ("brpop", Change::Without("noscript")),
+    ("brpoplpush", Change::Without("noscript")),
+    ("bzpopmax", Change::Without("noscript")),
+    ("bzpopmin", Change::Without("noscript")),
+    ("wait", Change::Without("noscript")),
+    ("cluster|shards", Change::With("loading")),
+    ("cluster|slots", Change::With("loading")),
+    ("command|getkeys", Change::Arity(-3)),
+    ("command|getkeysandflags", Change::Arity(-3)),
+    ("zrank", Change::Arity(-3)),
+    ("zrevrank", Change::Arity(-3)),
+];
+
+/// One such difference.
+enum Change {
+    /// The flag is gone.
+    Without(&'static str),
+    /// The flag is new.
+    With(&'static str),
+    /// The number of arguments is another.
+    Arity(i64),
+}
+
+impl Row {
+    /// The row as Redis 7.2 declares it.
+    fn changed(mut self) -> Row {
+        let name = self.words.join("|");
+        for (_, change) in CHANGED_72.iter().filter(|(n, _)| *n == name) {
+            let Tree::Many(_, Some(fields)) = &mut self.tree else { continue };
+            if let Change::Arity(n) = change {
+                (self.arity, fields[1]) = (*n, Tree::Line(b':', n.to_string().into_bytes()));
+            }
+            let Tree::Many(_, Some(flags)) = &mut fields[2] else { continue };
+            match change {
+                Change::Without(flag) => flags.retain(|f| f.bytes() != Some(flag.as_bytes())),
+                Change::With(flag) => flags.push(Tree::Line(b'+', flag.as_bytes().to_vec())),
+                Change::Arity(_) => {}
+            }
+        }
+        self
+    }
+}
+
+/// What the subject is held to: the rows of the oracle, as of 7.2 where the subject is newer.
+fn expected(subject: &Server, oracle: &Server) -> Vec<Row> {
+    let rows = rows(&mut oracle.connect());
+    let newer = oracle.is_redis_7_0(None) && !subject.is_redis_7_0(None);
+    if newer { rows.into_iter().map(Row::changed).collect() } else { rows }
 }
 
 /// Every command and subcommand a server has, as COMMAND says.
@@ -53,7 +107,7 @@ fn every_command_refuses_the_wrong_number_of_arguments_in_the_same_words() {
     let (mut ours, mut theirs) = (subject.connect(), oracle.connect());
     let known: Vec<Vec<String>> = rows(&mut ours).into_iter().map(|r| r.words).collect();
     let (mut asked, mut unknown, mut wrong) = (0, Vec::new(), Vec::new());
-    for row in rows(&mut theirs) {
+    for row in expected(&subject, &oracle) {
         if !known.contains(&row.words) {
             unknown.push(row.words.join("|"));
             continue;
@@ -70,7 +124,9 @@ fn every_command_refuses_the_wrong_number_of_arguments_in_the_same_words() {
             }
         }
     }
-    eprintln!("arity: {asked} commands asked; the subject does not know {}: {unknown:?}", unknown.len());
+    if !unknown.is_empty() {
+        tell(&format!("skipped: arity of {} commands that the subject does not know: {unknown:?}", unknown.len()));
+    }
     assert!(asked > 0, "the subject knows none of the oracle's commands");
     assert!(wrong.is_empty(), "{} replies differ\n{}", wrong.len(), wrong.join("\n"));
 }
@@ -78,10 +134,9 @@ fn every_command_refuses_the_wrong_number_of_arguments_in_the_same_words() {
 #[test]
 fn every_command_is_declared_as_redis_declares_it() {
     let Some((subject, oracle)) = Server::pair(&[]) else { return };
-    let (mut ours, mut theirs) = (subject.connect(), oracle.connect());
-    let known = rows(&mut ours);
+    let known = rows(&mut subject.connect());
     let mut wrong = Vec::new();
-    for row in rows(&mut theirs) {
+    for row in expected(&subject, &oracle) {
         let Some(our) = known.iter().find(|r| r.words == row.words) else { continue };
         // Name, arity, flags, first key, last key, step, categories. Tips and key specifications
         // went on changing after the oracle's version.
@@ -89,6 +144,7 @@ fn every_command_is_declared_as_redis_declares_it() {
             let (a, b) = (our.tree.items().get(field), row.tree.items().get(field));
             let (a, b) = (a.cloned().map(Tree::sorted), b.cloned().map(Tree::sorted));
             if a != b {
+                let (a, b) = (a.map(|t| t.print()), b.map(|t| t.print()));
                 wrong.push(format!("{}, field {field}\n  subject: {a:?}\n  oracle:  {b:?}", row.words.join("|")));
             }
         }

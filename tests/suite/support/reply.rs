@@ -140,6 +140,14 @@ impl Tree {
         }
     }
 
+    /// For people: texts without their types.
+    pub fn print(&self) -> String {
+        match self {
+            Tree::Many(_, Some(items)) => format!("[{}]", items.iter().map(Tree::print).collect::<Vec<_>>().join(" ")),
+            other => other.bytes().map_or_else(|| "(nil)".to_owned(), |b| b.escape_ascii().to_string()),
+        }
+    }
+
     /// The bytes of a line or of a string.
     pub fn bytes(&self) -> Option<&[u8]> {
         match self {

@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -103,8 +103,14 @@ pub fn have(program: &str, said: &Once) -> bool {
         std::env::var_os("SPINEL_REQUIRE_ORACLE").is_none_or(|v| v != "1"),
         "SPINEL_REQUIRE_ORACLE=1, but there is no {program} on PATH"
     );
-    said.call_once(|| eprintln!("skipped: no {program} on PATH"));
+    said.call_once(|| tell(&format!("skipped: no {program} on PATH")));
     false
+}
+
+/// Says something that is seen although the test passes: the harness holds back only what is printed.
+pub fn tell(line: &str) {
+    // Nobody to tell is no reason to fail.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 impl Server {
@@ -113,9 +119,12 @@ impl Server {
         Server::start(&subject_program(), args)
     }
 
-    /// Starts a real Redis, if there is one.
+    /// Starts a real Redis, if there is one: what `SPINEL_ORACLE` names, or the one on the `PATH`.
     pub fn oracle(args: &[&str]) -> Option<Server> {
         static SAID: Once = Once::new();
+        if let Some(program) = std::env::var_os("SPINEL_ORACLE") {
+            return Some(Server::start(&program, args));
+        }
         have("redis-server", &SAID).then(|| Server::start(&"redis-server".into(), args))
     }
 
@@ -185,6 +194,15 @@ impl Server {
     /// A new connection.
     pub fn connect(&self) -> Client {
         Client::tcp(self.addr()).unwrap_or_else(|e| panic!("cannot connect to {}: {e}", self.addr()))
+    }
+
+    /// Whether it says that it is Redis 7.0, whose answers Redis 7.2 changed in places.
+    pub fn is_redis_7_0(&self, password: Option<&str>) -> bool {
+        let mut client = self.connect();
+        if let Some(password) = password {
+            client.cmd(&["AUTH", password]);
+        }
+        String::from_utf8_lossy(&client.cmd(&["INFO", "server"])).contains("redis_version:7.0.")
     }
 
     /// Whether it prints `text`, or did, within a patience that no healthy server needs.
