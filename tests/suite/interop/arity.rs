@@ -151,3 +151,31 @@ fn every_command_is_declared_as_redis_declares_it() {
     }
     assert!(wrong.is_empty(), "{} fields differ\n{}", wrong.len(), wrong.join("\n"));
 }
+
+#[test]
+fn every_container_refuses_unknown_subcommands_in_the_same_words() {
+    let Some((subject, oracle)) = Server::pair(&[]) else { return };
+    let (mut ours, mut theirs) = (subject.connect(), oracle.connect());
+    let known = rows(&mut ours);
+    let containers: Vec<String> =
+        expected(&subject, &oracle).into_iter().filter(|r| r.words.len() == 2).map(|r| r.words[0].clone()).collect();
+    let (mut asked, mut wrong) = (0, Vec::new());
+    for (at, container) in containers.iter().enumerate() {
+        if containers[..at].contains(container) || !known.iter().any(|r| r.words[0] == *container) {
+            continue;
+        }
+        for rest in
+            [&["nonsense"][..], &["NONSENSE", "a", "b"], &[""], &["two words"], &["new\r\nline"], &["help", "x"]]
+        {
+            let command = [&[container.as_str()], rest].concat();
+            let (a, b) = (ours.cmd(&command), theirs.cmd(&command));
+            assert!(b.starts_with(b"-"), "{command:?}: {}", b.escape_ascii());
+            asked += 1;
+            if a != b {
+                wrong.push(format!("{command:?}\n  subject: {}\n  oracle:  {}", a.escape_ascii(), b.escape_ascii()));
+            }
+        }
+    }
+    assert!(asked > 0, "the subject has none of the oracle's containers");
+    assert!(wrong.is_empty(), "{} replies differ\n{}", wrong.len(), wrong.join("\n"));
+}

@@ -230,3 +230,59 @@ fn same(compare: Compare, ours: &Answer, theirs: &Answer) -> bool {
         Compare::Ignored => true,
     }
 }
+
+#[cfg(test)]
+mod comparing {
+    use super::{Answer, Protocol, difference};
+    use crate::interop::language::{Ask, Step, parse};
+
+    fn ask(line: &str) -> Ask {
+        match parse(line).pop() {
+            Some(Step::Ask(ask)) => ask,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Whether `line` lets these replies pass, of a subject that is newer than the oracle.
+    fn passes(line: &str, ours: &str, theirs: &str) -> bool {
+        let one = |raw: &str| [Answer::Reply(raw.as_bytes().to_vec())];
+        difference(&ask(line), &one(ours), &one(theirs), true, Protocol::Resp2).is_none()
+    }
+
+    #[test]
+    fn without_a_word_every_byte_counts() {
+        assert!(passes("X", ":1\r\n", ":1\r\n"));
+        assert!(!passes("X", ":1\r\n", ":2\r\n"));
+        assert!(!passes("X", "$-1\r\n", "*-1\r\n"));
+        assert!(!passes("X", "*2\r\n:1\r\n:2\r\n", "*2\r\n:2\r\n:1\r\n"));
+    }
+
+    #[test]
+    fn each_word_forgives_one_thing() {
+        assert!(passes("@unordered X", "*2\r\n:1\r\n:2\r\n", "*2\r\n:2\r\n:1\r\n"));
+        assert!(!passes("@unordered X", "*2\r\n:1\r\n:1\r\n", "*2\r\n:2\r\n:1\r\n"));
+        assert!(passes("@approx 5 X", ":100\r\n", ":97\r\n"));
+        assert!(!passes("@approx 5 X", ":100\r\n", ":94\r\n"));
+        assert!(!passes("@approx 5 X", ":-1\r\n", ":-2\r\n") && !passes("@approx 5 X", ":-1\r\n", ":1\r\n"));
+        assert!(passes("@type X", "$1\r\na\r\n", "$2\r\nbc\r\n"));
+        assert!(!passes("@type X", "$1\r\na\r\n", "$-1\r\n"));
+        assert!(!passes("@type X", "-ERR a\r\n", "-WRONGTYPE a\r\n"));
+        assert!(passes("@fields X", "$11\r\na:1\r\nb:2\r\nc\r\n", "$3\r\na:7\r\n"));
+        assert!(!passes("@fields X", "$3\r\nb:2\r\n", "$3\r\na:7\r\n"));
+    }
+
+    #[test]
+    fn what_redis_7_2_says_is_expected_of_a_newer_subject() {
+        assert!(passes("@version72 \"+b\\r\\n\" X", "+b\r\n", "+a\r\n"));
+        assert!(!passes("@version72 \"+b\\r\\n\" X", "+a\r\n", "+a\r\n"));
+        assert!(passes("@swap72 \"HELLO A\" \"HELLO B\" X", "-x HELLO B y HELLO B\r\n", "-x HELLO A y HELLO A\r\n"));
+        assert!(!passes("@swap72 \"HELLO A\" \"HELLO B\" X", "-x HELLO A\r\n", "-x HELLO A\r\n"));
+    }
+
+    #[test]
+    fn a_closed_connection_is_no_reply() {
+        let reply = [Answer::Reply(b"+OK\r\n".to_vec())];
+        assert!(difference(&ask("@type X"), &[Answer::Closed], &reply, false, Protocol::Resp2).is_some());
+        assert!(difference(&ask("X"), &[Answer::Closed], &[Answer::Closed], false, Protocol::Resp2).is_none());
+    }
+}
