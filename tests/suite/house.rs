@@ -28,7 +28,7 @@ const FLOORS: &[(&str, u8)] = &[
 ];
 
 /// Words that say nothing about what a file holds.
-const EMPTY_NAMES: &[&str] = &["util", "utils", "common", "manager", "helper", "helpers", "misc"];
+const EMPTY_NAMES: &[&str] = &["util", "utils", "common", "manager", "misc"];
 
 fn floor(name: &str) -> Option<u8> {
     FLOORS.iter().find(|(n, _)| *n == name).map(|(_, f)| *f)

@@ -48,12 +48,12 @@ fn send(client: &mut Client, input: &[u8], pieces: Pieces) {
     }
 }
 
-/// What a new connection answers to `input` until the server has seen its end.
-fn answer(server: &Server, input: &[u8], pieces: Pieces) -> Vec<u8> {
+/// What a new connection answers to `input` until the server has seen its end, and whether it was reset.
+fn answer(server: &Server, input: &[u8], pieces: Pieces) -> (Vec<u8>, bool) {
     let mut client = server.connect();
     send(&mut client, input, pieces);
     let _ = client.finish();
-    client.rest().unwrap_or_else(|e| panic!("no end after {}: {e}", input.escape_ascii()))
+    client.last_words().unwrap_or_else(|e| panic!("no end after {}: {e}", input.escape_ascii()))
 }
 
 /// Whether a new connection still answers after `input`.
@@ -76,9 +76,10 @@ fn check(args: &[&str], cases: &[Case]) {
         for case in cases {
             let sizes: &[usize] = if case.input.len() < 200 { &[1, 2, 3, 7] } else { &[1000, 16384] };
             for pieces in [Pieces::Whole].into_iter().chain(sizes.iter().map(|n| Pieces::Of(*n))) {
-                let got = answer(server, &case.input, pieces);
-                // A server that closes with input unread may lose its last words on the way.
-                let lost = got.is_empty() && case.input.len() > 16 * 1024 && !case.open;
+                let (got, reset) = answer(server, &case.input, pieces);
+                // Where input arrives at a closed connection, a reset may overtake the last words.
+                let one_read = matches!(pieces, Pieces::Whole) && case.input.len() <= 16 * 1024;
+                let lost = reset && !case.open && !one_read && case.output.starts_with(&got);
                 if got != case.output && !lost {
                     wrong.push(format!(
                         "{name}, {pieces:?}: {}\n  got:      {}\n  expected: {}",

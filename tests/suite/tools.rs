@@ -139,7 +139,7 @@ fn redis_cli_walks_the_keyspace() {
     assert_eq!(cli(&server, &["--scan", "--pattern", "key:99?"]).lines().count(), 9);
     let big = cli(&server, &["--bigkeys"]);
     assert!(big.contains("Sampled 1000 keys"), "{big}");
-    assert!(big.contains("\"the large one\"' has 10000 bytes") || big.contains("the large one"), "{big}");
+    assert!(big.contains("\"the large one\"' has 10000 bytes"), "{big}");
     let mem = cli(&server, &["--memkeys"]);
     assert!(mem.contains("Sampled 1000 keys") && mem.contains("the large one"), "{mem}");
 }

@@ -155,11 +155,17 @@ impl Client {
 
     /// Everything up to the end of the connection.
     pub fn rest(&mut self) -> io::Result<Vec<u8>> {
+        self.last_words().map(|(words, _)| words)
+    }
+
+    /// The same, and whether the connection was reset, which may have cost some of it.
+    pub fn last_words(&mut self) -> io::Result<(Vec<u8>, bool)> {
         let mut all = Vec::new();
         match self.socket.read_to_end(&mut all) {
+            Ok(_) => Ok((all, false)),
             // A server that closes with input unread resets the connection: closed all the same.
-            Err(e) if e.kind() != io::ErrorKind::ConnectionReset => Err(e),
-            _ => Ok(all),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok((all, true)),
+            Err(e) => Err(e),
         }
     }
 }
