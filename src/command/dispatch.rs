@@ -27,6 +27,7 @@ use crate::keyspace::hash::KeyHash;
 use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::moment::Moment;
 use crate::observe::latency::Latency;
+use crate::observe::log::warning;
 use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, ErrorOrigin, Outcome as Ended};
 use crate::resp::reply::Output;
@@ -179,6 +180,11 @@ impl Executor {
             let args = args_of(buf, spans, requests[at]);
             match verdict {
                 Verdict::Hold(until_ms) => return (at, Stop::Paused { until_ms }),
+                Verdict::Refuse(None, _) if is_web_request(&args) => {
+                    warning!("Possible SECURITY ATTACK detected. It looks like somebody is sending POST or Host: commands to Spinel. This is likely due to an attacker attempting to use Cross Protocol Scripting to compromise your instance. Connection from {} aborted.", session.shared.addr);
+                    session.fate = Fate::Close;
+                    return (at + 1, Stop::Close);
+                }
                 Verdict::Refuse(entry, error) => {
                     refuse(engine, session, out, entry, &error, worker);
                     at += 1;
@@ -354,22 +360,30 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
     Verdict::Run(entry)
 }
 
+/// Whether a browser was made to talk to us: no client sends these words.
+fn is_web_request(args: &Args<'_>) -> bool {
+    args.is(0, "POST") || args.is(0, "HOST:")
+}
+
 /// How much of an unknown command's words is repeated to the client.
 const QUOTED_BYTES: usize = 128;
 
 fn unknown(container: Option<&Entry>, args: &Args<'_>) -> Error {
-    let cut = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(QUOTED_BYTES)]).into_owned();
+    // Redis prints these words as C strings: up to the first NUL byte.
+    let cut = |bytes: &[u8], most: usize| -> Vec<u8> {
+        bytes.iter().copied().take(most).take_while(|byte| *byte != 0).collect()
+    };
     if let Some(container) = container {
-        return Error::UnknownSubcommand(cut(args.at(1)), container.command.name.to_owned());
+        return Error::UnknownSubcommand(cut(args.at(1), QUOTED_BYTES), container.command.name.to_owned());
     }
-    let mut words = format!("'{}', with args beginning with: ", cut(args.at(0)));
+    let mut words = [b"'", &cut(args.at(0), QUOTED_BYTES)[..], b"', with args beginning with: "].concat();
     let mut room = QUOTED_BYTES;
     for arg in args.from(1) {
         if room == 0 {
             break;
         }
-        let part = &arg[..arg.len().min(room)];
-        words.push_str(&format!("'{}' ", String::from_utf8_lossy(part)));
+        let part = cut(arg, room);
+        words.extend([b"'", &part[..], b"' "].concat());
         room = room.saturating_sub(part.len() + 3);
     }
     Error::UnknownCommand(words)
@@ -498,13 +512,13 @@ fn finish_reply_mode(context: &mut Context<'_>, before: ReplyMode, mark: crate::
 
 fn write_error(context: &mut Context<'_>, error: &Error, worker: Option<usize>) {
     count_error(context.engine, error, worker);
-    context.out.error(error);
+    context.out.error_bytes(&error.line());
 }
 
 fn count_error(engine: &Engine, error: &Error, worker: Option<usize>) {
-    let text = error.to_string();
-    let code = text.split(' ').next().unwrap_or("ERR");
-    engine.stats.error(worker, code.as_bytes(), ErrorOrigin::Server);
+    let line = error.line();
+    let code = line.split(|byte| *byte == b' ').next().unwrap_or(b"ERR");
+    engine.stats.error(worker, code, ErrorOrigin::Server);
 }
 
 /// Answers a request that did not pass the checks.
@@ -522,7 +536,7 @@ fn refuse(
         engine.stats.worker(worker).rejected(entry.index);
     }
     if !matches!(session.reply, ReplyMode::Off | ReplyMode::Skip) {
-        out.error(error);
+        out.error_bytes(&error.line());
     }
     session.next_command();
 }

@@ -140,6 +140,17 @@ enum Expires<'a> {
     At(TimeUnit, &'a [u8]),
 }
 
+impl Expires<'_> {
+    /// Whether both are the same option.
+    fn is_alike(self, other: Expires<'_>) -> bool {
+        match (self, other) {
+            (Expires::In(a, _), Expires::In(b, _)) | (Expires::At(a, _), Expires::At(b, _)) => a == b,
+            (Expires::Keep, Expires::Keep) | (Expires::Persist, Expires::Persist) => true,
+            _ => false,
+        }
+    }
+}
+
 /// Which words are options of which command.
 #[derive(PartialEq, Eq)]
 enum Grammar {
@@ -188,12 +199,9 @@ impl<'a> Options<'a> {
                 _ => return Err(Error::Syntax),
             };
             if let Some(expires) = expires {
-                // The same word twice is accepted where it says nothing new; two different ones never.
-                let repeats = matches!(
-                    (options.expiry, expires),
-                    (Some(Expires::Keep), Expires::Keep) | (Some(Expires::Persist), Expires::Persist)
-                );
-                if options.expiry.is_some() && !repeats {
+                // The same word twice is accepted, and the last one counts; two different ones never are.
+                let other = options.expiry.is_some_and(|before| !before.is_alike(expires));
+                if other {
                     return Err(Error::Syntax);
                 }
                 options.expiry = Some(expires);

@@ -380,6 +380,8 @@ impl Connection {
             }
             match self.read(cx, tools) {
                 Poll::Ready(Ok(true)) => {}
+                // Who has said all may still want to read what was answered.
+                Poll::Ready(Ok(false)) if !self.out.is_empty() => self.state = State::Closing,
                 Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             }
