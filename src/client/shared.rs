@@ -208,6 +208,11 @@ impl Shared {
             + self.outbox.bytes()
     }
 
+    /// Whether it comes from this machine: over a Unix socket, from 127.0.0.1 or ::1, or from this process.
+    pub fn is_local(&self) -> bool {
+        self.link != Link::Tcp || self.addr.starts_with("127.0.0.1:") || self.addr.starts_with("[::1]:")
+    }
+
     /// Asks the connection to close at once.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Release);
@@ -247,5 +252,18 @@ impl Shared {
         if !mine.as_ref().is_some_and(|old| old.will_wake(waker)) {
             *mine = Some(waker.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_unix_sockets_and_this_process_are_local() {
+        let local = |link, addr: &str| Shared::new(1, link, addr.into(), String::new(), -1, 0).is_local();
+        assert!(local(Link::Tcp, "127.0.0.1:7") && local(Link::Tcp, "[::1]:7"));
+        assert!(local(Link::Unix, "/tmp/socket:0") && local(Link::InProcess, ""));
+        assert!(!local(Link::Tcp, "127.0.0.10:7") && !local(Link::Tcp, "1.2.3.4:5") && !local(Link::Tcp, "[::2]:5"));
     }
 }

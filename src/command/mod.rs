@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod client;
+pub mod config;
 pub mod connection;
 pub mod context;
 pub mod dispatch;
@@ -12,11 +13,15 @@ pub mod engine;
 pub mod error;
 pub mod expire;
 pub mod gem;
+pub mod help;
+pub mod introspect;
 pub mod key;
 pub mod keyspace;
+pub mod latency;
 pub mod lcs;
 pub mod monitor;
 pub mod server;
+pub mod slowlog;
 pub mod string;
 pub mod table;
 #[cfg(test)]

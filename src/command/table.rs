@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use crate::command::context::Handler;
-use crate::command::{connection, expire, key, keyspace, monitor, server, string};
+use crate::command::{
+    config, connection, expire, introspect, key, keyspace, latency, monitor, server, slowlog, string,
+};
 use crate::spec::{self, Flag, Keys};
 
 /// The declaration of a command with its handler.
@@ -12,12 +14,16 @@ pub type Command = spec::Command<Handler>;
 /// Every family's commands.
 #[rustfmt::skip]
 const FAMILIES: &[&[Command]] = &[
+    config::COMMANDS,
     connection::COMMANDS,
     expire::COMMANDS,
+    introspect::COMMANDS,
     key::COMMANDS,
     keyspace::COMMANDS,
+    latency::COMMANDS,
     monitor::COMMANDS,
     server::COMMANDS,
+    slowlog::COMMANDS,
     string::COMMANDS,
 ];
 
@@ -88,7 +94,7 @@ impl Entry {
     }
 
     /// Itself and its subcommands.
-    fn visit<'e>(&'e self, f: &mut impl FnMut(&'e Entry)) {
+    pub fn visit<'e>(&'e self, f: &mut impl FnMut(&'e Entry)) {
         f(self);
         self.subcommands.iter().for_each(|sub| sub.visit(f));
     }

@@ -15,8 +15,12 @@ use crate::stdx::words::split_words;
 use std::io;
 use std::sync::Arc;
 
-/// A host that does nothing and refuses nothing.
-pub struct NoHost;
+/// A host that does nothing, and refuses a changed configuration only where it is told to.
+#[derive(Default)]
+pub struct NoHost {
+    /// The directive that cannot be applied, and why.
+    pub refuses: Option<(&'static str, &'static str)>,
+}
 
 impl Host for NoHost {
     fn shutdown(&self, _: ShutdownRequest) -> Result<(), String> {
@@ -26,7 +30,7 @@ impl Host for NoHost {
         Err("ERR No shutdown in progress.".into())
     }
     fn apply(&self, _: &Config, _: &Config) -> Result<(), (&'static str, String)> {
-        Ok(())
+        self.refuses.map_or(Ok(()), |(directive, reason)| Err((directive, reason.to_owned())))
     }
     fn rewrite_config(&self, _: &Config, _: bool) -> Result<(), String> {
         Err("ERR The server is running without a config file".into())
@@ -63,6 +67,15 @@ impl Bench {
 
     /// A server with these lines of configuration.
     pub fn with(config: &str) -> Bench {
+        Bench::on(config, NoHost::default())
+    }
+
+    /// A server whose host refuses every changed configuration, naming this directive and reason.
+    pub fn refusing(refuses: (&'static str, &'static str)) -> Bench {
+        Bench::on("", NoHost { refuses: Some(refuses) })
+    }
+
+    fn on(config: &str, host: NoHost) -> Bench {
         struct NoFiles;
         impl Source for NoFiles {
             fn read(&mut self, _: &[u8]) -> io::Result<Vec<u8>> {
@@ -78,7 +91,7 @@ impl Bench {
         let config = from_text(config.as_bytes(), &mut NoFiles).unwrap();
         let (clock, manual) = Clock::manual(1_000_000_000);
         let keyspace = Keyspace::new(Routing::Hash, 1).unwrap();
-        let engine = Arc::new(Engine::new(config, clock, Box::new(NoHost), keyspace).unwrap());
+        let engine = Arc::new(Engine::new(config, clock, Box::new(host), keyspace).unwrap());
         let shared = Arc::new(Shared::new(
             engine.clients.next_id(),
             Link::Tcp,
@@ -91,6 +104,11 @@ impl Bench {
         let session = Session::new(shared, true);
         let executor = Executor::new(&engine, None);
         Bench { executor, engine, clock: manual, session, out: Output::new(Protocol::Resp2) }
+    }
+
+    /// Replies in this protocol from now on.
+    pub fn out_as(&mut self, protocol: Protocol) {
+        self.out.set_protocol(protocol);
     }
 
     /// Runs one request, its words split as an inline command's; returns the bytes of its reply.
