@@ -72,6 +72,8 @@ pub struct Pending {
     spent_ns: u64,
     request: Vec<Vec<u8>>,
     mark: ReplyMode,
+    /// Where its reply goes that the client did not want.
+    unwanted: Option<Output>,
 }
 
 /// Runs requests for one thread at a time: a worker, or a caller in this process.
@@ -234,13 +236,22 @@ impl Executor {
         } else {
             engine.keyspace.hold_none()
         };
-        let mut context = self.context(engine, session, out, config, hold, moment);
+        // What a client does not want must not reach its output: a reply that is written in pieces could
+        // not be taken back, for its first pieces are on their way before the last is written.
+        let mut unwanted = (mode != ReplyMode::On).then(|| Output::new(out.protocol()));
+        let into = unwanted.as_mut().unwrap_or(out);
+        let mut context = self.context(engine, session, into, config, hold, moment);
         let pending = call_for_outcome(&mut context, entry, args, worker, started);
         let counts = (context.db.hits, context.db.misses, context.db.expired);
         drop(context);
         drop(alone);
         self.count_lookups(engine, counts);
         let Err(job) = pending else {
+            if let Some(written) = unwanted {
+                // It may have ended the silence, and then it is the first that is heard.
+                out.set_protocol(written.protocol());
+                out.raw(&written.to_vec());
+            }
             if gate.is_none() {
                 *gate = Some(engine.keyspace.gates().enter(self.gate));
             }
@@ -248,7 +259,7 @@ impl Executor {
         };
         let spent_ns = started.elapsed_ns();
         let request = args.to_vecs();
-        Some(Stop::Pending(Box::new(Pending { job, index: entry.index, spent_ns, request, mark: mode })))
+        Some(Stop::Pending(Box::new(Pending { job, index: entry.index, spent_ns, request, mark: mode, unwanted })))
     }
 
     /// Goes on with a command that works in pieces; returns it again while there is more to do.
@@ -265,7 +276,8 @@ impl Executor {
         let _gate = engine.keyspace.gates().enter(self.gate);
         let piece = Ticks::now();
         let hold = engine.keyspace.hold_none();
-        let mut context = self.context(engine, session, out, &config, hold, moment);
+        let into = pending.unwanted.as_mut().unwrap_or(out);
+        let mut context = self.context(engine, session, into, &config, hold, moment);
         context.db.effects.begin(engine.interest());
         let reply = (pending.job)(&mut context);
         let counts = (context.db.hits, context.db.misses, context.db.expired);
