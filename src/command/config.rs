@@ -190,7 +190,7 @@ mod tests {
     use crate::command::testing::Bench;
 
     #[test]
-    fn get_answers_each_name_once_with_its_value() {
+    fn each_name_is_answered_once_with_its_value() {
         let mut bench = Bench::new();
         assert_eq!(bench.run("CONFIG GET maxmemory"), "*2|$9|maxmemory|$1|0|");
         assert_eq!(bench.run("CONFIG GET maxmemory maxmemory"), "*2|$9|maxmemory|$1|0|");

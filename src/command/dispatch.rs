@@ -183,7 +183,10 @@ impl Executor {
             match verdict {
                 Verdict::Hold(until_ms) => return (at, Stop::Paused { until_ms }),
                 Verdict::Refuse(None, _) if is_web_request(&args) => {
-                    warning!("Possible SECURITY ATTACK detected. It looks like somebody is sending POST or Host: commands to Spinel. This is likely due to an attacker attempting to use Cross Protocol Scripting to compromise your instance. Connection from {} aborted.", session.shared.addr);
+                    warning!(
+                        "Possible SECURITY ATTACK detected. It looks like somebody is sending POST or Host: commands to Spinel. This is likely due to an attacker attempting to use Cross Protocol Scripting to compromise your instance. Connection from {} aborted.",
+                        session.shared.addr
+                    );
                     session.fate = Fate::Close;
                     return (at + 1, Stop::Close);
                 }

@@ -88,10 +88,11 @@ impl Bench {
                 Ok(Vec::new())
             }
         }
-        let config = from_text(config.as_bytes(), &mut NoFiles).unwrap();
+        let config = from_text(config.as_bytes(), &mut NoFiles).expect("a test knows what it asks for");
         let (clock, manual) = Clock::manual(1_000_000_000);
-        let keyspace = Keyspace::new(Routing::Hash, 1).unwrap();
-        let engine = Arc::new(Engine::new(config, clock, Box::new(host), keyspace).unwrap());
+        let keyspace = Keyspace::new(Routing::Hash, 1).expect("a test knows what it asks for");
+        let engine =
+            Arc::new(Engine::new(config, clock, Box::new(host), keyspace).expect("a test knows what it asks for"));
         let shared = Arc::new(Shared::new(
             engine.clients.next_id(),
             Link::Tcp,
@@ -113,7 +114,7 @@ impl Bench {
 
     /// Runs one request, its words split as an inline command's; returns the bytes of its reply.
     pub fn raw(&mut self, line: &str) -> Vec<u8> {
-        let words = split_words(line.as_bytes()).unwrap();
+        let words = split_words(line.as_bytes()).expect("a test knows what it asks for");
         let (mut buf, mut spans) = (Vec::new(), Vec::new());
         for word in &words {
             spans.push(Span { start: buf.len(), len: word.len() });

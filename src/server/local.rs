@@ -171,7 +171,7 @@ impl Client {
     ///
     /// # Errors
     /// Where there is no key.
-    pub fn get_all<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Vec<u8>>>> {
+    pub fn mget<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Vec<u8>>>> {
         let value = self.call(&prefixed(b"MGET", keys))?;
         Ok(value.into_vec().unwrap_or_default().into_iter().map(bytes_of).collect())
     }
@@ -180,7 +180,7 @@ impl Client {
     ///
     /// # Errors
     /// Where there is no pair, or the server refuses writes.
-    pub fn set_all<K: AsRef<[u8]>, V: AsRef<[u8]>>(&self, pairs: &[(K, V)]) -> Result<()> {
+    pub fn mset<K: AsRef<[u8]>, V: AsRef<[u8]>>(&self, pairs: &[(K, V)]) -> Result<()> {
         let mut args: Vec<&[u8]> = vec![b"MSET"];
         pairs.iter().for_each(|(key, value)| args.extend([key.as_ref(), value.as_ref()]));
         self.call(&args).map(drop)

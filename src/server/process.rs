@@ -18,12 +18,19 @@ struct TitleArea {
 
 static TITLE: Mutex<Option<TitleArea>> = Mutex::new(None);
 
+/// Whether the calling thread is the only one.
+fn is_alone() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
+}
+
 /// Makes room for a title of one's own, which takes the place of arguments and environment.
 ///
-/// # Safety
-/// To be called once, before any other thread runs, and after the arguments have been read: the
-/// environment is copied, and what [`std::env::args`] returns afterwards is the title.
-pub unsafe fn prepare_title() {
+/// To be called before any other thread runs (else nothing happens), and after the arguments have been
+/// read: the environment is copied, and what [`std::env::args`] returns afterwards is the title.
+pub fn prepare_title() {
+    if !is_alone() {
+        return;
+    }
     let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return };
     // After the name in parentheses: field 3 of proc(5) comes first, arg_start is field 48, env_end 51.
     let Some((_, rest)) = stat.rsplit_once(')') else { return };
@@ -33,7 +40,7 @@ pub unsafe fn prepare_title() {
         return;
     }
     for (name, value) in std::env::vars_os() {
-        // SAFETY: no other thread runs yet, by the caller's promise.
+        // SAFETY: no other thread runs, so nobody reads the environment meanwhile.
         unsafe { std::env::set_var(name, value) };
     }
     *TITLE.lock() = Some(TitleArea { start, len: end - start });
@@ -55,13 +62,13 @@ pub fn set_title(title: &[u8]) {
 
 /// Detaches from the terminal and goes on in a child process in the background.
 ///
-/// # Safety
-/// No other thread may run yet.
-///
 /// # Errors
-/// What the system says.
-pub unsafe fn daemonize() -> io::Result<()> {
-    // SAFETY: one thread only, by the caller's promise, so the child is whole.
+/// What the system says, or that other threads run already: the child would not have them.
+pub fn daemonize() -> io::Result<()> {
+    if !is_alone() {
+        return Err(io::Error::other("other threads run already"));
+    }
+    // SAFETY: one thread only, so the child is whole.
     if unsafe { libc::daemon(1, 0) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -57,11 +57,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     if let Some(code) = answer_and_leave(&program, &args) {
         return code;
     }
-    // SAFETY: no other thread runs yet, and the arguments were copied above.
-    #[allow(unsafe_code, reason = "what must come before the first thread is done here")]
-    unsafe {
-        process::prepare_title();
-    }
+    process::prepare_title();
     let loaded = match from_args(&args, &mut Files) {
         Ok(loaded) => loaded,
         Err(error) => return refuse(&error),
@@ -164,11 +160,7 @@ fn run(program: &str, no_arguments: bool, loaded: Loaded) -> Result<(), Box<dyn 
     let executable = std::env::current_exe().unwrap_or_else(|_| program.into()).display().to_string();
     let supervised = supervisor(config.supervised);
     if config.daemonize && supervised.is_none() {
-        // SAFETY: no other thread runs yet.
-        #[allow(unsafe_code, reason = "what must come before the first thread is done here")]
-        unsafe {
-            process::daemonize()?;
-        }
+        process::daemonize()?;
     }
     // The log is opened where the process was started, as Redis does; `dir` comes after it.
     let handle = log::install(log_settings(&config))?;

@@ -1,7 +1,6 @@
 //! Where the keys of a request are: the positions that its specifications lead to.
 
 use crate::spec::{Access, Keys};
-use crate::stdx::number::parse_i64;
 
 /// The specifications cannot be followed: a count that is no number, or runs past the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +39,7 @@ pub fn for_each<'a>(
                 if count >= len {
                     return Err(Invalid);
                 }
-                let n = parse_i64(arg(count)).and_then(|n| usize::try_from(n).ok()).ok_or(Invalid)?;
+                let n = count_of(arg(count)).ok_or(Invalid)?;
                 if n > (len.saturating_sub(first)) / step {
                     return Err(Invalid);
                 }
@@ -107,6 +106,12 @@ pub fn legacy_range(specs: &[Keys]) -> (i16, i16, i16) {
         };
     }
     whole.unwrap_or_default()
+}
+
+/// A number of keys: decimal digits and nothing else.
+fn count_of(text: &[u8]) -> Option<usize> {
+    let digits = text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
 }
 
 #[cfg(test)]

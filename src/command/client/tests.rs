@@ -1,3 +1,5 @@
+//! CLIENT: what each subcommand answers, and to whom it happens.
+
 use super::*;
 use crate::client::session::Fate;
 use crate::client::shared::Link;
