@@ -424,7 +424,7 @@ impl<'a, T, R: Fn(&T) -> u64> OccupiedEntry<'a, T, R> {
     /// Puts another element with the same hash into its place and returns it.
     #[inline]
     pub fn replace(&mut self, value: T) -> T {
-        mem::replace(self.get_mut(), value)
+        mem::replace(self.element_mut(), value)
     }
 
     /// Removes and returns it.
