@@ -15,6 +15,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::client::session::{Fate, ReplyMode, Session};
+use crate::client::shared::Link;
 use crate::command::args::Args;
 use crate::command::context::{Context, Job, Outcome, Reply};
 use crate::command::engine::{Engine, PauseMode};
@@ -478,7 +479,7 @@ fn call_for_outcome(
     let ended = match reply {
         Ok(Outcome::Done) => Ended::Done,
         Ok(Outcome::Continue(job)) => {
-            if engine.monitors.any() && !entry.has(Flag::SkipMonitor) && !entry.has(Flag::Admin) {
+            if is_monitored(engine, entry) {
                 feed_monitors(context, args);
             }
             // What it changed so far is passed on while its shards are held: other commands run before
@@ -493,7 +494,7 @@ fn call_for_outcome(
             Ended::Failed
         }
     };
-    if engine.monitors.any() && !entry.has(Flag::SkipMonitor) && !entry.has(Flag::Admin) {
+    if is_monitored(engine, entry) {
         feed_monitors(context, args);
     }
     if context.db.effects.any() {
@@ -593,18 +594,27 @@ fn note_slow(
     }
 }
 
+/// Whether somebody follows MONITOR, and may see this command.
+#[inline]
+fn is_monitored(engine: &Engine, entry: &Entry) -> bool {
+    engine.monitors.any() && !entry.has(Flag::SkipMonitor) && !entry.has(Flag::Admin)
+}
+
 /// Sends a command to those that follow MONITOR.
+///
+/// It comes after the command ran, so that SELECT is shown with the database it selected and a login
+/// with its password hidden; one that works in pieces is shown as it begins.
 #[cold]
 fn feed_monitors(context: &Context<'_>, args: &Args<'_>) {
     let now_us = context.engine.clock.now_us();
-    let mut line = format!(
-        "+{}.{:06} [{} {}]",
-        now_us / 1_000_000,
-        now_us % 1_000_000,
-        context.db.index(),
-        context.session.shared.addr
-    )
-    .into_bytes();
+    let shared = &context.session.shared;
+    let mut line = format!("+{}.{:06} [{} ", now_us / 1_000_000, now_us % 1_000_000, context.session.db).into_bytes();
+    match shared.link {
+        // A socket's path is shown without the port that stands for none.
+        Link::Unix => line.extend_from_slice(format!("unix:{}", shared.addr.trim_end_matches(":0")).as_bytes()),
+        Link::Tcp | Link::InProcess => line.extend_from_slice(shared.addr.as_bytes()),
+    }
+    line.push(b']');
     for arg in visible(&context.hidden, args) {
         line.extend_from_slice(b" \"");
         escape(&mut line, &arg);

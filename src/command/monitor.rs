@@ -42,3 +42,79 @@ fn monitor(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
     ctx.out.ok();
     DONE
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::client::shared::{Link, Mark, Shared};
+    use crate::command::testing::Bench;
+
+    /// A client that monitors a bench.
+    fn watcher(bench: &Bench) -> Arc<Shared> {
+        let id = bench.engine.clients.next_id();
+        let client = Arc::new(Shared::new(id, Link::Tcp, "9.9.9.9:9".into(), "1.2.3.4:6".into(), 10, 0));
+        bench.engine.monitors.add(client.clone());
+        client
+    }
+
+    fn heard(watcher: &Shared) -> String {
+        let lines: Vec<u8> = watcher.outbox.take().iter().flat_map(|message| message.to_vec()).collect();
+        String::from_utf8(lines).unwrap().replace("\r\n", "|")
+    }
+
+    #[test]
+    fn what_runs_is_shown_with_time_database_and_address() {
+        let mut bench = Bench::new();
+        let watcher = watcher(&bench);
+        bench.clock.advance_us(5);
+        bench.session.db = 3;
+        bench.run(r#"SET a "x\x00\n\"'""#);
+        assert_eq!(heard(&watcher), r#"+1000000.000005 [3 1.2.3.4:5] "SET" "a" "x\x00\n\"'"|"#);
+        bench.run("SELECT 4");
+        assert!(heard(&watcher).ends_with(r#" [4 1.2.3.4:5] "SELECT" "4"|"#));
+        bench.run("KEYS *");
+        assert!(heard(&watcher).ends_with(r#" "KEYS" "*"|"#));
+    }
+
+    #[test]
+    fn administration_and_what_was_refused_is_not_shown() {
+        let mut bench = Bench::new();
+        let watcher = watcher(&bench);
+        ["CLIENT LIST", "MONITOR", "NONSENSE a", "GET", "SHUTDOWN ABORT"].iter().for_each(|line| drop(bench.run(line)));
+        assert_eq!(heard(&watcher), "");
+        bench.run("CLIENT ID");
+        assert!(heard(&watcher).ends_with(r#" "CLIENT" "ID"|"#));
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let mut bench = Bench::new();
+        let watcher = watcher(&bench);
+        bench.run("AUTH secret");
+        assert!(heard(&watcher).ends_with(r#" "AUTH" "(redacted)"|"#));
+        bench.run("AUTH default secret");
+        assert!(heard(&watcher).ends_with(r#" "AUTH" "(redacted)" "(redacted)"|"#));
+        bench.run("HELLO 2 AUTH default secret SETNAME q");
+        let line = heard(&watcher);
+        assert!(line.ends_with(r#" "HELLO" "2" "AUTH" "(redacted)" "(redacted)" "SETNAME" "q"|"#), "{line}");
+        bench.run("PING");
+        assert!(heard(&watcher).ends_with(r#" "PING"|"#));
+    }
+
+    #[test]
+    fn who_monitors_may_not_touch_keys_until_reset() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.run("MONITOR"), "+OK|");
+        assert_eq!(bench.run("MONITOR"), "");
+        assert!(bench.session.shared.has(Mark::Monitor));
+        assert_eq!(bench.run("GET a"), "-ERR Replica can't interact with the keyspace|");
+        assert_eq!(bench.run("PING"), "+PONG|");
+        assert!(bench.run("CLIENT INFO").contains(" flags=O "));
+        assert!(heard(&bench.session.shared).contains(r#" "PING"|"#));
+        assert_eq!(bench.run("RESET"), "+RESET|");
+        assert!(!bench.engine.monitors.any());
+        assert_eq!(bench.run("GET a"), "$-1|");
+        assert_eq!(heard(&bench.session.shared), "");
+    }
+}

@@ -141,6 +141,20 @@ fn replies_are_left_out_as_long_as_the_client_wants() {
 }
 
 #[test]
+fn a_command_that_works_in_pieces_is_silenced_as_a_whole() {
+    let mut bench = Bench::new();
+    bench.run("SET a 1");
+    bench.run("CLIENT REPLY SKIP");
+    assert_eq!(bench.run("KEYS *"), "");
+    assert_eq!(bench.run("KEYS *"), "*1|$1|a|");
+    bench.run("CLIENT REPLY OFF");
+    assert_eq!(bench.run("KEYS *"), "");
+    assert_eq!(bench.run("FLUSHALL"), "");
+    assert_eq!(bench.run("CLIENT REPLY ON"), "+OK|");
+    assert_eq!(bench.run("KEYS *"), "*0|");
+}
+
+#[test]
 fn a_pause_is_never_shortened_nor_made_milder() {
     let mut bench = Bench::new();
     let active = |bench: &Bench| bench.engine.pause.active(bench.engine.clock.now_ms());
