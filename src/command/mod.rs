@@ -4,6 +4,7 @@
 //! it may touch. A file per family holds handlers and declarations side by side.
 
 pub mod args;
+pub mod compatibility;
 pub mod context;
 pub mod dispatch;
 pub mod engine;
