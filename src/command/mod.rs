@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod client;
+pub mod compatibility;
 pub mod config;
 pub mod connection;
 pub mod context;

@@ -15,6 +15,7 @@
 //! | `[x]` | `x` may be left out; several elements in brackets make a block |
 //! | `a \| b` | a choice |
 //! | `(a \| b)`, `by(a \| b)` | a choice that cannot be left out, and one with a name |
+//! | `by(\| a)` | a choice of one |
 //! | `{a b}`, `data{a b}` | a block, and one with a name |
 //! | `x...` | once or more; after its token only the value repeats |
 //! | `[GET x]...`, `{GET x}...` | the token repeats with its value |
@@ -281,6 +282,11 @@ impl<'a> Parser<'a> {
         if !self.eat(close) {
             return Err(self.malformed("a bracket is not closed"));
         }
+        // A bar in front makes a choice of what would else be a block: there may be one thing to choose.
+        let choice = choices.len() > 1;
+        if choice && choices[0].is_empty() {
+            choices.remove(0);
+        }
         if choices.iter().any(Vec::is_empty) {
             return Err(self.malformed("nothing to choose"));
         }
@@ -288,9 +294,9 @@ impl<'a> Parser<'a> {
             1 => parts.remove(0),
             _ => Argument::group(None, Kind::Block, parts),
         };
-        Ok(match (choices.len(), name) {
-            (1, None) => single(choices.remove(0)),
-            (1, Some(name)) => Argument::group(Some(name), Kind::Block, choices.remove(0)),
+        Ok(match (choice, name) {
+            (false, None) => single(choices.remove(0)),
+            (false, Some(name)) => Argument::group(Some(name), Kind::Block, choices.remove(0)),
             _ => Argument::group(name, Kind::OneOf, choices.into_iter().map(single).collect()),
         })
     }
@@ -343,7 +349,7 @@ impl<'a> Parser<'a> {
             None => None,
         };
         if let Some(spec) = argument.key_spec {
-            self.keys = self.keys.max(spec) + u8::from(spec < u8::MAX);
+            self.keys = self.keys.max(spec.saturating_add(1));
         }
         Some(argument)
     }
@@ -388,7 +394,10 @@ mod tests {
         check("key count radius:double", "key:key spec=0, count:integer, radius:double");
         check("key1:key#0 key2:key#0", "key1:key spec=0, key2:key spec=0");
         check("key newkey:key", "key:key spec=0, newkey:key spec=1");
+        check("key a:key#0 b:key", "key:key spec=0, a:key spec=0, b:key spec=1");
         check("key:string unix-time-seconds", "key:string, unix-time-seconds:unix-time");
+        check("ID:string...", "ID:string multiple");
+        check("pattern#1", "pattern:pattern spec=1");
         check("addr/ip:port", "addr:string display=ip:port");
     }
 
@@ -415,6 +424,7 @@ mod tests {
             "condition:oneof since=2.6.12 optional <nx:pure-token token=NX, xx:pure-token token=XX>",
         );
         check("(a b | c)", "a_b_c:oneof <a_b:block <a:string, b:string>, c:string>");
+        check("[operation(| SCHEDULE)]", "operation:oneof optional <schedule:pure-token token=SCHEDULE>");
         check("[a [b]]", "a_b:block optional <a:string, b:string optional>");
     }
 
