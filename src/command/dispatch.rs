@@ -84,6 +84,7 @@ pub struct Executor {
     together: usize,
     effects: Effects,
     config: Arc<Config>,
+    notable_ns: u64,
 }
 
 /// A request that may run with its neighbours.
@@ -110,6 +111,7 @@ impl Executor {
             gate: worker.unwrap_or_else(|| engine.keyspace.gates().shared_index()),
             together: (TOGETHER / workers).max(4),
             effects: Effects::default(),
+            notable_ns: notable_ns(&config),
             config,
         }
     }
@@ -134,7 +136,7 @@ impl Executor {
         let worker = self.worker;
         let moment = engine.moment(&config);
         let mut gate = Some(engine.keyspace.gates().enter(self.gate));
-        let mut ready = Vec::with_capacity(requests.len().min(self.together));
+        let mut ready: SmallVec<[Ready<'_>; 16]> = SmallVec::new();
         let mut at = 0;
         session.shared.figures.active_ms.store(moment.now_ms, Ordering::Relaxed);
         while at < requests.len() {
@@ -322,13 +324,14 @@ impl Executor {
     ) -> Context<'a> {
         let touch = if session.no_touch { Touch::No } else { Touch::Yes };
         let db = Db::new(&engine.keyspace, hold, &mut self.effects, session.db, moment, touch);
-        Context { db, out, session, engine, config, hidden: SmallVec::new() }
+        Context { db, out, session, engine, config, hidden: SmallVec::new(), notable_ns: self.notable_ns }
     }
 
     fn current_config(&mut self, engine: &Engine) -> Arc<Config> {
         let now = engine.config.load();
         if !Arc::ptr_eq(&now, &self.config) {
             self.config = Arc::clone(&now);
+            self.notable_ns = notable_ns(&self.config);
         }
         self.config.clone()
     }
@@ -343,6 +346,16 @@ impl Executor {
             }
         }
     }
+}
+
+/// From how many nanoseconds on a command may belong in SLOWLOG or LATENCY.
+fn notable_ns(config: &Config) -> u64 {
+    let slow = u64::try_from(config.slowlog_log_slower_than).map_or(u64::MAX, |us| us.saturating_mul(1000));
+    let latency = match config.latency_monitor_threshold {
+        0 => u64::MAX,
+        ms => ms.saturating_mul(1_000_000),
+    };
+    slow.min(latency)
 }
 
 #[inline]
@@ -506,7 +519,7 @@ fn call_for_outcome(
     let after = Ticks::now();
     let ns = after.since_ns(before);
     count_call(engine, worker, entry.index, ns, ended, context.config);
-    if ns >= 1000 {
+    if ns >= context.notable_ns {
         let event = if entry.has(Flag::Fast) { "fast-command" } else { "command" };
         let shown = (!entry.has(Flag::SkipSlowlog)).then(|| || visible(&context.hidden, args));
         note_slow(engine, context.config, context.session, ns, event, shown);

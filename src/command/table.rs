@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use crate::command::context::Handler;
-use crate::command::{config, connection, expire, introspect, key, keyspace, latency, monitor, server, slowlog, string};
+use crate::command::{
+    config, connection, expire, introspect, key, keyspace, latency, monitor, server, slowlog, string,
+};
 use crate::spec::{self, Flag, Keys};
 
 /// The declaration of a command with its handler.
