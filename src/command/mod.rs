@@ -12,6 +12,7 @@ pub mod expire;
 pub mod key;
 pub mod keyspace;
 pub mod lcs;
+pub mod list;
 pub mod string;
 pub mod table;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use crate::command::context::Handler;
 use crate::command::expire;
 use crate::command::key;
 use crate::command::keyspace;
+use crate::command::list;
 use crate::command::string;
 use crate::spec::{self, Flag, Keys};
 
@@ -13,7 +14,8 @@ use crate::spec::{self, Flag, Keys};
 pub type Command = spec::Command<Handler>;
 
 /// Every family's commands.
-const FAMILIES: &[&[Command]] = &[expire::COMMANDS, key::COMMANDS, keyspace::COMMANDS, string::COMMANDS];
+const FAMILIES: &[&[Command]] =
+    &[expire::COMMANDS, key::COMMANDS, keyspace::COMMANDS, list::COMMANDS, string::COMMANDS];
 
 /// A command as the server looks at it.
 #[derive(Debug)]
