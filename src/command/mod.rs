@@ -20,6 +20,7 @@ pub mod key;
 pub mod keyspace;
 pub mod latency;
 pub mod lcs;
+pub mod list;
 pub mod monitor;
 pub mod server;
 pub mod slowlog;

@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 
 use crate::command::context::Handler;
-use crate::command::{
-    config, connection, expire, introspect, key, keyspace, latency, monitor, server, slowlog, string,
-};
+use crate::command::{config, connection, expire, introspect, key, keyspace, latency, list, monitor, server, slowlog, string};
 use crate::spec::{self, Flag, Keys};
 
 /// The declaration of a command with its handler.
@@ -21,6 +19,7 @@ const FAMILIES: &[&[Command]] = &[
     key::COMMANDS,
     keyspace::COMMANDS,
     latency::COMMANDS,
+    list::COMMANDS,
     monitor::COMMANDS,
     server::COMMANDS,
     slowlog::COMMANDS,

@@ -1,6 +1,7 @@
 //! Data structures: a value, its encodings, its size; no key, no client, no lock, no clock.
 
 pub mod list;
+pub mod listpack;
 pub mod object;
 pub mod table;
 
