@@ -452,7 +452,8 @@ fn call_for_outcome(
     let after = Ticks::now();
     let ns = after.since_ns(before);
     count_call(engine, worker, entry.index, ns, ended, context.config);
-    if ns >= 1000 {
+    // Nothing below a microsecond is slow, unless all commands are to be logged.
+    if ns >= 1000 || context.config.slowlog_log_slower_than == 0 {
         let event = if entry.has(Flag::Fast) { "fast-command" } else { "command" };
         let shown = (!entry.has(Flag::SkipSlowlog)).then(|| || visible(&context.hidden, args));
         note_slow(engine, context.config, context.session, ns, event, shown);
