@@ -452,11 +452,19 @@ fn call_for_outcome(
     let after = Ticks::now();
     let ns = after.since_ns(before);
     count_call(engine, worker, entry.index, ns, ended, context.config);
+    // CONFIG SET is itself measured by what it has set.
+    let changed;
+    let config = if entry.way == Way::Batched {
+        context.config
+    } else {
+        changed = engine.config.load();
+        &changed
+    };
     // Nothing below a microsecond is slow, unless all commands are to be logged.
-    if ns >= 1000 || context.config.slowlog_log_slower_than == 0 {
+    if ns >= 1000 || config.slowlog_log_slower_than == 0 {
         let event = if entry.has(Flag::Fast) { "fast-command" } else { "command" };
         let shown = (!entry.has(Flag::SkipSlowlog)).then(|| || visible(&context.hidden, args));
-        note_slow(engine, context.config, context.session, ns, event, shown);
+        note_slow(engine, config, context.session, ns, event, shown);
     }
     context.hidden.clear();
     Ok(after)
