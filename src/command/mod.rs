@@ -6,6 +6,7 @@
 pub mod args;
 pub mod config;
 pub mod context;
+pub mod debug;
 pub mod dispatch;
 pub mod engine;
 pub mod error;

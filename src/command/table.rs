@@ -3,15 +3,22 @@
 use std::collections::HashMap;
 
 use crate::command::context::Handler;
-use crate::command::{config, info, latency, memory, slowlog, string};
+use crate::command::{config, debug, info, latency, memory, slowlog, string};
 use crate::spec::{self, Flag, Keys};
 
 /// The declaration of a command with its handler.
 pub type Command = spec::Command<Handler>;
 
 /// Every family's commands.
-const FAMILIES: &[&[Command]] =
-    &[config::COMMANDS, info::COMMANDS, latency::COMMANDS, memory::COMMANDS, slowlog::COMMANDS, string::COMMANDS];
+const FAMILIES: &[&[Command]] = &[
+    config::COMMANDS,
+    debug::COMMANDS,
+    info::COMMANDS,
+    latency::COMMANDS,
+    memory::COMMANDS,
+    slowlog::COMMANDS,
+    string::COMMANDS,
+];
 
 /// A command as the server looks at it.
 #[derive(Debug)]
