@@ -519,10 +519,13 @@ fn call_for_outcome(
     let after = Ticks::now();
     let ns = after.since_ns(before);
     count_call(engine, worker, entry.index, ns, ended, context.config);
-    if ns >= context.notable_ns {
+    // CONFIG SET is itself measured by what it has set.
+    let changed = (entry.way != Way::Batched).then(|| engine.config.load_full());
+    let config = changed.as_deref().unwrap_or(context.config);
+    if ns >= changed.as_deref().map_or(context.notable_ns, notable_ns) {
         let event = if entry.has(Flag::Fast) { "fast-command" } else { "command" };
         let shown = (!entry.has(Flag::SkipSlowlog)).then(|| || visible(&context.hidden, args));
-        note_slow(engine, context.config, context.session, ns, event, shown);
+        note_slow(engine, config, context.session, ns, event, shown);
     }
     context.hidden.clear();
     Ok(after)

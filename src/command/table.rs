@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::command::context::Handler;
-use crate::command::{config, connection, expire, introspect, key, keyspace, latency, list, monitor, server, slowlog, string};
+use crate::command::{config, connection, debug, expire, info, introspect, key, keyspace, latency, list, memory, monitor, server, slowlog, string};
 use crate::spec::{self, Flag, Keys};
 
 /// The declaration of a command with its handler.
@@ -14,12 +14,15 @@ pub type Command = spec::Command<Handler>;
 const FAMILIES: &[&[Command]] = &[
     config::COMMANDS,
     connection::COMMANDS,
+    debug::COMMANDS,
     expire::COMMANDS,
+    info::COMMANDS,
     introspect::COMMANDS,
     key::COMMANDS,
     keyspace::COMMANDS,
     latency::COMMANDS,
     list::COMMANDS,
+    memory::COMMANDS,
     monitor::COMMANDS,
     server::COMMANDS,
     slowlog::COMMANDS,

@@ -349,6 +349,7 @@ impl Connection {
                         return self.flush_or_end(cx, tools);
                     }
                     self.state = State::Open;
+                    self.engine.pause.forget(self.session.shared.id);
                     self.process_input(tools);
                     continue;
                 }
@@ -442,6 +443,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let id = self.session.shared.id;
         self.engine.monitors.remove(id);
+        self.engine.pause.forget(id);
         self.engine.clients.remove(id);
         self.count.fetch_sub(1, Ordering::Relaxed);
     }
