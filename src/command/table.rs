@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use crate::command::context::Handler;
-use crate::command::{config, connection, debug, expire, info, introspect, key, keyspace, latency, list, memory, monitor, server, slowlog, string};
+use crate::command::{
+    config, connection, debug, expire, info, introspect, key, keyspace, latency, list, memory, monitor, server,
+    slowlog, string,
+};
 use crate::spec::{self, Flag, Keys};
 
 /// The declaration of a command with its handler.
