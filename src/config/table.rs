@@ -505,7 +505,7 @@ directives! {
         /// share of the connections. The default is the number of cores.
         io_threads("io-threads"): u32 = default_io_threads(), within(1, 128), [immutable], Effective;
         /// Accepted for files that were written for Redis. Workers always read.
-        io_threads_do_reads("io-threads-do-reads"): bool = false, None, [immutable], Effective;
+        io_threads_do_reads("io-threads-do-reads"): bool = false, None, [], Effective;
         /// Accepted for files that were written for Valkey.
         events_per_io_thread("events-per-io-thread"): u32 = 2, within(0, I32), [], Effective;
         /// How many keys of a pipeline are prefetched together. 0 and 1 switch it off.
