@@ -339,7 +339,7 @@ directives! {
         /// {unixsocket} and {config-file}.
         proc_title_template("proc-title-template"): Vec<u8> = text("{title} {listen-addr} {server-mode}"), title_template, [], Effective;
         /// The locale by which SORT ALPHA compares. Empty takes it from the environment.
-        locale_collate("locale-collate"): Vec<u8> = Vec::new(), anything, [], Effective;
+        locale_collate("locale-collate"): Vec<u8> = Vec::new(), anything, [], Stored("sorting");
         /// Accepted for files that were written for Valkey. Spinel always presents itself as Redis.
         extended_redis_compatibility("extended-redis-compatibility"): bool = false, None, [], Effective;
         /// Names of start-up warnings to leave out.
@@ -348,24 +348,24 @@ directives! {
     Snapshotting {
         /// Saves a snapshot after so many seconds if at least so many changes were made; any number of pairs. An
         /// empty value never saves. Several lines add up.
-        save("save"): SavePoints = SavePoints::default(), (), [], Effective;
+        save("save"): SavePoints = SavePoints::default(), (), [], Stored("persistence");
         /// Whether writes are refused while the last snapshot could not be saved, so that somebody notices.
-        stop_writes_on_bgsave_error("stop-writes-on-bgsave-error"): bool = true, None, [], Effective;
+        stop_writes_on_bgsave_error("stop-writes-on-bgsave-error"): bool = true, None, [], Stored("persistence");
         /// Whether strings in snapshots are compressed.
-        rdbcompression("rdbcompression"): bool = true, None, [], Effective;
+        rdbcompression("rdbcompression"): bool = true, None, [], Stored("persistence");
         /// Whether snapshots end in a checksum that is verified on loading.
-        rdbchecksum("rdbchecksum"): bool = true, None, [immutable], Effective;
+        rdbchecksum("rdbchecksum"): bool = true, None, [immutable], Stored("persistence");
         /// Whether values in snapshots and RESTORE are checked in depth: `no`, `yes`, or `clients` for all but the
         /// primary's. Spinel never trusts them with memory, whatever is set.
-        sanitize_dump_payload("sanitize-dump-payload"): SanitizeDumpPayload = SanitizeDumpPayload::No, (), [], Effective;
+        sanitize_dump_payload("sanitize-dump-payload"): SanitizeDumpPayload = SanitizeDumpPayload::No, (), [], Stored("persistence");
         /// The name of the snapshot in `dir`.
-        dbfilename("dbfilename"): Vec<u8> = text("dump.rdb"), dbfilename, [protected], Effective;
+        dbfilename("dbfilename"): Vec<u8> = text("dump.rdb"), dbfilename, [protected], Stored("persistence");
         /// Whether snapshots made for replication only are deleted afterwards, if neither snapshots nor the append
         /// only file are on.
-        rdb_del_sync_files("rdb-del-sync-files"): bool = false, None, [], Effective;
+        rdb_del_sync_files("rdb-del-sync-files"): bool = false, None, [], Stored("persistence");
         /// Whether a snapshot is synced to disk every few megabytes while it is written, to avoid one long stall at
         /// the end.
-        rdb_save_incremental_fsync("rdb-save-incremental-fsync"): bool = true, None, [], Effective;
+        rdb_save_incremental_fsync("rdb-save-incremental-fsync"): bool = true, None, [], Stored("persistence");
         /// The working directory: snapshot, append only files and cluster state are kept here. A name of a file
         /// cannot be given.
         dir("dir"): Directory = Directory(text("./")), (), [protected, deny_loading], Effective;
@@ -429,24 +429,24 @@ directives! {
     KeysTracking {
         /// How many keys are remembered for clients with tracking. Beyond it keys are invalidated to make room. 0
         /// is no limit.
-        tracking_table_max_keys("tracking-table-max-keys"): u64 = 1_000_000, within(0, I64), [], Effective;
+        tracking_table_max_keys("tracking-table-max-keys"): u64 = 1_000_000, within(0, I64), [], Stored("client tracking");
     }
     Security {
         /// How many denied accesses ACL LOG remembers.
-        acllog_max_len("acllog-max-len"): u64 = 128, within(0, I64), [], Effective;
+        acllog_max_len("acllog-max-len"): u64 = 128, within(0, I64), [], Stored("acl");
         /// A file of users, one to a line. Users are either there or in this file, never in both.
-        aclfile("aclfile"): Vec<u8> = Vec::new(), anything, [immutable], Effective;
+        aclfile("aclfile"): Vec<u8> = Vec::new(), anything, [immutable], Stored("acl");
         /// The password of the default user.
         requirepass("requirepass"): Option<Vec<u8>> = None, anything, [sensitive], Effective;
         /// The channels of a new user: all of them (`allchannels`) or none (`resetchannels`).
-        acl_pubsub_default("acl-pubsub-default"): AclPubsubDefault = AclPubsubDefault::ResetChannels, (), [], Effective;
+        acl_pubsub_default("acl-pubsub-default"): AclPubsubDefault = AclPubsubDefault::ResetChannels, (), [], Stored("acl");
         /// Who may change directives that say where files are written, `dir` and `dbfilename`: nobody (`no`),
         /// anybody (`yes`), or clients on this machine (`local`).
         enable_protected_configs("enable-protected-configs"): Permission = Permission::No, (), [immutable], Effective;
         /// Who may use DEBUG: `no`, `yes` or `local`.
         enable_debug_command("enable-debug-command"): Permission = Permission::No, (), [immutable], Effective;
         /// Who may use MODULE: `no`, `yes` or `local`.
-        enable_module_command("enable-module-command"): Permission = Permission::No, (), [immutable], Effective;
+        enable_module_command("enable-module-command"): Permission = Permission::No, (), [immutable], Stored("modules");
     }
     Clients {
         /// How many clients may be connected at once, cluster links included. It is lowered at start if the system
@@ -459,22 +459,22 @@ directives! {
         client_query_buffer_limit("client-query-buffer-limit"): u64 = 1 << 30, bytes(1 << 20, I64), [], Effective;
         /// The most that all clients together may take, as memory or as a percentage of maxmemory. Beyond it the
         /// largest are disconnected. 0 is no limit.
-        maxmemory_clients("maxmemory-clients"): ClientsMemory = ClientsMemory::Bytes(0), (), [], Effective;
+        maxmemory_clients("maxmemory-clients"): ClientsMemory = ClientsMemory::Bytes(0), (), [], Stored("eviction");
         /// The longest single argument of a request.
         proto_max_bulk_len("proto-max-bulk-len"): u64 = 512 << 20, bytes(1 << 20, I64), [], Effective;
     }
     Memory {
         /// The most memory that data may take. At the limit keys are removed as maxmemory-policy says, or writes
         /// are refused. 0 is no limit.
-        maxmemory("maxmemory"): u64 = 0, bytes(0, U64), [], Effective;
+        maxmemory("maxmemory"): u64 = 0, bytes(0, U64), [], Stored("eviction");
         /// Which keys make room: the least recently (lru) or least frequently (lfu) used, random ones, or the next
         /// to expire (ttl), among those that can expire (volatile) or all (allkeys). `noeviction` refuses writes
         /// instead.
         maxmemory_policy("maxmemory-policy"): MaxmemoryPolicy = MaxmemoryPolicy::NoEviction, (), [], Effective;
         /// How many keys are looked at to find one to remove. More come closer to true LRU and cost more time.
-        maxmemory_samples("maxmemory-samples"): u32 = 5, within(1, I32), [], Effective;
+        maxmemory_samples("maxmemory-samples"): u32 = 5, within(1, I32), [], Stored("eviction");
         /// How hard eviction works when it cannot keep up: 0 prefers latency, 100 works until it is done.
-        maxmemory_eviction_tenacity("maxmemory-eviction-tenacity"): u32 = 10, within(0, 100), [], Effective;
+        maxmemory_eviction_tenacity("maxmemory-eviction-tenacity"): u32 = 10, within(0, 100), [], Stored("eviction");
         /// Whether a replica leaves eviction to its primary, so that both hold the same keys.
         replica_ignore_maxmemory("replica-ignore-maxmemory" | "slave-ignore-maxmemory"): bool = true, None, [], Stored("replication");
         /// How much time goes into removing expired keys, from 1 to 10. Spinel removes them when they are due, at
@@ -488,7 +488,7 @@ directives! {
     LazyFreeing {
         /// Whether evicted values are freed in the background. Spinel frees large values in the background in every
         /// case; these five are kept for compatibility.
-        lazyfree_lazy_eviction("lazyfree-lazy-eviction"): bool = false, None, [], Effective;
+        lazyfree_lazy_eviction("lazyfree-lazy-eviction"): bool = false, None, [], Stored("eviction");
         /// The same for values that have expired.
         lazyfree_lazy_expire("lazyfree-lazy-expire"): bool = false, None, [], Effective;
         /// The same for values that a command such as RENAME replaces.
@@ -530,34 +530,34 @@ directives! {
     }
     AppendOnly {
         /// Whether every write is logged to the append only file, which loses less in a crash than snapshots do.
-        appendonly("appendonly"): bool = false, None, [deny_loading], Effective;
+        appendonly("appendonly"): bool = false, None, [deny_loading], Stored("persistence");
         /// What the names of the append only files begin with.
-        appendfilename("appendfilename"): Vec<u8> = text("appendonly.aof"), appendfilename, [immutable], Effective;
+        appendfilename("appendfilename"): Vec<u8> = text("appendonly.aof"), appendfilename, [immutable], Stored("persistence");
         /// The directory in `dir` that holds them.
-        appenddirname("appenddirname"): Vec<u8> = text("appendonlydir"), appenddirname, [immutable], Effective;
+        appenddirname("appenddirname"): Vec<u8> = text("appendonlydir"), appenddirname, [immutable], Stored("persistence");
         /// When the append only file is synced to disk: before every reply (`always`), once a second (`everysec`),
         /// or when the system likes (`no`).
-        appendfsync("appendfsync"): AppendFsync = AppendFsync::EverySec, (), [], Effective;
+        appendfsync("appendfsync"): AppendFsync = AppendFsync::EverySec, (), [], Stored("persistence");
         /// Whether syncing pauses while a snapshot or a rewrite is busy with the disk.
-        no_appendfsync_on_rewrite("no-appendfsync-on-rewrite"): bool = false, None, [], Effective;
+        no_appendfsync_on_rewrite("no-appendfsync-on-rewrite"): bool = false, None, [], Stored("persistence");
         /// Rewrites the append only file when it has grown by so many percent since the last time. 0 never does.
-        auto_aof_rewrite_percentage("auto-aof-rewrite-percentage"): u32 = 100, within(0, I32), [], Effective;
+        auto_aof_rewrite_percentage("auto-aof-rewrite-percentage"): u32 = 100, within(0, I32), [], Stored("persistence");
         /// The size below which it is not rewritten by itself.
-        auto_aof_rewrite_min_size("auto-aof-rewrite-min-size"): u64 = 64 << 20, bytes(0, I64), [], Effective;
+        auto_aof_rewrite_min_size("auto-aof-rewrite-min-size"): u64 = 64 << 20, bytes(0, I64), [], Stored("persistence");
         /// Whether the server starts, and says so, when the append only file ends in the middle of a command, as it
         /// does after a crash.
-        aof_load_truncated("aof-load-truncated"): bool = true, None, [], Effective;
+        aof_load_truncated("aof-load-truncated"): bool = true, None, [], Stored("persistence");
         /// Whether a rewritten file begins with a snapshot, which is smaller and loads faster than commands.
-        aof_use_rdb_preamble("aof-use-rdb-preamble"): bool = true, None, [], Effective;
+        aof_use_rdb_preamble("aof-use-rdb-preamble"): bool = true, None, [], Stored("persistence");
         /// Whether the time is noted in the append only file, so that it can be restored to a point in time. Old
         /// parsers do not understand it.
-        aof_timestamp_enabled("aof-timestamp-enabled"): bool = false, None, [], Effective;
+        aof_timestamp_enabled("aof-timestamp-enabled"): bool = false, None, [], Stored("persistence");
         /// Whether a rewrite syncs to disk every few megabytes, to avoid one long stall at the end.
-        aof_rewrite_incremental_fsync("aof-rewrite-incremental-fsync"): bool = true, None, [], Effective;
+        aof_rewrite_incremental_fsync("aof-rewrite-incremental-fsync"): bool = true, None, [], Stored("persistence");
     }
     Shutdown {
         /// Seconds that shutting down waits for replicas that lag behind. 0 does not wait.
-        shutdown_timeout("shutdown-timeout"): u32 = 10, within(0, I32), [], Effective;
+        shutdown_timeout("shutdown-timeout"): u32 = 10, within(0, I32), [], Stored("replication");
         /// What SIGINT does: `default` saves if save points are configured; or any of `save`, `nosave`, `now` (no
         /// waiting for replicas) and `force` (exit even if saving fails).
         shutdown_on_sigint("shutdown-on-sigint"): ShutdownOptions = ShutdownOptions::default(), (), [], Effective;
@@ -567,7 +567,7 @@ directives! {
     LongCommands {
         /// Milliseconds after which a running script makes others be answered -BUSY, and may be killed. 0 never
         /// does.
-        busy_reply_threshold("busy-reply-threshold" | "lua-time-limit"): u64 = 5000, within(0, I64), [], Effective;
+        busy_reply_threshold("busy-reply-threshold" | "lua-time-limit"): u64 = 5000, within(0, I64), [], Stored("scripting");
     }
     Cluster {
         /// Whether this server is a node of a cluster.
@@ -641,33 +641,33 @@ directives! {
         /// Which events on keys are published: K on the key's channel, E on the event's; g generic, $ string, l
         /// list, s set, h hash, z sorted set, x expired, e evicted, t stream, d module, A all of these; m miss, n
         /// new key. Empty publishes none.
-        notify_keyspace_events("notify-keyspace-events"): EventClasses = EventClasses::default(), (), [], Effective;
+        notify_keyspace_events("notify-keyspace-events"): EventClasses = EventClasses::default(), (), [], Stored("pubsub");
     }
     Encodings {
         /// A hash of at most so many fields is stored compactly.
-        hash_max_listpack_entries("hash-max-listpack-entries" | "hash-max-ziplist-entries"): u64 = 512, within(0, I64), [], Effective;
+        hash_max_listpack_entries("hash-max-listpack-entries" | "hash-max-ziplist-entries"): u64 = 512, within(0, I64), [], Stored("hashes");
         /// The longest field or value of a compact hash.
-        hash_max_listpack_value("hash-max-listpack-value" | "hash-max-ziplist-value"): u64 = 64, bytes(0, I64), [], Effective;
+        hash_max_listpack_value("hash-max-listpack-value" | "hash-max-ziplist-value"): u64 = 64, bytes(0, I64), [], Stored("hashes");
         /// The size of one node of a list: so many elements, or with -1 to -5 at most 4, 8, 16, 32 or 64 kilobytes.
         list_max_listpack_size("list-max-listpack-size" | "list-max-ziplist-size"): i32 = -2, within(I32_MIN, I32), [], Effective;
         /// How many nodes at either end of a list stay uncompressed. 0 compresses none.
-        list_compress_depth("list-compress-depth"): u32 = 0, within(0, I32), [], Effective;
+        list_compress_depth("list-compress-depth"): u32 = 0, within(0, I32), [], Stored("list compression");
         /// A set of at most so many integers is stored as a sorted array.
-        set_max_intset_entries("set-max-intset-entries"): u64 = 512, within(0, I64), [], Effective;
+        set_max_intset_entries("set-max-intset-entries"): u64 = 512, within(0, I64), [], Stored("sets");
         /// A set of at most so many members is stored compactly.
-        set_max_listpack_entries("set-max-listpack-entries"): u64 = 128, within(0, I64), [], Effective;
+        set_max_listpack_entries("set-max-listpack-entries"): u64 = 128, within(0, I64), [], Stored("sets");
         /// The longest member of a compact set.
-        set_max_listpack_value("set-max-listpack-value"): u64 = 64, within(0, I64), [], Effective;
+        set_max_listpack_value("set-max-listpack-value"): u64 = 64, within(0, I64), [], Stored("sets");
         /// A sorted set of at most so many members is stored compactly.
-        zset_max_listpack_entries("zset-max-listpack-entries" | "zset-max-ziplist-entries"): u64 = 128, within(0, I64), [], Effective;
+        zset_max_listpack_entries("zset-max-listpack-entries" | "zset-max-ziplist-entries"): u64 = 128, within(0, I64), [], Stored("sorted sets");
         /// The longest member of a compact sorted set.
-        zset_max_listpack_value("zset-max-listpack-value" | "zset-max-ziplist-value"): u64 = 64, bytes(0, I64), [], Effective;
+        zset_max_listpack_value("zset-max-listpack-value" | "zset-max-ziplist-value"): u64 = 64, bytes(0, I64), [], Stored("sorted sets");
         /// The size up to which a HyperLogLog stays sparse. More than 16000 is of no use.
-        hll_sparse_max_bytes("hll-sparse-max-bytes"): u64 = 3000, bytes(0, I64), [], Effective;
+        hll_sparse_max_bytes("hll-sparse-max-bytes"): u64 = 3000, bytes(0, I64), [], Stored("hyperloglog");
         /// The size of one node of a stream. 0 is no limit.
-        stream_node_max_bytes("stream-node-max-bytes"): u64 = 4096, bytes(0, I64), [], Effective;
+        stream_node_max_bytes("stream-node-max-bytes"): u64 = 4096, bytes(0, I64), [], Stored("streams");
         /// The entries of one node of a stream. 0 is no limit.
-        stream_node_max_entries("stream-node-max-entries"): u64 = 100, within(0, I64), [], Effective;
+        stream_node_max_entries("stream-node-max-entries"): u64 = 100, within(0, I64), [], Stored("streams");
         /// Accepted for files that were written for Redis. Spinel's tables never need rehashing as a whole.
         activerehashing("activerehashing"): bool = true, None, [], Effective;
         /// How often a second periodic work is done, 1 to 500.
@@ -782,7 +782,7 @@ pub static FILE_DIRECTIVES: &[FileDirective] = &[
     FileDirective {
         name: "user",
         section: Section::Security,
-        state: Effective,
+        state: Stored("acl"),
         example: "user worker on >secret ~jobs:* +@list +@connection",
         doc: "Declares a user and its rules, as ACL SETUSER does. A user is declared once.",
     },
