@@ -27,6 +27,7 @@ use crate::keyspace::db::{Db, Touch};
 use crate::keyspace::hash::KeyHash;
 use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::moment::Moment;
+use crate::keyspace::shard::Part;
 use crate::observe::latency::Latency;
 use crate::observe::log::warning;
 use crate::observe::slowlog::SlowLog;
@@ -448,18 +449,17 @@ fn add_keys(
     Ok(first)
 }
 
-/// Asks for the memory that the batch will touch: first where the tables will look, then the entries.
+/// Asks for the memory that the batch will touch, one dependent load after the other for all of its
+/// keys together: the heads of the tables, the places in them, the entries.
 #[inline]
 fn prefetch(db: &mut Db<'_>, ready: &[Ready<'_>]) {
     let index = db.index();
-    for hash in ready.iter().filter_map(|r| r.first_key.map(|(_, hash)| hash)) {
-        if let Some(part) = db.hold.shard(hash.shard()).part(index) {
-            part.prefetch(hash);
-        }
-    }
-    for hash in ready.iter().filter_map(|r| r.first_key.map(|(_, hash)| hash)) {
-        if let Some(part) = db.hold.shard(hash.shard()).part(index) {
-            part.prefetch_entry(hash);
+    let hashes = || ready.iter().filter_map(|r| r.first_key.map(|(_, hash)| hash));
+    for ask in [Part::prefetch_table, Part::prefetch, Part::prefetch_entry] {
+        for hash in hashes() {
+            if let Some(part) = db.hold.shard(hash.shard()).part(index) {
+                ask(part, hash);
+            }
         }
     }
 }
