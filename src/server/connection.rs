@@ -336,7 +336,8 @@ impl Connection {
     /// One turn; ready when the connection has ended.
     fn turn(&mut self, cx: &mut Context<'_>, tools: &mut Tools) -> Poll<()> {
         for _ in 0..TURN_READS {
-            let nudged = self.session.shared.take_nudge();
+            // The reply of a command that works in pieces is not torn apart by what others push.
+            let nudged = !matches!(self.state, State::Working(_)) && self.session.shared.take_nudge();
             if nudged {
                 for message in self.session.shared.outbox.take() {
                     self.out.raw(&message);
