@@ -21,8 +21,8 @@ const REDIS: &[(&str, &str)] = &[
     ("client tracking", "client|caching client|getredir client|tracking client|trackinginfo"),
     (
         "cluster",
-        "asking cluster cluster|addslots cluster|addslotsrange cluster|bumpepoch cluster|count-failure- \
-         reports cluster|countkeysinslot cluster|delslots cluster|delslotsrange cluster|failover \
+        "asking cluster cluster|addslots cluster|addslotsrange cluster|bumpepoch \
+         cluster|count-failure-reports cluster|countkeysinslot cluster|delslots cluster|delslotsrange cluster|failover \
          cluster|flushslots cluster|forget cluster|getkeysinslot cluster|help cluster|info cluster|keyslot \
          cluster|links cluster|meet cluster|myid cluster|myshardid cluster|nodes cluster|replicas \
          cluster|replicate cluster|reset cluster|saveconfig cluster|set-config-epoch cluster|setslot \

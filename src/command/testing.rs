@@ -144,8 +144,7 @@ impl Bench {
                 buf.extend_from_slice(word);
             }
         }
-        let (ran, _) =
-            self.executor.run(&self.engine, &mut self.session, &mut self.out, &buf, &spans, &requests);
+        let (ran, _) = self.executor.run(&self.engine, &mut self.session, &mut self.out, &buf, &spans, &requests);
         assert_eq!(ran, requests.len());
         let bytes = self.out.to_vec();
         self.out.advance(bytes.len());

@@ -784,7 +784,7 @@ pub static FILE_DIRECTIVES: &[FileDirective] = &[
     FileDirective {
         name: "user",
         section: Section::Security,
-        state: Effective,
+        state: Stored("acl"),
         example: "user worker on >secret ~jobs:* +@list +@connection",
         doc: "Declares a user and its rules, as ACL SETUSER does. A user is declared once.",
     },

@@ -242,7 +242,7 @@ impl Keyspace {
     /// the next cursor, 0 at the end.
     ///
     /// A cursor is a place in the order of hashes, less than 2^33: whatever is added or removed
-    /// between calls, a key that is there all the time is visited.
+    /// between calls, a key that is there all the time is visited, and visited once.
     pub fn scan(&self, hold: &mut Hold<'_>, db: usize, cursor: u64, budget: usize, mut f: impl FnMut(&Entry)) -> u64 {
         use crate::keyspace::entry::HASH_BITS;
         let mut slot = (cursor >> HASH_BITS) as usize;
@@ -270,7 +270,9 @@ impl Keyspace {
             }
             if visited >= budget {
                 let more = from != 0 || self.next_filled(hold, db, slot).is_some();
-                return if more { (slot as u64) << HASH_BITS | from >> (64 - HASH_BITS) } else { 0 };
+                // The table counts in finer steps than entries have bits: rounded down, the cursor would lead
+                // back to the last entry. What is carried over is the next slot.
+                return if more { ((slot as u64) << HASH_BITS) + from.div_ceil(1 << (64 - HASH_BITS)) } else { 0 };
             }
         }
         0
