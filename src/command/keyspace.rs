@@ -452,7 +452,8 @@ mod tests {
             let (mut cursor, mut keys) = ("0".to_owned(), Vec::new());
             loop {
                 let reply = bench.run(&format!("SCAN {cursor} COUNT {count}"));
-                let words: Vec<&str> = reply.split('|').filter(|w| !w.is_empty() && !w.starts_with(['*', '$'])).collect();
+                let words: Vec<&str> =
+                    reply.split('|').filter(|w| !w.is_empty() && !w.starts_with(['*', '$'])).collect();
                 cursor = words[0].to_owned();
                 keys.extend(words[1..].iter().map(|key| (*key).to_owned()));
                 if cursor == "0" {

@@ -1,5 +1,7 @@
 //! The keyspace as a whole: its shards, gates, and walks over all of them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::keyspace::change::Effects;
 use crate::keyspace::entry::Entry;
 use crate::keyspace::gate::Gates;
@@ -17,7 +19,13 @@ pub struct Keyspace {
     hasher: KeyHasher,
     gates: Gates,
     reclaimer: Reclaimer,
+    /// For each shard a time before which nothing in it is due, so that the timer need not touch shards
+    /// to learn that. Written under the shard's lock; [`NEVER`] where no key has a deadline.
+    next_due: Box<[AtomicU64]>,
 }
+
+/// What stands for no deadline at all.
+const NEVER: u64 = u64::MAX;
 
 /// Counts of one database, for INFO.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,15 +36,6 @@ pub struct DbCounts {
     pub volatile: u64,
     /// Mean time to live of those, in milliseconds, estimated from a sample.
     pub mean_ttl_ms: u64,
-}
-
-/// What a sweep over a shard's deadlines found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Swept {
-    /// Keys removed.
-    pub removed: usize,
-    /// Whether the shard has keys that can expire.
-    pub volatile: bool,
 }
 
 /// How many due keys are removed per hold of a shard's lock: some 20 µs.
@@ -53,6 +52,7 @@ impl Keyspace {
             hasher: KeyHasher::new(routing),
             gates: Gates::new(workers),
             reclaimer: Reclaimer::start()?,
+            next_due: (0..SHARDS).map(|_| AtomicU64::new(NEVER)).collect(),
         })
     }
 
@@ -66,6 +66,15 @@ impl Keyspace {
     #[inline]
     pub fn gates(&self) -> &Gates {
         &self.gates
+    }
+
+    /// Notes that a key of a held shard has this deadline.
+    #[inline]
+    pub fn note_deadline(&self, shard: usize, deadline: u64) {
+        let next = &self.next_due[shard];
+        if deadline < next.load(Ordering::Relaxed) {
+            next.store(deadline, Ordering::Relaxed);
+        }
     }
 
     /// What frees large values.
@@ -164,7 +173,13 @@ impl Keyspace {
         sum
     }
 
-    /// Removes keys of one shard whose deadline has passed, in bounded holds of its lock.
+    /// A time before which nothing in `shard` is due, without touching it; `None` where no key can expire.
+    #[inline]
+    pub fn next_due(&self, shard: usize) -> Option<u64> {
+        Some(self.next_due[shard].load(Ordering::Relaxed)).filter(|next| *next != NEVER)
+    }
+
+    /// Removes keys of one shard whose deadline has passed, in bounded holds of its lock; returns how many.
     ///
     /// `pass_on` is called within each hold that removed keys, with how late each was, in milliseconds.
     pub fn expire_shard(
@@ -173,20 +188,16 @@ impl Keyspace {
         now_ms: u64,
         effects: &mut Effects,
         mut pass_on: impl FnMut(&mut Effects, &[u64]),
-    ) -> Swept {
-        let mut swept = Swept::default();
+    ) -> usize {
+        let mut removed = 0;
         let mut late = Vec::new();
-        loop {
-            let mut more = false;
+        let mut more = true;
+        while more {
+            more = false;
             late.clear();
-            self.hold_none().visit(shard, |shard| {
-                let Some(next) = shard.next_deadline() else { return };
-                swept.volatile = true;
-                if next >= now_ms {
-                    return;
-                }
-                for db in shard.databases().collect::<Vec<_>>() {
-                    let Some(part) = shard.part_mut(db) else { continue };
+            self.hold_none().visit(shard, |part_of_all| {
+                for db in part_of_all.databases().collect::<Vec<_>>() {
+                    let Some(part) = part_of_all.part_mut(db) else { continue };
                     let hash = |key: &[u8]| self.hasher.hash(key);
                     more |= part.remove_due(now_ms, EXPIRE_BATCH, hash, |entry| {
                         effects.note_expired(db, entry.key());
@@ -194,16 +205,15 @@ impl Keyspace {
                         self.free(entry);
                     });
                 }
+                self.next_due[shard].store(part_of_all.next_deadline().unwrap_or(NEVER), Ordering::Relaxed);
                 // What waits on these keys is served before anybody else can touch them.
                 if !late.is_empty() {
                     pass_on(effects, &late);
                 }
             });
-            swept.removed += late.len();
-            if !more {
-                return swept;
-            }
+            removed += late.len();
         }
+        removed
     }
 
     /// Calls `f` for every key of `db` in the slots `slots`, one shard's lock at a time.

@@ -329,15 +329,8 @@ fn changes_are_observed_and_the_log_repeats_them() {
     eventually("the end of b", || events.lock().unwrap().iter().any(|(_, event, _)| *event == "expired"));
     let events: Vec<(usize, &str, String)> =
         events.lock().unwrap().iter().map(|(db, e, k)| (*db, *e, String::from_utf8_lossy(k).into_owned())).collect();
-    let expected = [
-        ("new", "a"),
-        ("set", "a"),
-        ("new", "b"),
-        ("set", "b"),
-        ("expire", "b"),
-        ("incrby", "a"),
-        ("expired", "b"),
-    ];
+    let expected =
+        [("new", "a"), ("set", "a"), ("new", "b"), ("set", "b"), ("expire", "b"), ("incrby", "a"), ("expired", "b")];
     assert_eq!(events, expected.map(|(event, key)| (0, event, key.to_owned())));
 
     // Sent to another server, the log makes the same keys.
