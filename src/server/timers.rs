@@ -9,6 +9,7 @@ use crate::client::shared::Mark;
 use crate::command::engine::Engine;
 use crate::keyspace::change::Effects;
 use crate::keyspace::shard::SHARDS;
+use crate::keyspace::space::{Patience, Swept};
 use crate::observe::crash;
 use crate::observe::latency::Latency;
 use crate::observe::log::verbose;
@@ -57,6 +58,7 @@ impl Timers {
         if engine.debug.cron.load(Ordering::Relaxed) && self.cron.elapsed() >= Duration::from_secs(1) / hz {
             self.cron = Instant::now();
             disconnect_idle(engine);
+            remind_slow_readers(engine);
         }
         volatile || !engine.clients.is_empty()
     }
@@ -64,20 +66,19 @@ impl Timers {
     /// Removes keys whose deadline has passed; returns whether there are keys that can expire.
     fn expire(&mut self, engine: &Engine) -> bool {
         let started = Ticks::now();
-        let mut removed = 0;
-        let mut volatile = false;
+        let mut total = Swept::default();
+        // Those that somebody else has come second: who was taken off the processor with a shard in hand would
+        // otherwise have all keys wait that are due elsewhere.
+        let mut taken = Vec::new();
         for shard in 0..SHARDS {
-            // The gate is taken for each shard anew: whoever wants to run alone waits for one at most.
-            let _gate = engine.keyspace.gates().enter(engine.keyspace.gates().shared_index());
-            let now_ms = engine.clock.now_ms();
-            self.effects.begin(engine.interest());
-            let swept = engine.keyspace.expire_shard(shard, now_ms, &mut self.effects, |effects, lags| {
-                lags.iter().for_each(|lag| engine.stats.expire_lag.record(lag * 1000));
-                engine.pass_on(0, effects, Vec::new);
-            });
-            removed += swept.removed;
-            volatile |= swept.volatile;
+            if !self.expire_shard(engine, shard, Patience::None, &mut total) {
+                taken.push(shard);
+            }
         }
+        for shard in taken {
+            self.expire_shard(engine, shard, Patience::Wait, &mut total);
+        }
+        let Swept { removed, volatile } = total;
         if removed > 0 {
             engine.stats.add(Counter::ExpiredKeys, removed as u64);
             let ms = started.elapsed_us() / 1000;
@@ -87,6 +88,33 @@ impl Timers {
         }
         volatile
     }
+
+    /// Removes what is due in one shard; returns false, with less or nothing done, where that would mean to wait.
+    fn expire_shard(&mut self, engine: &Engine, shard: usize, patience: Patience, total: &mut Swept) -> bool {
+        // The gate is taken for each shard anew: whoever wants to run alone waits for one at most.
+        let _gate = engine.keyspace.gates().enter(engine.keyspace.gates().shared_index());
+        self.effects.begin(engine.interest());
+        let mut removed = 0;
+        let swept =
+            engine.keyspace.expire_shard(shard, patience, || engine.clock.now_ms(), &mut self.effects, |effects, lags| {
+                removed += lags.len();
+                lags.iter().for_each(|lag| engine.stats.expire_lag.record(lag * 1000));
+                engine.pass_on(0, effects, Vec::new);
+            });
+        total.removed += removed;
+        total.volatile |= removed > 0 || swept.is_some_and(|swept| swept.volatile);
+        swept.is_some()
+    }
+}
+
+/// Has those look at their limits again who are over the soft one: a connection on which nothing moves would
+/// not notice by itself that its time is over.
+fn remind_slow_readers(engine: &Engine) {
+    engine.clients.for_each(|client| {
+        if client.figures.over_soft_limit_ms.load(Ordering::Relaxed) != 0 {
+            client.wake();
+        }
+    });
 }
 
 /// Closes clients that were idle for longer than `timeout`.
