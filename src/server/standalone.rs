@@ -318,14 +318,6 @@ fn raise_limits(config: &mut Config) {
     }
 }
 
-/// What the process was started with, for scores that are relative to it.
-fn oom_score_at_start() -> i32 {
-    static AT_START: std::sync::OnceLock<i32> = std::sync::OnceLock::new();
-    *AT_START.get_or_init(|| {
-        std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|s| s.trim().parse().ok()).unwrap_or(0)
-    })
-}
-
 fn set_oom_score(config: &Config) -> Result<(), String> {
     /// The score that was there before ours, while ours is in force.
     static BEFORE: Mutex<Option<i32>> = Mutex::new(None);
