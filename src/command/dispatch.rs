@@ -8,6 +8,7 @@
 //! taken at once, and the memory that they will touch asked for ahead of time, so that cache misses
 //! overlap.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -28,6 +29,7 @@ use crate::keyspace::hash::KeyHash;
 use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::moment::Moment;
 use crate::keyspace::shard::Part;
+use crate::observe::crash;
 use crate::observe::latency::Latency;
 use crate::observe::log::warning;
 use crate::observe::slowlog::SlowLog;
@@ -287,19 +289,21 @@ impl Executor {
         let _gate = engine.keyspace.gates().enter(self.gate);
         let piece = Ticks::now();
         let hold = engine.keyspace.hold_none();
-        let into = pending.unwanted.as_mut().unwrap_or(out);
+        let Pending { job, request, unwanted, spent_ns, .. } = &mut *pending;
+        let into = unwanted.as_mut().unwrap_or(out);
         let mut context = self.context(engine, session, into, &config, hold, moment);
         context.db.effects.begin(engine.interest());
-        let reply = (pending.job)(&mut context);
+        let name = request.first().map_or(&b""[..], Vec::as_slice);
+        let tell = |to: &mut dyn Write| _ = write!(to, "command: {}, a later piece of it", name.escape_ascii());
+        let reply = crash::running(&tell, || job(&mut context));
         let counts = (context.db.hits, context.db.misses, context.db.expired);
-        pending.spent_ns += piece.elapsed_ns();
+        *spent_ns += piece.elapsed_ns();
         let db = context.db.index();
         if context.db.effects.any() {
-            let request = &pending.request;
             engine.pass_on(db, context.db.effects, || request.clone());
         }
-        if let Ok(Outcome::Continue(job)) = reply {
-            pending.job = job;
+        if let Ok(Outcome::Continue(rest)) = reply {
+            *job = rest;
             drop(context);
             self.count_lookups(engine, counts);
             return Some(pending);
@@ -492,7 +496,9 @@ fn call_for_outcome(
     let interest = engine.interest();
     context.db.effects.begin(interest);
     context.session.shared.figures.command.store(entry.index + 1, Ordering::Relaxed);
-    let reply: Reply = (entry.command.run)(context, args);
+    let run = entry.command.run;
+    let hide = context.config.hide_user_data_from_log;
+    let reply: Reply = crash::running(&|to| tell_command(entry, args, hide, to), || run(context, args));
     let ended = match reply {
         Ok(Outcome::Done) => Ended::Done,
         Ok(Outcome::Continue(job)) => {
@@ -642,6 +648,29 @@ fn feed_monitors(context: &Context<'_>, args: &Args<'_>) {
     }
     line.extend_from_slice(b"\r\n");
     context.engine.monitors.send(&Bytes::from(line));
+}
+
+/// How much of an argument a crash report shows.
+const TOLD_BYTES: usize = 128;
+
+/// Writes a command into a crash report, without an allocation: nothing is sure in a process that dies.
+///
+/// Which of a running command's arguments are secret is not known before it has ended; of those that
+/// may carry a password only their names are told, of all others only where the log may have them.
+#[cold]
+fn tell_command(entry: &Entry, args: &Args<'_>, hide: bool, to: &mut dyn Write) {
+    let secret = entry.has(Flag::NoAuth) || entry.has(Flag::Admin) && entry.command.name != "DEBUG";
+    // Nothing can be done about a report that cannot be written.
+    let _ = write!(to, "command: {}, argc: {}", entry.full_name, args.len());
+    if hide || secret {
+        return;
+    }
+    for (i, arg) in args.from(0).enumerate() {
+        let _ = write!(to, "\nargv[{i}]: \"{}\"", arg[..arg.len().min(TOLD_BYTES)].escape_ascii());
+        if arg.len() > TOLD_BYTES {
+            let _ = write!(to, " and {} bytes more", arg.len() - TOLD_BYTES);
+        }
+    }
 }
 
 /// What stands for an argument that logs may not show.
