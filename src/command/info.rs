@@ -44,7 +44,7 @@ pub const INFO: Command = Command {
     flags: &[Flag::Loading, Flag::Stale],
     categories: &[crate::spec::Category::Dangerous],
     keys: &[],
-    usage: "[section:string...]",
+    usage: "[section...]",
     summary: "Returns information and statistics about the server.",
     complexity: "O(1)",
     tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
