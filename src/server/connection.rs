@@ -306,18 +306,11 @@ impl Connection {
                 // What a header promises is not reserved: room grows with what has arrived.
                 self.input.reserve(room.min(self.input.len().max(READ_BYTES)));
             }
-            let spare = self.input.capacity() - self.input.len();
-            let start = self.input.len();
-            // Zeroed once per growth, which costs less than the read itself.
-            self.input.resize(start + spare, 0);
-            let mut into = ReadBuf::new(&mut self.input[start..]);
-            let read = self.stream.poll_read(cx, &mut into);
-            let n = into.filled().len();
-            self.input.truncate(start + n);
-            match read {
+            let read = self.stream.poll_append(cx, &mut self.input);
+            let n = match read {
                 Poll::Ready(read) => read?,
                 Poll::Pending => return Poll::Pending,
-            }
+            };
             if n > 0 {
                 self.note_input(tools, n);
                 self.process_input(tools);
@@ -347,7 +340,8 @@ impl Connection {
             if read > 0 && began.elapsed_us() >= TURN_US {
                 break;
             }
-            let nudged = self.session.shared.take_nudge();
+            // The reply of a command that works in pieces is not torn apart by what others push.
+            let nudged = !matches!(self.state, State::Working(_)) && self.session.shared.take_nudge();
             if nudged {
                 for message in self.session.shared.outbox.take() {
                     self.out.raw(&message);

@@ -9,7 +9,7 @@ use crate::client::shared::Mark;
 use crate::command::engine::Engine;
 use crate::keyspace::change::Effects;
 use crate::keyspace::shard::SHARDS;
-use crate::keyspace::space::{Patience, Swept};
+use crate::keyspace::space::Patience;
 use crate::observe::crash;
 use crate::observe::latency::Latency;
 use crate::observe::log::verbose;
@@ -66,19 +66,22 @@ impl Timers {
     /// Removes keys whose deadline has passed; returns whether there are keys that can expire.
     fn expire(&mut self, engine: &Engine) -> bool {
         let started = Ticks::now();
-        let mut total = Swept::default();
+        let mut removed = 0;
+        let mut volatile = false;
+        let now_ms = engine.clock.now_ms();
         // Those that somebody else has come second: who was taken off the processor with a shard in hand would
         // otherwise have all keys wait that are due elsewhere.
         let mut taken = Vec::new();
         for shard in 0..SHARDS {
-            if !self.expire_shard(engine, shard, Patience::None, &mut total) {
+            let Some(next) = engine.keyspace.next_due(shard) else { continue };
+            volatile = true;
+            if next < now_ms && !self.expire_shard(engine, shard, Patience::None, &mut removed) {
                 taken.push(shard);
             }
         }
         for shard in taken {
-            self.expire_shard(engine, shard, Patience::Wait, &mut total);
+            self.expire_shard(engine, shard, Patience::Wait, &mut removed);
         }
-        let Swept { removed, volatile } = total;
         if removed > 0 {
             engine.stats.add(Counter::ExpiredKeys, removed as u64);
             let ms = started.elapsed_us() / 1000;
@@ -89,21 +92,19 @@ impl Timers {
         volatile
     }
 
-    /// Removes what is due in one shard; returns false, with less or nothing done, where that would mean to wait.
-    fn expire_shard(&mut self, engine: &Engine, shard: usize, patience: Patience, total: &mut Swept) -> bool {
+    /// Removes what is due in one shard; returns whether all of it: without `patience`, nobody waits for who has it.
+    fn expire_shard(&mut self, engine: &Engine, shard: usize, patience: Patience, removed: &mut usize) -> bool {
         // The gate is taken for each shard anew: whoever wants to run alone waits for one at most.
         let _gate = engine.keyspace.gates().enter(engine.keyspace.gates().shared_index());
         self.effects.begin(engine.interest());
-        let mut removed = 0;
-        let swept =
-            engine.keyspace.expire_shard(shard, patience, || engine.clock.now_ms(), &mut self.effects, |effects, lags| {
-                removed += lags.len();
-                lags.iter().for_each(|lag| engine.stats.expire_lag.record(lag * 1000));
-                engine.pass_on(0, effects, Vec::new);
-            });
-        total.removed += removed;
-        total.volatile |= removed > 0 || swept.is_some_and(|swept| swept.volatile);
-        swept.is_some()
+        let pass_on = |effects: &mut Effects, late: &[u64]| {
+            late.iter().for_each(|ms| engine.stats.expire_lag.record(ms * 1000));
+            engine.pass_on(0, effects, Vec::new);
+        };
+        let now_ms = || engine.clock.now_ms();
+        let (gone, all) = engine.keyspace.expire_shard(shard, patience, now_ms, &mut self.effects, pass_on);
+        *removed += gone;
+        all
     }
 }
 

@@ -160,9 +160,7 @@ fn a_reply_by_reference_is_what_was_there_when_it_was_asked_for() {
         let so_far = figure(&mut other, "total_net_output_bytes");
         slow.send(&request(&["GET", "large"])).expect("sent");
         // Only what the sockets hold leaves the server; the rest waits there.
-        eventually("the reply is on its way", || {
-            figure(&mut other, "total_net_output_bytes") - so_far > 1_000_000
-        });
+        eventually("the reply is on its way", || figure(&mut other, "total_net_output_bytes") - so_far > 1_000_000);
         other.cmd(change);
         let got = slow.reply().expect("the whole reply");
         assert!(got[..12] == *b"$104857600\r\n" && got[12..got.len() - 2] == large[..], "the reply is untouched");

@@ -7,6 +7,7 @@
 //! named by `SPINEL_SUBJECT`; the oracle is the `redis-server` on the `PATH`. Without an oracle the
 //! tests that need one say so and pass, unless `SPINEL_REQUIRE_ORACLE=1`.
 
+mod embedding;
 mod house;
 mod interop;
 mod limits;
