@@ -237,6 +237,15 @@ impl Keyspace {
         (removed, true)
     }
 
+    /// Gives back what databases without keys still hold, in all shards that nobody else has at the moment.
+    pub fn release_empty(&self) {
+        let mut hold = self.hold_none();
+        for shard in 0..SHARDS {
+            // Whoever has it will not have it the next time.
+            let _ = hold.try_visit(shard, Shard::release_empty_parts);
+        }
+    }
+
     /// Calls `f` for every key of `db` in the slots `slots`, one shard's lock at a time.
     pub fn walk_slots(&self, hold: &mut Hold<'_>, db: usize, slot: usize, mut f: impl FnMut(&Entry)) {
         hold.visit(slot / SLOTS_PER_SHARD, |shard| {

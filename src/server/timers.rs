@@ -21,6 +21,9 @@ use crate::stdx::ticks::Ticks;
 const EXPIRE_EVERY: Duration = Duration::from_millis(5);
 /// The same while there is neither a client nor a key that can expire.
 const IDLE_EVERY: Duration = Duration::from_millis(100);
+/// How often the memory of databases that have become empty is given back: seldom enough that a database which
+/// gets and loses its only key again and again does not pay for it.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
 /// How often rates are sampled.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 
@@ -31,7 +34,7 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 pub fn start(engine: Arc<Engine>, stop: Arc<AtomicBool>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("timers".into()).spawn(move || {
         crash::prepare_thread();
-        let mut timers = Timers { effects: Effects::default(), sampled: Instant::now(), cron: Instant::now() };
+        let mut timers = Timers { effects: Effects::default(), sampled: Instant::now(), tidied: Instant::now(), cron: Instant::now() };
         while !stop.load(Ordering::Acquire) {
             let busy = timers.tick(&engine);
             std::thread::park_timeout(if busy { EXPIRE_EVERY } else { IDLE_EVERY });
@@ -42,6 +45,7 @@ pub fn start(engine: Arc<Engine>, stop: Arc<AtomicBool>) -> std::io::Result<Join
 struct Timers {
     effects: Effects,
     sampled: Instant,
+    tidied: Instant,
     cron: Instant,
 }
 
@@ -53,6 +57,11 @@ impl Timers {
             self.sampled = Instant::now();
             engine.stats.sample(engine.clock.monotonic_us());
             engine.memory_peak.fetch_max(memory::used() as u64, Ordering::Relaxed);
+        }
+        if self.tidied.elapsed() >= TIDY_EVERY {
+            self.tidied = Instant::now();
+            let _gate = engine.keyspace.gates().enter(engine.keyspace.gates().shared_index());
+            engine.keyspace.release_empty();
         }
         let hz = engine.config.load().hz.max(1);
         if engine.debug.cron.load(Ordering::Relaxed) && self.cron.elapsed() >= Duration::from_secs(1) / hz {
