@@ -19,9 +19,9 @@ use crate::config::choice::{
 use crate::config::expand_title;
 use crate::config::load::{LoadError, Loaded, Source, from_args};
 use crate::config::table::Config;
-use crate::observe::crash;
 use crate::observe::info::Selection;
 use crate::observe::log::{self, notice, warning};
+use crate::observe::{allocator, crash};
 use crate::persist::disk;
 use crate::server::host::ServerHost;
 use crate::server::process;
@@ -172,6 +172,7 @@ fn run(program: &str, no_arguments: bool, loaded: Loaded) -> Result<(), Box<dyn 
     std::env::set_current_dir(path_of(&config.dir.0))
         .map_err(|error| format!("Can't chdir to '{}': {}", path_of(&config.dir.0).display(), plain(&error)))?;
     config.dir.0 = std::env::current_dir()?.into_os_string().into_vec();
+    allocator::set_background_thread(config.jemalloc_bg_thread);
     process::ignore(libc::SIGHUP);
     process::ignore(libc::SIGPIPE);
     notice!("oO0OoO0OoO0Oo Spinel is starting oO0OoO0OoO0Oo");
@@ -368,6 +369,9 @@ fn follow(log: &log::Handle, title: &Title, new: &Config, old: &Config) -> Resul
     if new.crash_log_enabled != old.crash_log_enabled {
         if new.crash_log_enabled { crash::arm() } else { crash::disarm() }
     }
+    if new.jemalloc_bg_thread != old.jemalloc_bg_thread {
+        allocator::set_background_thread(new.jemalloc_bg_thread);
+    }
     log.set_level(level(new.loglevel));
     log.set_format(format(new.log_format));
     log.set_timestamp(timestamp(new.log_timestamp_format));
@@ -456,7 +460,8 @@ fn install_crash_report(engine: &Arc<Engine>) {
 fn tell_state(engine: &Engine, out: &mut dyn Write) {
     let config = engine.config.load();
     let mut nothing = engine.keyspace.hold_none();
-    for section in ["server", "persistence", "stats", "replication", "cpu", "commandstats", "cluster", "clients", "errorstats"]
+    for section in
+        ["server", "persistence", "stats", "replication", "cpu", "commandstats", "cluster", "clients", "errorstats"]
     {
         // Nothing can be done about a report that cannot be written.
         let _ = writeln!(out, "{}", info::text(engine, &config, &mut nothing, &Selection::parse([section])));
