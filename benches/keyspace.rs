@@ -39,7 +39,7 @@ impl Host for Nowhere {
     fn apply(&self, _: &Config, _: &Config) -> Result<(), (&'static str, String)> {
         Ok(())
     }
-    fn rewrite_config(&self, _: &Config) -> Result<(), String> {
+    fn rewrite_config(&self, _: &Config, _: bool) -> Result<(), String> {
         Err("ERR The server is running without a config file".into())
     }
     fn config_file(&self) -> Option<String> {
@@ -102,7 +102,7 @@ impl Client {
 
     /// Adds a request to the batch.
     fn add(&mut self, words: &[&[u8]]) {
-        self.requests.push(Request { first: self.spans.len(), args: words.len() });
+        self.requests.push(Request { first: self.spans.len(), args: words.len(), start: self.buf.len() });
         for word in words {
             self.spans.push(Span { start: self.buf.len(), len: word.len() });
             self.buf.extend_from_slice(word);

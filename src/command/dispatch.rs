@@ -28,6 +28,7 @@ use crate::keyspace::db::{Db, Touch};
 use crate::keyspace::hash::KeyHash;
 use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::moment::Moment;
+use crate::keyspace::shard::Part;
 use crate::observe::crash;
 use crate::observe::latency::Latency;
 use crate::observe::log::warning;
@@ -134,9 +135,9 @@ impl Executor {
         spans: &[Span],
         requests: &[Request],
     ) -> (usize, Stop) {
-        let config = self.current_config(engine);
+        let mut config = self.current_config(engine);
         let worker = self.worker;
-        let moment = engine.moment(&config);
+        let mut moment = engine.moment(&config);
         let mut gate = Some(engine.keyspace.gates().enter(self.gate));
         let mut ready: SmallVec<[Ready<'_>; 16]> = SmallVec::new();
         let mut at = 0;
@@ -149,6 +150,8 @@ impl Executor {
             for request in &requests[at..requests.len().min(at + self.together)] {
                 let args = args_of(buf, spans, *request);
                 match check(engine, session, &args, moment.now_ms) {
+                    // What may take long holds only its own shards.
+                    Verdict::Run(entry) if entry.way == Way::Batched && !entry.brief && !ready.is_empty() => break,
                     Verdict::Run(entry) if entry.way == Way::Batched => {
                         match add_keys(engine, entry, &args, &mut shards) {
                             Ok(first_key) => ready.push(Ready { entry, request: *request, first_key }),
@@ -156,6 +159,9 @@ impl Executor {
                                 single = Some(Verdict::Refuse(Some(entry), error));
                                 break;
                             }
+                        }
+                        if !entry.brief {
+                            break;
                         }
                     }
                     verdict => {
@@ -208,11 +214,10 @@ impl Executor {
                     if session.fate != Fate::Stay {
                         return (at, Stop::Close);
                     }
-                    // It may have changed what the checks of the next ones look at.
+                    // It may have changed the configuration that the next ones run under.
                     if !Arc::ptr_eq(&config, &engine.config.load()) {
-                        drop(gate);
-                        let (more, stop) = self.run(engine, session, out, buf, spans, &requests[at..]);
-                        return (at + more, stop);
+                        config = self.current_config(engine);
+                        moment = engine.moment(&config);
                     }
                 }
             }
@@ -452,18 +457,17 @@ fn add_keys(
     Ok(first)
 }
 
-/// Asks for the memory that the batch will touch: first where the tables will look, then the entries.
+/// Asks for the memory that the batch will touch, one dependent load after the other for all of its
+/// keys together: the heads of the tables, the places in them, the entries.
 #[inline]
 fn prefetch(db: &mut Db<'_>, ready: &[Ready<'_>]) {
     let index = db.index();
-    for hash in ready.iter().filter_map(|r| r.first_key.map(|(_, hash)| hash)) {
-        if let Some(part) = db.hold.shard(hash.shard()).part(index) {
-            part.prefetch(hash);
-        }
-    }
-    for hash in ready.iter().filter_map(|r| r.first_key.map(|(_, hash)| hash)) {
-        if let Some(part) = db.hold.shard(hash.shard()).part(index) {
-            part.prefetch_entry(hash);
+    let hashes = || ready.iter().filter_map(|r| r.first_key.map(|(_, hash)| hash));
+    for ask in [Part::prefetch_table, Part::prefetch, Part::prefetch_entry] {
+        for hash in hashes() {
+            if let Some(part) = db.hold.shard(hash.shard()).part(index) {
+                ask(part, hash);
+            }
         }
     }
 }
@@ -691,5 +695,34 @@ pub fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
             0x20..=0x7e => out.push(byte),
             _ => out.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::command::testing::Bench;
+
+    #[test]
+    fn requests_sent_together_run_in_order_whatever_their_way() {
+        let mut bench = Bench::new();
+        let lines = ["SET a 1", "INCR a", "DBSIZE", "GET a", "FLUSHALL", "GET a", "NOSUCH", "PING", "GET"];
+        let replies = String::from_utf8(bench.pipeline(&lines)).unwrap().replace("\r\n", "|");
+        assert_eq!(
+            replies,
+            "+OK|:2|:1|$1|2|+OK|$-1|-ERR unknown command 'NOSUCH', with args beginning with: |+PONG|\
+             -ERR wrong number of arguments for 'get' command|"
+        );
+    }
+
+    #[test]
+    fn each_change_of_the_configuration_holds_for_what_follows_however_many_there_are() {
+        let mut bench = Bench::new();
+        let mut lines = Vec::new();
+        for i in 0..3000 {
+            lines.push(if i % 2 == 0 { "CONFIG SET slowlog-max-len 5" } else { "CONFIG SET slowlog-max-len 6" });
+            lines.push("GET a");
+        }
+        let replies = bench.pipeline(&lines);
+        assert_eq!(replies, b"+OK\r\n$-1\r\n".repeat(3000));
     }
 }

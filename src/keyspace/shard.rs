@@ -8,6 +8,7 @@ use crate::keyspace::entry::Entry;
 use crate::keyspace::hash::KeyHash;
 use crate::keyspace::volatile::Volatile;
 use crate::types::table::Table;
+use crate::types::table::prefetch::prefetch;
 
 /// Slots in a keyspace, as in a Redis Cluster.
 pub const SLOTS: usize = 16384;
@@ -19,53 +20,73 @@ pub const SHARDS: usize = SLOTS / SLOTS_PER_SHARD;
 /// A shard's slots of every database; a database's part is allocated with its first key.
 #[derive(Debug, Default)]
 pub struct Shard {
-    parts: Vec<Option<Box<Part>>>,
+    /// Database 0, which nearly everyone uses alone: reached without a further load.
+    first: Option<Box<Part>>,
+    /// Database 1 and on.
+    others: Vec<Option<Box<Part>>>,
 }
 
 impl Shard {
     /// A database's part, if it ever had a key here.
     #[inline]
     pub fn part(&self, db: usize) -> Option<&Part> {
-        self.parts.get(db)?.as_deref()
+        match db.checked_sub(1) {
+            None => self.first.as_deref(),
+            Some(other) => self.others.get(other)?.as_deref(),
+        }
     }
 
     /// A database's part to be changed, if it ever had a key here.
     #[inline]
     pub fn part_mut(&mut self, db: usize) -> Option<&mut Part> {
-        self.parts.get_mut(db)?.as_deref_mut()
+        match db.checked_sub(1) {
+            None => self.first.as_deref_mut(),
+            Some(other) => self.others.get_mut(other)?.as_deref_mut(),
+        }
+    }
+
+    /// Where a database's part hangs.
+    fn place(&mut self, db: usize) -> &mut Option<Box<Part>> {
+        let Some(other) = db.checked_sub(1) else { return &mut self.first };
+        if self.others.len() <= other {
+            self.others.resize_with(other + 1, || None);
+        }
+        &mut self.others[other]
     }
 
     /// A database's part, allocated where it is missing.
     #[inline]
     pub fn part_or_new(&mut self, db: usize) -> &mut Part {
-        if self.parts.len() <= db {
-            self.parts.resize_with(db + 1, || None);
-        }
-        self.parts[db].get_or_insert_default()
+        self.place(db).get_or_insert_default()
     }
 
     /// Takes a database's part out and leaves it empty.
     pub fn take_part(&mut self, db: usize) -> Option<Box<Part>> {
-        self.parts.get_mut(db)?.take()
+        match db.checked_sub(1) {
+            None => self.first.take(),
+            Some(other) => self.others.get_mut(other)?.take(),
+        }
     }
 
     /// Exchanges two databases' parts.
     pub fn swap_parts(&mut self, a: usize, b: usize) {
-        let most = a.max(b);
-        if self.parts.len() <= most {
-            self.parts.resize_with(most + 1, || None);
-        }
-        self.parts.swap(a, b);
+        let part = self.place(a).take();
+        let part = std::mem::replace(self.place(b), part);
+        *self.place(a) = part;
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Option<Box<Part>>> {
+        std::iter::once(&self.first).chain(&self.others)
     }
 
     /// Numbers of the databases that have a part here.
     pub fn databases(&self) -> impl Iterator<Item = usize> + '_ {
-        self.parts.iter().enumerate().filter(|(_, part)| part.is_some()).map(|(db, _)| db)
+        self.parts().enumerate().filter(|(_, part)| part.is_some()).map(|(db, _)| db)
     }
 
     /// A time before which nothing in the shard is due.
     pub fn next_deadline(&self) -> Option<u64> {
-        self.parts.iter().flatten().filter_map(|part| part.volatile.next()).min()
+        self.parts().flatten().filter_map(|part| part.volatile.next()).min()
     }
 }
 
@@ -127,7 +148,13 @@ impl Part {
         self.slots[hash.slot_in_shard()].find(hash.table_hash(), |e| is(e, hash, key))
     }
 
-    /// Asks the processor to load where `find` will look.
+    /// Asks the processor to load the head of the table where `find` will look.
+    #[inline]
+    pub fn prefetch_table(&self, hash: KeyHash) {
+        prefetch(std::ptr::from_ref(&self.slots[hash.slot_in_shard()]).addr());
+    }
+
+    /// Asks the processor to load where `find` will look, the table's head being loaded.
     #[inline]
     pub fn prefetch(&self, hash: KeyHash) {
         self.slots[hash.slot_in_shard()].prefetch(hash.table_hash());

@@ -108,7 +108,11 @@ impl Host for ServerHost {
     }
 
     fn apply(&self, new: &Config, old: &Config) -> Result<(), (&'static str, String)> {
-        if self.listens && (new.port != old.port || new.bind != old.bind) {
+        if new.port != old.port || new.bind != old.bind {
+            if !self.listens {
+                let directive = if new.port == old.port { "bind" } else { "port" };
+                return Err((directive, "This server was started without a listener.".into()));
+            }
             self.relisten(new, old)?;
         }
         match &self.process {

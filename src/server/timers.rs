@@ -66,17 +66,22 @@ impl Timers {
         let started = Ticks::now();
         let mut removed = 0;
         let mut volatile = false;
+        let keyspace = &engine.keyspace;
+        let now_ms = engine.clock.now_ms();
         for shard in 0..SHARDS {
+            let Some(next) = keyspace.next_due(shard) else { continue };
+            volatile = true;
+            if next >= now_ms {
+                continue;
+            }
             // The gate is taken for each shard anew: whoever wants to run alone waits for one at most.
-            let _gate = engine.keyspace.gates().enter(engine.keyspace.gates().shared_index());
+            let _gate = keyspace.gates().enter(keyspace.gates().shared_index());
             let now_ms = engine.clock.now_ms();
             self.effects.begin(engine.interest());
-            let swept = engine.keyspace.expire_shard(shard, now_ms, &mut self.effects, |effects, lags| {
-                lags.iter().for_each(|lag| engine.stats.expire_lag.record(lag * 1000));
+            removed += keyspace.expire_shard(shard, now_ms, &mut self.effects, |effects, late| {
+                late.iter().for_each(|ms| engine.stats.expire_lag.record(ms * 1000));
                 engine.pass_on(0, effects, Vec::new);
             });
-            removed += swept.removed;
-            volatile |= swept.volatile;
         }
         if removed > 0 {
             engine.stats.add(Counter::ExpiredKeys, removed as u64);
