@@ -105,6 +105,8 @@ pub fn start(engine: Arc<Engine>, number: usize) -> std::io::Result<(WorkerHandl
             spans: Vec::new(),
             requests: Vec::new(),
             replies: Vec::with_capacity(16 * 1024),
+            ran: 0,
+            spare_ns: 0,
         };
         TOOLS.set(Some(tools));
         runtime.block_on(run(engine, receiver, theirs));
