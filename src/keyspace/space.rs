@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::keyspace::change::Effects;
-use crate::keyspace::entry::Entry;
+use crate::keyspace::entry::{Entry, HASH_BITS};
 use crate::keyspace::gate::Gates;
 use crate::keyspace::hash::{KeyHash, KeyHasher, Routing};
 use crate::keyspace::hold::{Hold, Locked, ShardSet, Shards};
@@ -261,11 +261,11 @@ impl Keyspace {
     /// the next cursor, 0 at the end.
     ///
     /// A cursor is a place in the order of hashes, less than 2^33: whatever is added or removed
-    /// between calls, a key that is there all the time is visited, and visited once.
+    /// between calls, a key that is there all the time is visited, once.
     pub fn scan(&self, hold: &mut Hold<'_>, db: usize, cursor: u64, budget: usize, mut f: impl FnMut(&Entry)) -> u64 {
-        use crate::keyspace::entry::HASH_BITS;
+        const HASH_MASK: u64 = (1 << HASH_BITS) - 1;
         let mut slot = (cursor >> HASH_BITS) as usize;
-        let mut from = (cursor & ((1 << HASH_BITS) - 1)) << (64 - HASH_BITS);
+        let mut from = (cursor & HASH_MASK) << (64 - HASH_BITS);
         let mut visited = 0;
         while let Some(filled) = self.next_filled(hold, db, slot) {
             if filled != slot {
@@ -288,10 +288,12 @@ impl Keyspace {
                 None => (slot, from) = (slot + 1, 0),
             }
             if visited >= budget {
-                let more = from != 0 || self.next_filled(hold, db, slot).is_some();
-                // The table counts in finer steps than entries have bits: rounded down, the cursor would lead
-                // back to the last entry. What is carried over is the next slot.
-                return if more { ((slot as u64) << HASH_BITS) + from.div_ceil(1 << (64 - HASH_BITS)) } else { 0 };
+                // A table goes on just behind what it visited, with more bits than an entry's hash has. Rounded down, the
+                // last entry would be visited again; behind the last hash of all begins the next slot.
+                let on = (slot as u64) << HASH_BITS;
+                let on = on + from.div_ceil(1 << (64 - HASH_BITS));
+                let more = on & HASH_MASK != 0 || self.next_filled(hold, db, (on >> HASH_BITS) as usize).is_some();
+                return if more { on } else { 0 };
             }
         }
         0

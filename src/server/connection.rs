@@ -25,6 +25,7 @@ use crate::resp::reply::{Output, Protocol};
 use crate::resp::request::{Limits, Parser, ProtocolError, Span, Step};
 use crate::server::stream::Stream;
 use crate::server::worker::{Tools, with_tools};
+use crate::stdx::ticks::Ticks;
 
 /// At most so many requests run before their replies are sent.
 const BATCH_REQUESTS: usize = 1024;
@@ -32,6 +33,9 @@ const BATCH_REQUESTS: usize = 1024;
 const TURN_BYTES: usize = 256 * 1024;
 /// At most so many reads before other connections have their turn.
 const TURN_READS: usize = 8;
+/// After so long, in microseconds, there is no further read before other connections have their turn: one
+/// read may hold a thousand requests.
+const TURN_US: u64 = 250;
 /// How much room is made for a request that comes in pieces.
 const READ_BYTES: usize = 16 * 1024;
 
@@ -216,6 +220,7 @@ impl Connection {
         let (ran, stop) =
             tools.executor.run(&self.engine, &mut self.session, &mut self.out, buf, &tools.spans, &tools.requests);
         self.session.shared.figures.commands.fetch_add(ran as u64, Ordering::Relaxed);
+        tools.ran += ran as u64;
         if matches!(stop, Stop::Done) {
             return None;
         }
@@ -340,7 +345,11 @@ impl Connection {
 
     /// One turn; ready when the connection has ended.
     fn turn(&mut self, cx: &mut Context<'_>, tools: &mut Tools) -> Poll<()> {
-        for _ in 0..TURN_READS {
+        let began = Ticks::now();
+        for read in 0..TURN_READS {
+            if read > 0 && began.elapsed_us() >= TURN_US {
+                break;
+            }
             // The reply of a command that works in pieces is not torn apart by what others push.
             let nudged = !matches!(self.state, State::Working(_)) && self.session.shared.take_nudge();
             if nudged {

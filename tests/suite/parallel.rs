@@ -63,7 +63,7 @@ fn texts(raw: &[u8]) -> Vec<Option<Vec<u8>>> {
 #[test]
 fn several_keys_are_written_and_read_at_once() {
     let server = Server::subject(&["--io-threads", "4"]);
-    let keys: Vec<String> = (0..10).map(|n| format!("key:{n}")).collect();
+    let keys = ten_keys();
     let mut actors: Vec<Box<dyn Fn(&mut Client, &mut Random) + Send>> = Vec::new();
     for _ in 0..3 {
         let keys = keys.clone();
