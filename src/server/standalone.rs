@@ -459,7 +459,8 @@ fn install_crash_report(engine: &Arc<Engine>) {
 fn tell_state(engine: &Engine, out: &mut dyn Write) {
     let config = engine.config.load();
     let mut nothing = engine.keyspace.hold_none();
-    for section in ["server", "persistence", "stats", "replication", "cpu", "commandstats", "cluster", "clients", "errorstats"]
+    for section in
+        ["server", "persistence", "stats", "replication", "cpu", "commandstats", "cluster", "clients", "errorstats"]
     {
         // Nothing can be done about a report that cannot be written.
         let _ = writeln!(out, "{}", info::text(engine, &config, &mut nothing, &Selection::parse([section])));
