@@ -329,7 +329,7 @@ mod tests {
             3 => (key.clone(), len.clone()).prop_map(|(k, n)| Step::Set(k, n)),
             4 => (key.clone(), len, until.clone()).prop_map(|(k, n, t)| Step::SetUntil(k, n, t)),
             3 => (key.clone(), until).prop_map(|(k, t)| Step::Deadline(k, t)),
-            1 => (key.clone(), 0..1 << 24u32).prop_map(|(k, c)| Step::Touch(k, c)),
+            1 => (key.clone(), 0u32..1 << 24).prop_map(|(k, c)| Step::Touch(k, c)),
             2 => key.prop_map(Step::Remove),
             2 => (0..40u64, 1..9usize).prop_map(|(t, n)| Step::Expire(t, n)),
         ]
