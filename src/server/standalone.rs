@@ -7,6 +7,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::signal::unix::{SignalKind, signal};
@@ -319,6 +321,7 @@ fn raise_limits(config: &mut Config) {
     }
 }
 
+/// Writes the score that the configuration asks for, or the one that ours replaced.
 fn set_oom_score(config: &Config) -> Result<(), String> {
     /// The score that was there before ours, while ours is in force.
     static BEFORE: Mutex<Option<i32>> = Mutex::new(None);
@@ -471,6 +474,9 @@ fn tell_state(engine: &Engine, out: &mut dyn Write) {
     }
 }
 
+/// How often a shutdown that waits for the timers looks at them.
+const CRON_LOOK: Duration = Duration::from_millis(10);
+
 /// Signals end the server, the second SIGINT at once.
 fn watch_signals(engine: Arc<Engine>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -498,6 +504,15 @@ fn watch_signals(engine: Arc<Engine>) -> io::Result<()> {
                 };
                 warning!("Received {name} scheduling shutdown...");
                 asked = true;
+                engine.host.scheduled().store(true, Ordering::Release);
+                // As long as timers are held back (DEBUG PAUSE-CRON) it can be called off.
+                while !engine.debug.cron.load(Ordering::Relaxed) && engine.host.scheduled().load(Ordering::Acquire) {
+                    tokio::time::sleep(CRON_LOOK).await;
+                }
+                if !engine.host.scheduled().swap(false, Ordering::AcqRel) {
+                    asked = false;
+                    continue;
+                }
                 if let Err(reason) = engine.host.shutdown(request_of(options)) {
                     warning!("{reason}");
                 }

@@ -73,6 +73,10 @@ impl Timers {
             self.cron = Instant::now();
             disconnect_idle(engine);
             remind_slow_readers(engine);
+            let us = u64::try_from(self.cron.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
+            for (counter, by) in [(Counter::LoopCycles, 1), (Counter::LoopUs, us), (Counter::LoopCronUs, us)] {
+                engine.stats.add(counter, by);
+            }
         }
         volatile || !engine.clients.is_empty()
     }
