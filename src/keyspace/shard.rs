@@ -424,9 +424,14 @@ mod tests {
         fn expire(&mut self, limit: usize) {
             let mut removed = Vec::new();
             let hasher = &self.hasher;
-            let more = self.part.remove_due(self.now, limit, |key| hasher.hash(key), |entry| {
-                removed.push((entry.key().to_vec(), entry.deadline()));
-            });
+            let more = self.part.remove_due(
+                self.now,
+                limit,
+                |key| hasher.hash(key),
+                |entry| {
+                    removed.push((entry.key().to_vec(), entry.deadline()));
+                },
+            );
             assert!(removed.len() <= limit);
             for (key, deadline) in &removed {
                 let (_, known) = self.model.remove(key).expect("only what was there is removed");

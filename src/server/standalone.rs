@@ -16,8 +16,8 @@ use crate::config::choice::{
 use crate::config::expand_title;
 use crate::config::load::{LoadError, Loaded, Source, from_args};
 use crate::config::table::Config;
-use crate::observe::{allocator, crash};
 use crate::observe::log::{self, notice, warning};
+use crate::observe::{allocator, crash};
 use crate::persist::disk;
 use crate::server::host::ServerHost;
 use crate::server::process;

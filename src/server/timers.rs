@@ -34,7 +34,12 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 pub fn start(engine: Arc<Engine>, stop: Arc<AtomicBool>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("timers".into()).spawn(move || {
         crash::prepare_thread();
-        let mut timers = Timers { effects: Effects::default(), sampled: Instant::now(), tidied: Instant::now(), cron: Instant::now() };
+        let mut timers = Timers {
+            effects: Effects::default(),
+            sampled: Instant::now(),
+            tidied: Instant::now(),
+            cron: Instant::now(),
+        };
         while !stop.load(Ordering::Acquire) {
             let busy = timers.tick(&engine);
             std::thread::park_timeout(if busy { EXPIRE_EVERY } else { IDLE_EVERY });
