@@ -8,6 +8,7 @@
 //! taken at once, and the memory that they will touch asked for ahead of time, so that cache misses
 //! overlap.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -28,6 +29,7 @@ use crate::keyspace::hash::KeyHash;
 use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::moment::Moment;
 use crate::keyspace::shard::Part;
+use crate::observe::crash;
 use crate::observe::latency::Latency;
 use crate::observe::log::warning;
 use crate::observe::slowlog::SlowLog;
@@ -133,9 +135,9 @@ impl Executor {
         spans: &[Span],
         requests: &[Request],
     ) -> (usize, Stop) {
-        let config = self.current_config(engine);
+        let mut config = self.current_config(engine);
         let worker = self.worker;
-        let moment = engine.moment(&config);
+        let mut moment = engine.moment(&config);
         let mut gate = Some(engine.keyspace.gates().enter(self.gate));
         let mut ready: SmallVec<[Ready<'_>; 16]> = SmallVec::new();
         let mut at = 0;
@@ -148,6 +150,8 @@ impl Executor {
             for request in &requests[at..requests.len().min(at + self.together)] {
                 let args = args_of(buf, spans, *request);
                 match check(engine, session, &args, moment.now_ms) {
+                    // What may take long holds only its own shards.
+                    Verdict::Run(entry) if entry.way == Way::Batched && !entry.brief && !ready.is_empty() => break,
                     Verdict::Run(entry) if entry.way == Way::Batched => {
                         match add_keys(engine, entry, &args, &mut shards) {
                             Ok(first_key) => ready.push(Ready { entry, request: *request, first_key }),
@@ -155,6 +159,9 @@ impl Executor {
                                 single = Some(Verdict::Refuse(Some(entry), error));
                                 break;
                             }
+                        }
+                        if !entry.brief {
+                            break;
                         }
                     }
                     verdict => {
@@ -207,11 +214,10 @@ impl Executor {
                     if session.fate != Fate::Stay {
                         return (at, Stop::Close);
                     }
-                    // It may have changed what the checks of the next ones look at.
+                    // It may have changed the configuration that the next ones run under.
                     if !Arc::ptr_eq(&config, &engine.config.load()) {
-                        drop(gate);
-                        let (more, stop) = self.run(engine, session, out, buf, spans, &requests[at..]);
-                        return (at + more, stop);
+                        config = self.current_config(engine);
+                        moment = engine.moment(&config);
                     }
                 }
             }
@@ -283,19 +289,21 @@ impl Executor {
         let _gate = engine.keyspace.gates().enter(self.gate);
         let piece = Ticks::now();
         let hold = engine.keyspace.hold_none();
-        let into = pending.unwanted.as_mut().unwrap_or(out);
+        let Pending { job, request, unwanted, spent_ns, .. } = &mut *pending;
+        let into = unwanted.as_mut().unwrap_or(out);
         let mut context = self.context(engine, session, into, &config, hold, moment);
         context.db.effects.begin(engine.interest());
-        let reply = (pending.job)(&mut context);
+        let name = request.first().map_or(&b""[..], Vec::as_slice);
+        let tell = |to: &mut dyn Write| _ = write!(to, "command: {}, a later piece of it", name.escape_ascii());
+        let reply = crash::running(&tell, || job(&mut context));
         let counts = (context.db.hits, context.db.misses, context.db.expired);
-        pending.spent_ns += piece.elapsed_ns();
+        *spent_ns += piece.elapsed_ns();
         let db = context.db.index();
         if context.db.effects.any() {
-            let request = &pending.request;
             engine.pass_on(db, context.db.effects, || request.clone());
         }
-        if let Ok(Outcome::Continue(job)) = reply {
-            pending.job = job;
+        if let Ok(Outcome::Continue(rest)) = reply {
+            *job = rest;
             drop(context);
             self.count_lookups(engine, counts);
             return Some(pending);
@@ -488,7 +496,9 @@ fn call_for_outcome(
     let interest = engine.interest();
     context.db.effects.begin(interest);
     context.session.shared.figures.command.store(entry.index + 1, Ordering::Relaxed);
-    let reply: Reply = (entry.command.run)(context, args);
+    let run = entry.command.run;
+    let hide = context.config.hide_user_data_from_log;
+    let reply: Reply = crash::running(&|to| tell_command(entry, args, hide, to), || run(context, args));
     let ended = match reply {
         Ok(Outcome::Done) => Ended::Done,
         Ok(Outcome::Continue(job)) => {
@@ -640,6 +650,29 @@ fn feed_monitors(context: &Context<'_>, args: &Args<'_>) {
     context.engine.monitors.send(&Bytes::from(line));
 }
 
+/// How much of an argument a crash report shows.
+const TOLD_BYTES: usize = 128;
+
+/// Writes a command into a crash report, without an allocation: nothing is sure in a process that dies.
+///
+/// Which of a running command's arguments are secret is not known before it has ended; of those that
+/// may carry a password only their names are told, of all others only where the log may have them.
+#[cold]
+fn tell_command(entry: &Entry, args: &Args<'_>, hide: bool, to: &mut dyn Write) {
+    let secret = entry.has(Flag::NoAuth) || entry.has(Flag::Admin) && entry.command.name != "DEBUG";
+    // Nothing can be done about a report that cannot be written.
+    let _ = write!(to, "command: {}, argc: {}", entry.full_name, args.len());
+    if hide || secret {
+        return;
+    }
+    for (i, arg) in args.from(0).enumerate() {
+        let _ = write!(to, "\nargv[{i}]: \"{}\"", arg[..arg.len().min(TOLD_BYTES)].escape_ascii());
+        if arg.len() > TOLD_BYTES {
+            let _ = write!(to, " and {} bytes more", arg.len() - TOLD_BYTES);
+        }
+    }
+}
+
 /// What stands for an argument that logs may not show.
 const REDACTED: &[u8] = b"(redacted)";
 
@@ -662,5 +695,34 @@ pub fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
             0x20..=0x7e => out.push(byte),
             _ => out.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::command::testing::Bench;
+
+    #[test]
+    fn requests_sent_together_run_in_order_whatever_their_way() {
+        let mut bench = Bench::new();
+        let lines = ["SET a 1", "INCR a", "DBSIZE", "GET a", "FLUSHALL", "GET a", "NOSUCH", "PING", "GET"];
+        let replies = String::from_utf8(bench.pipeline(&lines)).unwrap().replace("\r\n", "|");
+        assert_eq!(
+            replies,
+            "+OK|:2|:1|$1|2|+OK|$-1|-ERR unknown command 'NOSUCH', with args beginning with: |+PONG|\
+             -ERR wrong number of arguments for 'get' command|"
+        );
+    }
+
+    #[test]
+    fn each_change_of_the_configuration_holds_for_what_follows_however_many_there_are() {
+        let mut bench = Bench::new();
+        let mut lines = Vec::new();
+        for i in 0..3000 {
+            lines.push(if i % 2 == 0 { "CONFIG SET slowlog-max-len 5" } else { "CONFIG SET slowlog-max-len 6" });
+            lines.push("GET a");
+        }
+        let replies = bench.pipeline(&lines);
+        assert_eq!(replies, b"+OK\r\n$-1\r\n".repeat(3000));
     }
 }

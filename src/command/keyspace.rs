@@ -442,6 +442,32 @@ mod tests {
     }
 
     #[test]
+    fn a_walk_over_keys_that_stay_meets_each_once() {
+        let mut bench = Bench::new();
+        for i in 0..3000 {
+            bench.run(&format!("SET key:{i} x"));
+        }
+        assert!(bench.run("KEYS *").starts_with("*3000|"));
+        for count in [1, 7, 100] {
+            let (mut cursor, mut keys) = ("0".to_owned(), Vec::new());
+            loop {
+                let reply = bench.run(&format!("SCAN {cursor} COUNT {count}"));
+                let words: Vec<&str> =
+                    reply.split('|').filter(|w| !w.is_empty() && !w.starts_with(['*', '$'])).collect();
+                cursor = words[0].to_owned();
+                keys.extend(words[1..].iter().map(|key| (*key).to_owned()));
+                if cursor == "0" {
+                    break;
+                }
+            }
+            let visits = keys.len();
+            keys.sort_unstable();
+            keys.dedup();
+            assert_eq!((visits, keys.len()), (3000, 3000), "COUNT {count}");
+        }
+    }
+
+    #[test]
     fn keys_finds_what_matches_and_has_not_expired() {
         let mut bench = Bench::new();
         assert_eq!(bench.run("KEYS *"), "*0|");

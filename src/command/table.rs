@@ -47,6 +47,9 @@ pub struct Entry {
     pub only_key: Option<u8>,
     /// How it is run.
     pub way: Way,
+    /// Whether it takes the same short time whatever its keys hold, so that it may share its shards'
+    /// hold with neighbours.
+    pub brief: bool,
     flags: u32,
 }
 
@@ -84,7 +87,8 @@ impl Entry {
         } else {
             Way::Single
         };
-        Entry { command, index, full_name, subcommands, only_key, way, flags }
+        let brief = has(Flag::Fast) || command.complexity.starts_with("O(1)");
+        Entry { command, index, full_name, subcommands, only_key, way, brief, flags }
     }
 
     /// Whether the command has `flag`.

@@ -14,6 +14,7 @@ use crate::stdx::clock::{Clock, ManualClock};
 use crate::stdx::words::split_words;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// A host that does nothing, and refuses a changed configuration only where it is told to.
 #[derive(Default)]
@@ -28,6 +29,10 @@ impl Host for NoHost {
     }
     fn abort_shutdown(&self) -> Result<(), String> {
         Err("ERR No shutdown in progress.".into())
+    }
+    fn scheduled(&self) -> &AtomicBool {
+        static NEVER: AtomicBool = AtomicBool::new(false);
+        &NEVER
     }
     fn apply(&self, _: &Config, _: &Config) -> Result<(), (&'static str, String)> {
         self.refuses.map_or(Ok(()), |(directive, reason)| Err((directive, reason.to_owned())))
@@ -128,6 +133,24 @@ impl Bench {
                 None => Stop::Done,
             };
         }
+        let bytes = self.out.to_vec();
+        self.out.advance(bytes.len());
+        bytes
+    }
+
+    /// Runs requests that were sent together; returns the bytes of their replies.
+    pub fn pipeline(&mut self, lines: &[&str]) -> Vec<u8> {
+        let (mut buf, mut spans, mut requests) = (Vec::new(), Vec::new(), Vec::new());
+        for line in lines {
+            let words = split_words(line.as_bytes()).expect("a test knows what it asks for");
+            requests.push(Request { first: spans.len(), args: words.len(), start: buf.len() });
+            for word in &words {
+                spans.push(Span { start: buf.len(), len: word.len() });
+                buf.extend_from_slice(word);
+            }
+        }
+        let (ran, _) = self.executor.run(&self.engine, &mut self.session, &mut self.out, &buf, &spans, &requests);
+        assert_eq!(ran, requests.len());
         let bytes = self.out.to_vec();
         self.out.advance(bytes.len());
         bytes

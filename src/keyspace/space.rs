@@ -8,7 +8,7 @@ use crate::keyspace::gate::Gates;
 use crate::keyspace::hash::{KeyHash, KeyHasher, Routing};
 use crate::keyspace::hold::{Hold, Locked, ShardSet, Shards};
 use crate::keyspace::reclaim::{INLINE_FREE_MAX, Reclaimer};
-use crate::keyspace::shard::{Part, SHARDS, SLOTS_PER_SHARD};
+use crate::keyspace::shard::{Part, SHARDS, SLOTS_PER_SHARD, Shard};
 use crate::types::Object;
 use crate::types::table::Table;
 
@@ -36,6 +36,15 @@ pub struct DbCounts {
     pub volatile: u64,
     /// Mean time to live of those, in milliseconds, estimated from a sample.
     pub mean_ttl_ms: u64,
+}
+
+/// Whether one waits for a shard that somebody else has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// For as long as it takes.
+    Wait,
+    /// Not at all.
+    None,
 }
 
 /// How many due keys are removed per hold of a shard's lock: some 20 µs.
@@ -179,25 +188,29 @@ impl Keyspace {
         Some(self.next_due[shard].load(Ordering::Relaxed)).filter(|next| *next != NEVER)
     }
 
-    /// Removes keys of one shard whose deadline has passed, in bounded holds of its lock; returns how many.
+    /// Removes keys of one shard whose deadline has passed, in bounded holds of its lock; returns how many,
+    /// and whether it got to the end: without `patience` it stops where somebody else has the shard.
     ///
-    /// `pass_on` is called within each hold that removed keys, with how late each was, in milliseconds.
+    /// `now_ms` tells the time. `pass_on` is called within each hold that removed keys, with how late
+    /// each was, in milliseconds.
     pub fn expire_shard(
         &self,
         shard: usize,
-        now_ms: u64,
+        patience: Patience,
+        now_ms: impl Fn() -> u64,
         effects: &mut Effects,
         mut pass_on: impl FnMut(&mut Effects, &[u64]),
-    ) -> usize {
+    ) -> (usize, bool) {
         let mut removed = 0;
         let mut late = Vec::new();
         let mut more = true;
         while more {
             more = false;
             late.clear();
-            self.hold_none().visit(shard, |part_of_all| {
-                for db in part_of_all.databases().collect::<Vec<_>>() {
-                    let Some(part) = part_of_all.part_mut(db) else { continue };
+            let sweep = |held: &mut Shard| {
+                let now_ms = now_ms();
+                for db in held.databases().collect::<Vec<_>>() {
+                    let Some(part) = held.part_mut(db) else { continue };
                     let hash = |key: &[u8]| self.hasher.hash(key);
                     more |= part.remove_due(now_ms, EXPIRE_BATCH, hash, |entry| {
                         effects.note_expired(db, entry.key());
@@ -205,15 +218,32 @@ impl Keyspace {
                         self.free(entry);
                     });
                 }
-                self.next_due[shard].store(part_of_all.next_deadline().unwrap_or(NEVER), Ordering::Relaxed);
+                self.next_due[shard].store(held.next_deadline().unwrap_or(NEVER), Ordering::Relaxed);
                 // What waits on these keys is served before anybody else can touch them.
                 if !late.is_empty() {
                     pass_on(effects, &late);
                 }
-            });
+            };
+            let mut hold = self.hold_none();
+            let swept = match patience {
+                Patience::Wait => Some(hold.visit(shard, sweep)),
+                Patience::None => hold.try_visit(shard, sweep),
+            };
+            if swept.is_none() {
+                return (removed, false);
+            }
             removed += late.len();
         }
-        removed
+        (removed, true)
+    }
+
+    /// Gives back what databases without keys still hold, in all shards that nobody else has at the moment.
+    pub fn release_empty(&self) {
+        let mut hold = self.hold_none();
+        for shard in 0..SHARDS {
+            // Whoever has it will not have it the next time.
+            let _ = hold.try_visit(shard, Shard::release_empty_parts);
+        }
     }
 
     /// Calls `f` for every key of `db` in the slots `slots`, one shard's lock at a time.

@@ -25,6 +25,7 @@ use crate::resp::reply::{Output, Protocol};
 use crate::resp::request::{Limits, Parser, ProtocolError, Span, Step};
 use crate::server::stream::Stream;
 use crate::server::worker::{Tools, with_tools};
+use crate::stdx::ticks::Ticks;
 
 /// At most so many requests run before their replies are sent.
 const BATCH_REQUESTS: usize = 1024;
@@ -32,8 +33,14 @@ const BATCH_REQUESTS: usize = 1024;
 const TURN_BYTES: usize = 256 * 1024;
 /// At most so many reads before other connections have their turn.
 const TURN_READS: usize = 8;
+/// After so long, in microseconds, there is no further read before other connections have their turn: one
+/// read may hold a thousand requests.
+const TURN_US: u64 = 250;
 /// How much room is made for a request that comes in pieces.
 const READ_BYTES: usize = 16 * 1024;
+
+/// The largest buffer for replies that a worker keeps for the next connection.
+const KEPT_BYTES: usize = 1024 * 1024;
 
 /// What a connection does next.
 enum State {
@@ -89,7 +96,7 @@ impl Connection {
         let mut left = TURN_BYTES;
         while !self.out.is_empty() {
             if left == 0 {
-                cx.waker().wake_by_ref();
+                go_on_later(cx);
                 break;
             }
             let mut slices = [IoSlice::new(&[]); 16];
@@ -213,6 +220,7 @@ impl Connection {
         let (ran, stop) =
             tools.executor.run(&self.engine, &mut self.session, &mut self.out, buf, &tools.spans, &tools.requests);
         self.session.shared.figures.commands.fetch_add(ran as u64, Ordering::Relaxed);
+        tools.ran += ran as u64;
         if matches!(stop, Stop::Done) {
             return None;
         }
@@ -274,6 +282,16 @@ impl Connection {
         }
     }
 
+    /// Closes the connection where more has come than it may keep, also where its request is whole by now.
+    fn check_query_limit(&self, tools: &Tools) {
+        let shared = &self.session.shared;
+        if self.input.len() as u64 > tools.executor.config().client_query_buffer_limit && !shared.is_closing() {
+            warning!("Closing client id={} addr={} that reached max query buffer length", shared.id, shared.addr);
+            self.engine.stats.add(Counter::QueryBufferDisconnections, 1);
+            shared.close();
+        }
+    }
+
     /// Reads once and runs what came; `Ready(false)` at the end of the stream.
     fn read(&mut self, cx: &mut Context<'_>, tools: &mut Tools) -> Poll<io::Result<bool>> {
         let n = if self.input.is_empty() {
@@ -299,32 +317,24 @@ impl Connection {
                 // What a header promises is not reserved: room grows with what has arrived.
                 self.input.reserve(room.min(self.input.len().max(READ_BYTES)));
             }
-            let spare = self.input.capacity() - self.input.len();
-            let start = self.input.len();
-            // Zeroed once per growth, which costs less than the read itself.
-            self.input.resize(start + spare, 0);
-            let mut into = ReadBuf::new(&mut self.input[start..]);
-            let read = self.stream.poll_read(cx, &mut into);
-            let n = into.filled().len();
-            self.input.truncate(start + n);
-            match read {
+            let read = self.stream.poll_append(cx, &mut self.input);
+            let n = match read {
                 Poll::Ready(read) => read?,
                 Poll::Pending => return Poll::Pending,
-            }
+            };
             if n > 0 {
                 self.note_input(tools, n);
-                self.process_input(tools);
+                self.check_query_limit(tools);
+                if !self.session.shared.is_closing() {
+                    self.process_input(tools);
+                }
             }
             n
         };
         let shared = &self.session.shared;
         shared.figures.query_bytes.store(self.input.len(), Ordering::Relaxed);
         shared.figures.query_free.store(self.input.capacity() - self.input.len(), Ordering::Relaxed);
-        if self.input.len() as u64 > tools.executor.config().client_query_buffer_limit {
-            warning!("Closing client id={} addr={} that reached max query buffer length", shared.id, shared.addr);
-            self.engine.stats.add(Counter::QueryBufferDisconnections, 1);
-            shared.close();
-        }
+        self.check_query_limit(tools);
         Poll::Ready(Ok(n > 0))
     }
 
@@ -335,8 +345,13 @@ impl Connection {
 
     /// One turn; ready when the connection has ended.
     fn turn(&mut self, cx: &mut Context<'_>, tools: &mut Tools) -> Poll<()> {
-        for _ in 0..TURN_READS {
-            let nudged = self.session.shared.take_nudge();
+        let began = Ticks::now();
+        for read in 0..TURN_READS {
+            if read > 0 && began.elapsed_us() >= TURN_US {
+                break;
+            }
+            // The reply of a command that works in pieces is not torn apart by what others push.
+            let nudged = !matches!(self.state, State::Working(_)) && self.session.shared.take_nudge();
             if nudged {
                 for message in self.session.shared.outbox.take() {
                     self.out.raw(&message);
@@ -359,13 +374,14 @@ impl Connection {
                     match rest {
                         Some(pending) => {
                             self.state = State::Working(pending);
-                            cx.waker().wake_by_ref();
+                            go_on_later(cx);
                             return self.flush_or_end(cx, tools);
                         }
                         None => self.process_input(tools),
                     }
                     continue;
                 }
+                State::Closing if self.session.shared.is_closing() => return Poll::Ready(()),
                 State::Closing => {
                     return match self.flush(cx, tools) {
                         Ok(()) if !self.out.is_empty() => Poll::Pending,
@@ -390,7 +406,7 @@ impl Connection {
                 return Poll::Ready(());
             }
         }
-        cx.waker().wake_by_ref();
+        go_on_later(cx);
         Poll::Pending
     }
 
@@ -400,6 +416,17 @@ impl Connection {
         }
         Poll::Pending
     }
+}
+
+/// Has the connection polled again once the others had their turn, those included whose requests have yet
+/// to be read from their sockets.
+///
+/// A task that simply wakes itself is polled again some sixty times before the worker looks at its
+/// sockets: 30 ms, where each is a piece of KEYS.
+fn go_on_later(cx: &mut Context<'_>) {
+    let mut turn = std::pin::pin!(tokio::task::yield_now());
+    // The first poll only notes the waker, to be woken after the sockets were looked at.
+    let _ = turn.as_mut().poll(cx);
 }
 
 /// What follows the requests of a batch in the read buffer.
@@ -432,8 +459,11 @@ impl Future for Connection {
         }
         with_tools(|tools| {
             this.out.lend(std::mem::take(&mut tools.replies));
+            let started = Ticks::now();
             let turn = this.turn(cx, tools);
-            tools.replies = this.out.take_back().unwrap_or_default();
+            tools.count_turn(&this.engine, started);
+            // A buffer that one large reply has made large is not kept.
+            tools.replies = this.out.take_back().filter(|buf| buf.capacity() <= KEPT_BYTES).unwrap_or_default();
             turn
         })
     }
