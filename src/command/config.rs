@@ -133,6 +133,7 @@ const REWRITE: Command = Command {
     since: "2.8.0",
     arity: Arity::Exactly(2),
     summary: "Persists the effective configuration to file.",
+    tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
     run: |ctx, _| {
         rewrite(ctx, ctx.engine.debug.rewrite_all.load(Ordering::Relaxed))?;
         ctx.out.ok();

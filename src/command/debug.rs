@@ -11,6 +11,7 @@ use sha1::{Digest, Sha1};
 
 use crate::command::args::{Args, word};
 use crate::command::context::{Context, DONE, Reply};
+use crate::command::engine::random_id;
 use crate::command::error::Error;
 use crate::command::table::Command;
 use crate::command::{config, help};
@@ -33,7 +34,7 @@ pub const DEBUG: Command = Command {
     since: "1.0.0",
     group: Group::Server,
     arity: Arity::AtLeast(2),
-    flags: &[Flag::Admin, Flag::NoScript, Flag::Loading, Flag::Stale, Flag::Alone],
+    flags: &[Flag::Admin, Flag::NoScript, Flag::Loading, Flag::Stale, Flag::Alone, Flag::System],
     categories: &[],
     keys: &[],
     usage: "",
@@ -53,6 +54,11 @@ const ANY: usize = usize::MAX;
 
 const SUBCOMMANDS: &[Sub] = &[
     ("ASSERT", 2..=2, |_, _| crash_by_assertion()),
+    ("CHANGE-REPL-ID", 2..=2, |ctx, _| {
+        warning!("Changing the replication ID as DEBUG CHANGE-REPL-ID asks");
+        *ctx.engine.identity.replication_id.lock() = random_id();
+        ok(ctx)
+    }),
     ("CONFIG-REWRITE-FORCE-ALL", 2..=2, |ctx, _| {
         config::rewrite(ctx, true)?;
         ok(ctx)
@@ -425,6 +431,7 @@ fn help_text(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
         "DEBUG",
         &[
             ("ASSERT", &["Crash by a failed assertion."]),
+            ("CHANGE-REPL-ID", &["Begin another history of writes: no replica can go on where it stopped."]),
             ("CONFIG-REWRITE-FORCE-ALL", &["CONFIG REWRITE that writes every directive."]),
             ("DICT-RESIZING <0|1>", &["Accepted without effect: tables grow in small steps."]),
             ("DIGEST", &["Tell a digest of all data."]),
@@ -561,6 +568,16 @@ mod tests {
         assert_eq!(bench.run("DEBUG HTSTATS 99"), "-ERR Out of range database|");
         assert_eq!(bench.run("DEBUG HTSTATS abc"), "-ERR value is not an integer or out of range|");
         assert!(bench.run("DEBUG HTSTATS-KEY key:1").ends_with("is not represented using an hash table|"));
+    }
+
+    #[test]
+    fn change_repl_id_begins_another_history() {
+        let mut bench = bench();
+        let id = |bench: &Bench| bench.engine.identity.replication_id.lock().clone();
+        let before = id(&bench);
+        assert_eq!(bench.run("DEBUG CHANGE-REPL-ID"), "+OK|");
+        let after = id(&bench);
+        assert!(before != after && after.len() == 40 && after.bytes().all(|b| b.is_ascii_hexdigit()));
     }
 
     #[test]

@@ -332,7 +332,7 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
                 }
             }
             "master_failover_state" => to.put("no-failover"),
-            "master_replid" => to.put(&self.engine.identity.replication_id),
+            "master_replid" => to.put(self.engine.identity.replication_id.lock()),
             "master_replid2" => to.put("0".repeat(40)),
             "second_repl_offset" => to.put(-1),
             "repl_backlog_size" => to.put(self.config.repl_backlog_size),

@@ -125,7 +125,7 @@ const RESET: Command = Command {
     arity: Arity::AtLeast(2),
     usage: "[event...]",
     summary: "Resets the latency data for one or more events.",
-    tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
+    tips: &["request_policy:all_nodes", "response_policy:agg_sum"],
     run: |ctx, args| {
         let events: Vec<&[u8]> = args.from(2).collect();
         ctx.out.integer(ctx.engine.latency.reset(&events) as i64);
@@ -138,7 +138,7 @@ const HISTOGRAM: Command = Command {
     name: "HISTOGRAM",
     since: "7.0.0",
     arity: Arity::AtLeast(2),
-    usage: "[COMMAND:string...]",
+    usage: "[command...]",
     summary: "Returns the cumulative distribution of latencies of a subset or all commands.",
     complexity: "O(N) where N is the number of commands with latency information being retrieved.",
     run: histogram,

@@ -107,6 +107,7 @@ const SETNAME: Command = Command {
     arity: Arity::Exactly(3),
     usage: "connection-name",
     summary: "Sets the connection name.",
+    tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
     run: |ctx, args| {
         ctx.session.shared.names.lock().name = checked_name(args.at(2))?.to_vec();
         ok(ctx, args)
@@ -129,7 +130,7 @@ const SETINFO: Command = Command {
     name: "SETINFO",
     since: "7.2.0",
     arity: Arity::Exactly(4),
-    usage: "attr(\"lib-name\" libname | \"lib-ver\" libver)",
+    usage: "attr(LIB-NAME libname | LIB-VER libver)",
     summary: "Sets information specific to the client or connection.",
     tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
     run: setinfo,
@@ -183,7 +184,7 @@ const LIST: Command = Command {
     name: "LIST",
     arity: Arity::AtLeast(2),
     flags: ADMIN,
-    usage: "[TYPE client-type(\"normal\" | \"master\" | \"replica\" | \"pubsub\")]@5.0.0 [ID client-id:integer...]@6.2.0 [USER username]@8.1.0 [ADDR addr/ip:port]@8.1.0 [LADDR laddr/ip:port]@8.1.0 [SKIPME skipme(YES | NO)]@8.1.0 [MAXAGE maxage:integer]@8.1.0",
+    usage: "[TYPE client-type(NORMAL | MASTER | REPLICA | PUBSUB)]@5.0.0 [ID client-id:integer...]@6.2.0 [USER username]@8.1.0 [ADDR addr/ip:port]@8.1.0 [LADDR laddr/ip:port]@8.1.0 [SKIPME skipme(YES | NO)]@8.1.0 [MAXAGE maxage:integer]@8.1.0",
     summary: "Lists open connections.",
     complexity: "O(N) where N is the number of client connections",
     tips: &["nondeterministic_output"],
@@ -230,7 +231,7 @@ const KILL: Command = Command {
     name: "KILL",
     arity: Arity::AtLeast(3),
     flags: ADMIN,
-    usage: "filter(old-format/ip:port | new-format([ID client-id:integer]@2.8.12 | [TYPE client-type(\"normal\" | \"master\"@3.2.0 | \"slave\" | \"replica\"@5.0.0 | \"pubsub\")]@2.8.12 | [USER username] | [ADDR addr/ip:port] | [LADDR laddr/ip:port]@6.2.0 | [SKIPME skipme(YES | NO)] | [MAXAGE maxage:integer]@7.4.0)...)",
+    usage: "filter(old-format/ip:port | new-format([ID client-id:integer]@2.8.12 | [TYPE client-type(NORMAL | MASTER@3.2.0 | SLAVE | REPLICA@5.0.0 | PUBSUB)]@2.8.12 | [USER username] | [ADDR addr/ip:port] | [LADDR laddr/ip:port]@6.2.0 | [SKIPME skipme(YES | NO)] | [MAXAGE maxage:integer]@7.4.0)...)",
     summary: "Terminates open connections.",
     complexity: "O(N) where N is the number of client connections",
     history: &[
@@ -312,7 +313,7 @@ const NO_TOUCH: Command = Command {
 
 const PAUSE: Command = Command {
     name: "PAUSE",
-    since: "2.9.50",
+    since: "3.0.0",
     arity: Arity::AtLeast(3),
     flags: ADMIN,
     usage: "timeout:integer [mode(WRITE | ALL)]@6.2.0",
