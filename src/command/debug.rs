@@ -202,7 +202,7 @@ fn protocol(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     match word(args.at(2), TYPES) {
         Some("STRING") => out.bulk(b"Hello World"),
         Some("INTEGER") => out.integer(12345),
-        Some("DOUBLE") => out.double(3.141),
+        Some("DOUBLE") => out.double(3141.0 / 1000.0),
         Some("BIGNUM") => out.bignum("1234567999999999999999999999999999999"),
         Some("NULL") => out.null(),
         Some("ARRAY") => {
