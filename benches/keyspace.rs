@@ -82,7 +82,8 @@ impl Client {
     fn new() -> Client {
         let keyspace = Keyspace::new(Routing::Hash, 1).expect("threads can be started");
         let config = Config { io_threads: 1, ..Config::default() };
-        let engine = Engine::new(config, Clock::real(), Box::new(Nowhere::default()), keyspace).expect("the defaults are good");
+        let engine =
+            Engine::new(config, Clock::real(), Box::new(Nowhere::default()), keyspace).expect("the defaults are good");
         let shared = Shared::new(1, Link::InProcess, String::new(), String::new(), -1, engine.clock.now_ms());
         Client {
             executor: Executor::new(&engine, Some(0)),

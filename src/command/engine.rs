@@ -278,7 +278,11 @@ impl Engine {
             monitors: Monitors::default(),
             log: WriteLog::default(),
             host,
-            identity: Identity { run_id: random_id(), replication_id: Mutex::new(random_id()), started_ms: clock.now_ms() },
+            identity: Identity {
+                run_id: random_id(),
+                replication_id: Mutex::new(random_id()),
+                started_ms: clock.now_ms(),
+            },
             clock,
             debug: DebugSwitches {
                 active_expire: AtomicBool::new(true),

@@ -338,7 +338,8 @@ fn bare_unwraps(source: &Source) -> Vec<(usize, String)> {
 fn unearned_unsafe(source: &Source) -> Vec<(usize, String)> {
     // A file may need it with a feature only.
     let permits = |line: &str| {
-        line.starts_with("#![allow(unsafe_code") || line.starts_with("#![cfg_attr(") && line.contains("allow(unsafe_code")
+        line.starts_with("#![allow(unsafe_code")
+            || line.starts_with("#![cfg_attr(") && line.contains("allow(unsafe_code")
     };
     let earned = source.code.lines().any(permits);
     let places = words(&source.code, "unsafe");

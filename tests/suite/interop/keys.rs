@@ -45,8 +45,10 @@ pub fn options() -> String {
     for options in sequences(&["MATCH a*", "COUNT 1000", "TYPE string", "TYPE list", "TYPE nonsense", "COUNT", "X y"]) {
         // Options are read in order: what follows the unknown type is not looked at.
         let before = options.split("TYPE nonsense").next().unwrap_or_default();
-        let wrong = ["COUNT TYPE", "COUNT MATCH", "COUNT COUNT", "COUNT X", "X y"].iter().any(|part| before.contains(part));
-        let unknown = options.contains("TYPE nonsense") && !wrong && !before.trim_end().ends_with(" COUNT") && before != "COUNT ";
+        let wrong =
+            ["COUNT TYPE", "COUNT MATCH", "COUNT COUNT", "COUNT X", "X y"].iter().any(|part| before.contains(part));
+        let unknown =
+            options.contains("TYPE nonsense") && !wrong && !before.trim_end().ends_with(" COUNT") && before != "COUNT ";
         let ours = r#"@ours "-ERR unknown type name 'nonsense'\r\n" "a misspelt type finds nothing" "#;
         let _ = writeln!(table, "{}@unordered SCAN 0 {options}", if unknown { ours } else { "" });
     }
