@@ -23,3 +23,9 @@ pub mod server;
 pub mod spec;
 pub mod stdx;
 pub mod types;
+
+pub use resp::value::Value;
+pub use server::builder::Builder;
+pub use server::local::{Client, ReplyError};
+pub use server::running::{Server, StartError};
+pub use stdx::clock::{Clock, ManualClock};

@@ -32,6 +32,16 @@ impl Outbox {
         std::mem::take(&mut waiting.messages)
     }
 
+    /// How many messages wait.
+    pub fn len(&self) -> usize {
+        self.waiting.lock().messages.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         self.waiting.lock().bytes

@@ -43,6 +43,8 @@ pub struct Session {
     pub reply: ReplyMode,
     /// Whether the connection goes on.
     pub fate: Fate,
+    /// It follows MONITOR, and so may not touch keys.
+    pub monitor: bool,
     /// CLIENT NO-TOUCH: its reads do not count as accesses.
     pub no_touch: bool,
     /// Executes for a caller in this process: there is no socket to close.
@@ -58,6 +60,7 @@ impl Session {
             authenticated,
             reply: ReplyMode::On,
             fate: Fate::Stay,
+            monitor: false,
             no_touch: false,
             in_process: false,
         }

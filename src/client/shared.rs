@@ -1,6 +1,6 @@
 //! What others see of a connection, and how they reach it.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 
 use bytes::Bytes;
@@ -50,8 +50,15 @@ pub struct Names {
     pub user: String,
 }
 
+impl Names {
+    /// Whether a client may give itself this name: printable ASCII without blanks, or nothing at all.
+    pub fn allow(name: &[u8]) -> bool {
+        name.iter().all(|byte| (b'!'..=b'~').contains(byte))
+    }
+}
+
 /// Figures that the connection's task keeps and anyone may read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Figures {
     /// Unix milliseconds of the last request.
     pub active_ms: AtomicU64,
@@ -61,6 +68,18 @@ pub struct Figures {
     pub protocol: AtomicU8,
     /// The number of the last command plus one; 0 before the first.
     pub command: AtomicU16,
+    /// Channels that it is subscribed to.
+    pub channels: AtomicU32,
+    /// Patterns that it is subscribed to.
+    pub patterns: AtomicU32,
+    /// Shard channels that it is subscribed to.
+    pub shard_channels: AtomicU32,
+    /// Commands queued since MULTI; -1 outside of it.
+    pub queued: AtomicI32,
+    /// Bytes of the arguments of these.
+    pub queued_bytes: AtomicUsize,
+    /// Keys under WATCH.
+    pub watched: AtomicU32,
     /// Bytes of requests that wait.
     pub query_bytes: AtomicUsize,
     /// Capacity of its own read buffer beyond that.
@@ -79,6 +98,38 @@ pub struct Figures {
     pub commands: AtomicU64,
     /// Unix milliseconds since when output is over its soft limit; 0 while it is not.
     pub over_soft_limit_ms: AtomicU64,
+}
+
+impl Figures {
+    /// Those of a connection that begins at `now_ms`.
+    fn new(now_ms: u64) -> Figures {
+        Figures {
+            active_ms: AtomicU64::new(now_ms),
+            db: AtomicU32::new(0),
+            protocol: AtomicU8::new(2),
+            command: AtomicU16::new(0),
+            channels: AtomicU32::new(0),
+            patterns: AtomicU32::new(0),
+            shard_channels: AtomicU32::new(0),
+            queued: AtomicI32::new(-1),
+            queued_bytes: AtomicUsize::new(0),
+            watched: AtomicU32::new(0),
+            query_bytes: AtomicUsize::new(0),
+            query_free: AtomicUsize::new(0),
+            argument_bytes: AtomicUsize::new(0),
+            output_capacity: AtomicUsize::new(0),
+            output_bytes: AtomicUsize::new(0),
+            net_input: AtomicU64::new(0),
+            net_output: AtomicU64::new(0),
+            commands: AtomicU64::new(0),
+            over_soft_limit_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether it is subscribed to anything.
+    pub fn is_subscribed(&self) -> bool {
+        [&self.channels, &self.patterns, &self.shard_channels].iter().any(|n| n.load(Ordering::Relaxed) > 0)
+    }
 }
 
 /// A connection as others see it.
@@ -111,9 +162,6 @@ pub struct Shared {
 impl Shared {
     /// A connection of its own id.
     pub fn new(id: u64, link: Link, addr: String, laddr: String, fd: i32, created_ms: u64) -> Shared {
-        let figures = Figures::default();
-        figures.active_ms.store(created_ms, Ordering::Relaxed);
-        figures.protocol.store(2, Ordering::Relaxed);
         Shared {
             id,
             link,
@@ -122,7 +170,7 @@ impl Shared {
             fd,
             created_ms,
             names: Mutex::new(Names { user: "default".into(), ..Names::default() }),
-            figures,
+            figures: Figures::new(created_ms),
             outbox: Outbox::default(),
             marks: AtomicU32::new(if link == Link::Unix { Mark::Unix as u32 } else { 0 }),
             closing: AtomicBool::new(false),
@@ -143,6 +191,26 @@ impl Shared {
     /// Whether a mark is set.
     pub fn has(&self, mark: Mark) -> bool {
         self.marks.load(Ordering::Relaxed) & mark as u32 != 0
+    }
+
+    /// The memory it takes, in bytes: itself, what it sent and what waits to be sent to it.
+    pub fn memory(&self) -> usize {
+        let load = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
+        let figures = &self.figures;
+        let names = self.names.lock();
+        let texts = [self.addr.capacity(), self.laddr.capacity(), names.user.capacity()].iter().sum::<usize>()
+            + [&names.name, &names.library, &names.version].iter().map(|name| name.capacity()).sum::<usize>();
+        let input = [&figures.query_bytes, &figures.query_free, &figures.argument_bytes, &figures.queued_bytes];
+        size_of::<Shared>()
+            + texts
+            + input.into_iter().map(load).sum::<usize>()
+            + load(&figures.output_capacity).max(load(&figures.output_bytes))
+            + self.outbox.bytes()
+    }
+
+    /// Whether it comes from this machine: over a Unix socket, from 127.0.0.1 or ::1, or from this process.
+    pub fn is_local(&self) -> bool {
+        self.link != Link::Tcp || self.addr.starts_with("127.0.0.1:") || self.addr.starts_with("[::1]:")
     }
 
     /// Asks the connection to close at once.
@@ -184,5 +252,18 @@ impl Shared {
         if !mine.as_ref().is_some_and(|old| old.will_wake(waker)) {
             *mine = Some(waker.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_unix_sockets_and_this_process_are_local() {
+        let local = |link, addr: &str| Shared::new(1, link, addr.into(), String::new(), -1, 0).is_local();
+        assert!(local(Link::Tcp, "127.0.0.1:7") && local(Link::Tcp, "[::1]:7"));
+        assert!(local(Link::Unix, "/tmp/socket:0") && local(Link::InProcess, ""));
+        assert!(!local(Link::Tcp, "127.0.0.10:7") && !local(Link::Tcp, "1.2.3.4:5") && !local(Link::Tcp, "[::2]:5"));
     }
 }

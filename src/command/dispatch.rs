@@ -15,6 +15,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::client::session::{Fate, ReplyMode, Session};
+use crate::client::shared::Link;
 use crate::command::args::Args;
 use crate::command::context::{Context, Job, Outcome, Reply};
 use crate::command::engine::{Engine, PauseMode};
@@ -27,6 +28,7 @@ use crate::keyspace::hash::KeyHash;
 use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::moment::Moment;
 use crate::observe::latency::Latency;
+use crate::observe::log::warning;
 use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, ErrorOrigin, Outcome as Ended};
 use crate::resp::reply::Output;
@@ -45,6 +47,8 @@ pub struct Request {
     pub first: usize,
     /// How many.
     pub args: usize,
+    /// Where the request begins in the bytes that were read.
+    pub start: usize,
 }
 
 /// Why a batch ended.
@@ -69,6 +73,8 @@ pub struct Pending {
     spent_ns: u64,
     request: Vec<Vec<u8>>,
     mark: ReplyMode,
+    /// Where its reply goes that the client did not want.
+    unwanted: Option<Output>,
 }
 
 /// Runs requests for one thread at a time: a worker, or a caller in this process.
@@ -106,6 +112,11 @@ impl Executor {
             effects: Effects::default(),
             config,
         }
+    }
+
+    /// The configuration that the last batch ran with.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Runs `requests`, whose arguments are at `spans` of `buf`; returns how many were run and why it
@@ -172,6 +183,14 @@ impl Executor {
             let args = args_of(buf, spans, requests[at]);
             match verdict {
                 Verdict::Hold(until_ms) => return (at, Stop::Paused { until_ms }),
+                Verdict::Refuse(None, _) if is_web_request(&args) => {
+                    warning!(
+                        "Possible SECURITY ATTACK detected. It looks like somebody is sending POST or Host: commands to Spinel. This is likely due to an attacker attempting to use Cross Protocol Scripting to compromise your instance. Connection from {} aborted.",
+                        session.shared.addr
+                    );
+                    session.fate = Fate::Close;
+                    return (at + 1, Stop::Close);
+                }
                 Verdict::Refuse(entry, error) => {
                     refuse(engine, session, out, entry, &error, worker);
                     at += 1;
@@ -221,13 +240,22 @@ impl Executor {
         } else {
             engine.keyspace.hold_none()
         };
-        let mut context = self.context(engine, session, out, config, hold, moment);
+        // What a client does not want must not reach its output: a reply that is written in pieces could
+        // not be taken back, for its first pieces are on their way before the last is written.
+        let mut unwanted = (mode != ReplyMode::On).then(|| Output::new(out.protocol()));
+        let into = unwanted.as_mut().unwrap_or(out);
+        let mut context = self.context(engine, session, into, config, hold, moment);
         let pending = call_for_outcome(&mut context, entry, args, worker, started);
         let counts = (context.db.hits, context.db.misses, context.db.expired);
         drop(context);
         drop(alone);
         self.count_lookups(engine, counts);
         let Err(job) = pending else {
+            if let Some(written) = unwanted {
+                // It may have ended the silence, and then it is the first that is heard.
+                out.set_protocol(written.protocol());
+                out.raw(&written.to_vec());
+            }
             if gate.is_none() {
                 *gate = Some(engine.keyspace.gates().enter(self.gate));
             }
@@ -235,7 +263,7 @@ impl Executor {
         };
         let spent_ns = started.elapsed_ns();
         let request = args.to_vecs();
-        Some(Stop::Pending(Box::new(Pending { job, index: entry.index, spent_ns, request, mark: mode })))
+        Some(Stop::Pending(Box::new(Pending { job, index: entry.index, spent_ns, request, mark: mode, unwanted })))
     }
 
     /// Goes on with a command that works in pieces; returns it again while there is more to do.
@@ -252,7 +280,8 @@ impl Executor {
         let _gate = engine.keyspace.gates().enter(self.gate);
         let piece = Ticks::now();
         let hold = engine.keyspace.hold_none();
-        let mut context = self.context(engine, session, out, &config, hold, moment);
+        let into = pending.unwanted.as_mut().unwrap_or(out);
+        let mut context = self.context(engine, session, into, &config, hold, moment);
         context.db.effects.begin(engine.interest());
         let reply = (pending.job)(&mut context);
         let counts = (context.db.hits, context.db.misses, context.db.expired);
@@ -331,34 +360,46 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
     if !entry.command.arity.accepts(args.len()) {
         return Verdict::Refuse(Some(entry), Error::WrongArity(entry.full_name.clone()));
     }
-    if !session.authenticated && !entry.has(Flag::NoAuth) {
+    if !session.authenticated && !entry.has(Flag::NoAuth) && engine.config.load().requirepass.is_some() {
         return Verdict::Refuse(Some(entry), Error::NoAuth);
+    }
+    if session.monitor && [Flag::Write, Flag::ReadOnly, Flag::MayReplicate].iter().any(|flag| entry.has(*flag)) {
+        // Redis counts those that monitor among its replicas, and this is what it tells them.
+        return Verdict::Refuse(Some(entry), Error::text("ERR Replica can't interact with the keyspace"));
     }
     if let Some((mode, until_ms)) = engine.pause.active(now_ms) {
         let held_back = mode == PauseMode::All || entry.has(Flag::Write) || entry.has(Flag::MayReplicate);
-        if held_back && !session.in_process {
+        if held_back && !session.in_process && !session.monitor {
             return Verdict::Hold(until_ms);
         }
     }
     Verdict::Run(entry)
 }
 
+/// Whether a browser was made to talk to us: no client sends these words.
+fn is_web_request(args: &Args<'_>) -> bool {
+    args.is(0, "POST") || args.is(0, "HOST:")
+}
+
 /// How much of an unknown command's words is repeated to the client.
 const QUOTED_BYTES: usize = 128;
 
 fn unknown(container: Option<&Entry>, args: &Args<'_>) -> Error {
-    let cut = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(QUOTED_BYTES)]).into_owned();
+    // Redis prints these words as C strings: up to the first NUL byte.
+    let cut = |bytes: &[u8], most: usize| -> Vec<u8> {
+        bytes.iter().copied().take(most).take_while(|byte| *byte != 0).collect()
+    };
     if let Some(container) = container {
-        return Error::UnknownSubcommand(cut(args.at(1)), container.command.name.to_owned());
+        return Error::UnknownSubcommand(cut(args.at(1), QUOTED_BYTES), container.command.name.to_owned());
     }
-    let mut words = format!("'{}', with args beginning with: ", cut(args.at(0)));
+    let mut words = [b"'", &cut(args.at(0), QUOTED_BYTES)[..], b"', with args beginning with: "].concat();
     let mut room = QUOTED_BYTES;
     for arg in args.from(1) {
         if room == 0 {
             break;
         }
-        let part = &arg[..arg.len().min(room)];
-        words.push_str(&format!("'{}' ", String::from_utf8_lossy(part)));
+        let part = cut(arg, room);
+        words.extend([b"'", &part[..], b"' "].concat());
         room = room.saturating_sub(part.len() + 3);
     }
     Error::UnknownCommand(words)
@@ -438,7 +479,7 @@ fn call_for_outcome(
     let ended = match reply {
         Ok(Outcome::Done) => Ended::Done,
         Ok(Outcome::Continue(job)) => {
-            if engine.monitors.any() && !entry.has(Flag::SkipMonitor) && !entry.has(Flag::Admin) {
+            if is_monitored(engine, entry) {
                 feed_monitors(context, args);
             }
             // What it changed so far is passed on while its shards are held: other commands run before
@@ -453,7 +494,7 @@ fn call_for_outcome(
             Ended::Failed
         }
     };
-    if engine.monitors.any() && !entry.has(Flag::SkipMonitor) && !entry.has(Flag::Admin) {
+    if is_monitored(engine, entry) {
         feed_monitors(context, args);
     }
     if context.db.effects.any() {
@@ -487,13 +528,13 @@ fn finish_reply_mode(context: &mut Context<'_>, before: ReplyMode, mark: crate::
 
 fn write_error(context: &mut Context<'_>, error: &Error, worker: Option<usize>) {
     count_error(context.engine, error, worker);
-    context.out.error(error);
+    context.out.error_bytes(&error.line());
 }
 
 fn count_error(engine: &Engine, error: &Error, worker: Option<usize>) {
-    let text = error.to_string();
-    let code = text.split(' ').next().unwrap_or("ERR");
-    engine.stats.error(worker, code.as_bytes(), ErrorOrigin::Server);
+    let line = error.line();
+    let code = line.split(|byte| *byte == b' ').next().unwrap_or(b"ERR");
+    engine.stats.error(worker, code, ErrorOrigin::Server);
 }
 
 /// Answers a request that did not pass the checks.
@@ -511,7 +552,7 @@ fn refuse(
         engine.stats.worker(worker).rejected(entry.index);
     }
     if !matches!(session.reply, ReplyMode::Off | ReplyMode::Skip) {
-        out.error(error);
+        out.error_bytes(&error.line());
     }
     session.next_command();
 }
@@ -553,18 +594,27 @@ fn note_slow(
     }
 }
 
+/// Whether somebody follows MONITOR, and may see this command.
+#[inline]
+fn is_monitored(engine: &Engine, entry: &Entry) -> bool {
+    engine.monitors.any() && !entry.has(Flag::SkipMonitor) && !entry.has(Flag::Admin)
+}
+
 /// Sends a command to those that follow MONITOR.
+///
+/// It comes after the command ran, so that SELECT is shown with the database it selected and a login
+/// with its password hidden; one that works in pieces is shown as it begins.
 #[cold]
 fn feed_monitors(context: &Context<'_>, args: &Args<'_>) {
     let now_us = context.engine.clock.now_us();
-    let mut line = format!(
-        "+{}.{:06} [{} {}]",
-        now_us / 1_000_000,
-        now_us % 1_000_000,
-        context.db.index(),
-        context.session.shared.addr
-    )
-    .into_bytes();
+    let shared = &context.session.shared;
+    let mut line = format!("+{}.{:06} [{} ", now_us / 1_000_000, now_us % 1_000_000, context.session.db).into_bytes();
+    match shared.link {
+        // A socket's path is shown without the port that stands for none.
+        Link::Unix => line.extend_from_slice(format!("unix:{}", shared.addr.trim_end_matches(":0")).as_bytes()),
+        Link::Tcp | Link::InProcess => line.extend_from_slice(shared.addr.as_bytes()),
+    }
+    line.push(b']');
     for arg in visible(&context.hidden, args) {
         line.extend_from_slice(b" \"");
         escape(&mut line, &arg);

@@ -37,7 +37,7 @@ pub struct Pause {
     until_ms: AtomicU64,
     all: AtomicBool,
     /// Connections that wait for its end.
-    waiting: Mutex<Vec<Arc<Shared>>>,
+    waiting: Mutex<BTreeMap<u64, Arc<Shared>>>,
 }
 
 impl Pause {
@@ -58,7 +58,9 @@ impl Pause {
     }
 
     fn wake(&self) {
-        self.waiting.lock().drain(..).for_each(|client| client.wake());
+        // They are woken without the lock: whoever has to wait on comes back.
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        waiting.values().for_each(|client| client.wake());
     }
 
     /// What is held back at `now_ms`, and until when.
@@ -74,7 +76,22 @@ impl Pause {
 
     /// Wakes `client` when the pause ends early.
     pub fn wait(&self, client: Arc<Shared>) {
-        self.waiting.lock().push(client);
+        self.waiting.lock().insert(client.id, client);
+    }
+
+    /// Forgets a client that waits no longer: it ended, or the pause was over by itself.
+    pub fn forget(&self, id: u64) {
+        self.waiting.lock().remove(&id);
+    }
+
+    /// Whether this client waits.
+    pub fn holds(&self, id: u64, now_ms: u64) -> bool {
+        self.active(now_ms).is_some() && self.waiting.lock().contains_key(&id)
+    }
+
+    /// How many clients wait.
+    pub fn waiting(&self, now_ms: u64) -> usize {
+        if self.active(now_ms).is_some() { self.waiting.lock().len() } else { 0 }
     }
 }
 
@@ -111,11 +128,11 @@ pub trait Host: Send + Sync {
     /// The name of the directive that could not be applied, and why; nothing has changed then.
     fn apply(&self, new: &Config, old: &Config) -> Result<(), (&'static str, String)>;
 
-    /// Writes the configuration back to its file.
+    /// Writes the configuration back to its file: what changed, or `all` directives.
     ///
     /// # Errors
     /// The error reply's text.
-    fn rewrite_config(&self, config: &Config) -> Result<(), String>;
+    fn rewrite_config(&self, config: &Config, all: bool) -> Result<(), String>;
 
     /// The configuration file's path, if there is one.
     fn config_file(&self) -> Option<String>;

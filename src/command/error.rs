@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// What a command replies instead of a result. `Display` is the line without its `-`.
+/// What a command replies instead of a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
     /// The key holds another type.
@@ -29,9 +29,9 @@ pub enum Error {
     /// Too few or too many arguments; the command's name, `config|get` for a subcommand.
     WrongArity(String),
     /// No such command; its name and what follows, as they are quoted in the reply.
-    UnknownCommand(String),
+    UnknownCommand(Vec<u8>),
     /// No such subcommand; its name and the container's.
-    UnknownSubcommand(String, String),
+    UnknownSubcommand(Vec<u8>, String),
     /// The client has not logged in.
     NoAuth,
     /// A string would become longer than `proto-max-bulk-len`.
@@ -55,6 +55,18 @@ impl Error {
     pub fn text(text: impl Into<Cow<'static, str>>) -> Error {
         Error::Text(text.into())
     }
+
+    /// The line on the wire without its `-`: as `Display` has it, but a client's own words come back to it
+    /// as they were sent.
+    pub fn line(&self) -> Vec<u8> {
+        match self {
+            Error::UnknownCommand(words) => [b"ERR unknown command ", &words[..]].concat(),
+            Error::UnknownSubcommand(name, container) => {
+                [b"ERR unknown subcommand '", &name[..], b"'. Try ", container.as_bytes(), b" HELP."].concat()
+            }
+            other => other.to_string().into_bytes(),
+        }
+    }
 }
 
 impl fmt::Display for Error {
@@ -71,9 +83,9 @@ impl fmt::Display for Error {
             Error::NoSuchKey => "ERR no such key",
             Error::InvalidExpire(name) => return write!(f, "ERR invalid expire time in '{name}' command"),
             Error::WrongArity(name) => return write!(f, "ERR wrong number of arguments for '{name}' command"),
-            Error::UnknownCommand(words) => return write!(f, "ERR unknown command {words}"),
+            Error::UnknownCommand(words) => return write!(f, "ERR unknown command {}", words.escape_ascii()),
             Error::UnknownSubcommand(name, container) => {
-                return write!(f, "ERR unknown subcommand '{name}'. Try {container} HELP.");
+                return write!(f, "ERR unknown subcommand '{}'. Try {container} HELP.", name.escape_ascii());
             }
             Error::NoAuth => "NOAUTH Authentication required.",
             Error::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",

@@ -4,15 +4,26 @@
 //! it may touch. A file per family holds handlers and declarations side by side.
 
 pub mod args;
+pub mod client;
+pub mod compatibility;
+pub mod config;
+pub mod connection;
 pub mod context;
 pub mod dispatch;
 pub mod engine;
 pub mod error;
 pub mod expire;
+pub mod gem;
+pub mod help;
+pub mod introspect;
 pub mod key;
 pub mod keyspace;
+pub mod latency;
 pub mod lcs;
 pub mod list;
+pub mod monitor;
+pub mod server;
+pub mod slowlog;
 pub mod string;
 pub mod table;
 #[cfg(test)]

@@ -140,6 +140,17 @@ enum Expires<'a> {
     At(TimeUnit, &'a [u8]),
 }
 
+impl Expires<'_> {
+    /// Whether both are the same option.
+    fn is_alike(self, other: Expires<'_>) -> bool {
+        match (self, other) {
+            (Expires::In(a, _), Expires::In(b, _)) | (Expires::At(a, _), Expires::At(b, _)) => a == b,
+            (Expires::Keep, Expires::Keep) | (Expires::Persist, Expires::Persist) => true,
+            _ => false,
+        }
+    }
+}
+
 /// Which words are options of which command.
 #[derive(PartialEq, Eq)]
 enum Grammar {
@@ -188,12 +199,9 @@ impl<'a> Options<'a> {
                 _ => return Err(Error::Syntax),
             };
             if let Some(expires) = expires {
-                // The same word twice is accepted where it says nothing new; two different ones never.
-                let repeats = matches!(
-                    (options.expiry, expires),
-                    (Some(Expires::Keep), Expires::Keep) | (Some(Expires::Persist), Expires::Persist)
-                );
-                if options.expiry.is_some() && !repeats {
+                // The same word twice is accepted, and the last one counts; two different ones never are.
+                let other = options.expiry.is_some_and(|before| !before.is_alike(expires));
+                if other {
                     return Err(Error::Syntax);
                 }
                 options.expiry = Some(expires);
@@ -228,11 +236,14 @@ pub const SET: Command = Command {
     name: "SET",
     arity: Arity::AtLeast(3),
     flags: &[Flag::Write, Flag::DenyOom],
-    keys: &[Keys::At { first: 1, access: Access::READ_UPDATE.varying() }],
-    usage: "key value [NX | XX | IFEQ comparison-value] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]",
+    keys: &[Keys::At {
+        first: 1,
+        access: Access::READ_UPDATE.varying().noted("RW and ACCESS due to the optional `GET` argument"),
+    }],
+    usage: "key value [condition(NX | XX | IFEQ comparison-value@8.1.0)]@2.6.12 [GET]@6.2.0 [expiration(EX seconds@2.6.12 | PX milliseconds@2.6.12 | EXAT unix-time-seconds@6.2.0 | PXAT unix-time-milliseconds@6.2.0 | KEEPTTL@6.0.0)]",
     summary: "Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.",
     history: &[
-        ("2.6.12", "Added the `EX`, `NX`, `PX` and `XX` options."),
+        ("2.6.12", "Added the `EX`, `PX`, `NX` and `XX` options."),
         ("6.0.0", "Added the `KEEPTTL` option."),
         ("6.2.0", "Added the `GET`, `EXAT` and `PXAT` option."),
         ("7.0.0", "Allowed the `NX` and `GET` options to be used together."),
@@ -358,8 +369,8 @@ pub const GETEX: Command = Command {
     since: "6.2.0",
     arity: Arity::AtLeast(2),
     flags: &[Flag::Write, Flag::Fast],
-    keys: &[Keys::At { first: 1, access: Access::READ_UPDATE }],
-    usage: "key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST]",
+    keys: &[Keys::At { first: 1, access: Access::READ_UPDATE.noted("RW and UPDATE because it changes the TTL") }],
+    usage: "key [expiration(EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST)]",
     summary: "Returns the string value of a key after setting its expiration time.",
     run: getex,
     ..STRING
@@ -492,7 +503,7 @@ pub const MSET: Command = Command {
     arity: Arity::AtLeast(3),
     flags: &[Flag::Write, Flag::DenyOom],
     keys: &[Keys::Range { first: 1, last: -1, step: 2, access: Access::OVERWRITE }],
-    usage: "{key value}...",
+    usage: "data{key value}...",
     summary: "Atomically creates or modifies the string values of one or more keys.",
     complexity: "O(N) where N is the number of keys to set.",
     tips: &["request_policy:multi_shard", "response_policy:all_succeeded"],
@@ -678,7 +689,7 @@ pub const GETRANGE: Command = Command {
     arity: Arity::Exactly(4),
     flags: &[Flag::ReadOnly],
     keys: &[Keys::At { first: 1, access: Access::READ }],
-    usage: "key start end",
+    usage: "key start:integer end:integer",
     summary: "Returns a substring of the string stored at a key.",
     complexity: "O(N) where N is the length of the returned string. The complexity is ultimately determined by the returned length, but because creating a substring from an existing string is very cheap, it can be considered O(1) for small strings.",
     run: getrange,
@@ -825,7 +836,7 @@ pub const LCS: Command = Command {
     arity: Arity::AtLeast(3),
     flags: &[Flag::ReadOnly],
     keys: &[Keys::Range { first: 1, last: 2, step: 1, access: Access::READ }],
-    usage: "key1:key key2:key [LEN] [IDX] [MINMATCHLEN min-match-len:integer] [WITHMATCHLEN]",
+    usage: "key1:key key2:key#0 [LEN] [IDX] [MINMATCHLEN min-match-len:integer] [WITHMATCHLEN]",
     summary: "Finds the longest common substring.",
     complexity: "O(N*M) where N and M are the lengths of s1 and s2, respectively",
     run: lcs_command,

@@ -3,19 +3,30 @@
 use std::collections::HashMap;
 
 use crate::command::context::Handler;
-use crate::command::expire;
-use crate::command::key;
-use crate::command::keyspace;
-use crate::command::list;
-use crate::command::string;
+use crate::command::{
+    config, connection, expire, introspect, key, keyspace, latency, list, monitor, server, slowlog, string,
+};
 use crate::spec::{self, Flag, Keys};
 
 /// The declaration of a command with its handler.
 pub type Command = spec::Command<Handler>;
 
 /// Every family's commands.
-const FAMILIES: &[&[Command]] =
-    &[expire::COMMANDS, key::COMMANDS, keyspace::COMMANDS, list::COMMANDS, string::COMMANDS];
+#[rustfmt::skip]
+const FAMILIES: &[&[Command]] = &[
+    config::COMMANDS,
+    connection::COMMANDS,
+    expire::COMMANDS,
+    introspect::COMMANDS,
+    key::COMMANDS,
+    keyspace::COMMANDS,
+    latency::COMMANDS,
+    list::COMMANDS,
+    monitor::COMMANDS,
+    server::COMMANDS,
+    slowlog::COMMANDS,
+    string::COMMANDS,
+];
 
 /// A command as the server looks at it.
 #[derive(Debug)]
@@ -84,7 +95,7 @@ impl Entry {
     }
 
     /// Itself and its subcommands.
-    fn visit<'e>(&'e self, f: &mut impl FnMut(&'e Entry)) {
+    pub fn visit<'e>(&'e self, f: &mut impl FnMut(&'e Entry)) {
         f(self);
         self.subcommands.iter().for_each(|sub| sub.visit(f));
     }
@@ -227,7 +238,11 @@ impl CommandTable {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
+    use crate::spec::Arity;
+    use crate::spec::usage::{Argument, Kind, parse};
 
     #[test]
     fn every_command_is_found_in_any_case_and_nothing_else_is() {
@@ -248,5 +263,92 @@ mod tests {
         assert_eq!(table.find(b"FETCH").unwrap().full_name, "get");
         assert!(CommandTable::new(&[pair("nosuch", "x")]).is_err());
         assert!(CommandTable::new(&[pair("get", "set")]).is_err());
+    }
+
+    /// Every command and subcommand, with how many words its name takes.
+    fn for_every(mut f: impl FnMut(&Entry, usize)) {
+        let table = CommandTable::new(&[]).unwrap();
+        table.entries().for_each(|entry| entry.visit(&mut |e| f(e, 1 + usize::from(e.full_name.contains('|')))));
+    }
+
+    #[test]
+    fn every_command_says_what_it_is() {
+        for_every(|entry, _| {
+            let command = entry.command;
+            assert_eq!(command.name, command.name.to_ascii_uppercase());
+            assert!(!command.summary.is_empty(), "{}", entry.full_name);
+            let versions = [command.since].into_iter().chain(command.history.iter().map(|(since, _)| *since));
+            for version in versions.chain(command.deprecated.map(|(since, _)| since)) {
+                let parts: Vec<_> = version.split('.').map(str::parse::<u8>).collect();
+                assert!(parts.len() == 3 && parts.iter().all(Result::is_ok), "{} {version}", entry.full_name);
+            }
+            let both = entry.has(Flag::Write) && entry.has(Flag::ReadOnly);
+            assert!(!both, "{} cannot write and only read", entry.full_name);
+        });
+    }
+
+    #[test]
+    fn the_arity_of_every_command_fits_its_usage() {
+        for_every(|entry, name_words| {
+            let command = entry.command;
+            // What a container takes itself is its subcommands' affair.
+            if !command.subcommands.is_empty() {
+                return;
+            }
+            let usage = parse(command.usage).unwrap_or_else(|why| panic!("{}: {why:?}", entry.full_name));
+            let least = name_words + usage.iter().map(Argument::least).sum::<usize>();
+            let expected = if usage.iter().all(Argument::is_fixed) {
+                Arity::Exactly(least as u8)
+            } else {
+                Arity::AtLeast(least as u8)
+            };
+            assert_eq!(command.arity, expected, "{} {}", entry.full_name, command.usage);
+        });
+    }
+
+    /// Where the first argument stands that key specification `spec` finds, optional ones before it left out.
+    fn position(arguments: &[Argument<'_>], spec: usize, mut at: usize) -> Option<usize> {
+        for argument in arguments {
+            let inside = at + usize::from(argument.token.is_some());
+            if argument.key_spec.map(usize::from) == Some(spec) {
+                return Some(inside);
+            }
+            let found = match argument.kind {
+                Kind::OneOf => argument.arguments.iter().find_map(|one| position(slice::from_ref(one), spec, inside)),
+                _ => position(&argument.arguments, spec, inside),
+            };
+            if found.is_some() {
+                return found;
+            }
+            at += argument.least();
+        }
+        None
+    }
+
+    #[test]
+    fn the_keys_of_every_command_fit_its_usage() {
+        for_every(|entry, name_words| {
+            let command = entry.command;
+            let usage = parse(command.usage).unwrap();
+            for (i, spec) in command.keys.iter().enumerate() {
+                let found = position(&usage, i, name_words);
+                let expected = match *spec {
+                    Keys::At { first, .. } | Keys::Range { first, .. } | Keys::Counted { first, .. } => Some(first),
+                    Keys::NotKey { .. } | Keys::After { .. } | Keys::Unknown { .. } => continue,
+                };
+                assert_eq!(found, expected.map(usize::from), "{} {}", entry.full_name, command.usage);
+            }
+            usage.iter().for_each(|argument| {
+                argument.visit(&mut |part| {
+                    let spec = part.key_spec.map(|spec| command.keys.get(usize::from(spec)));
+                    assert!(
+                        !matches!(spec, Some(None | Some(Keys::NotKey { .. }))),
+                        "{} {}",
+                        entry.full_name,
+                        part.name
+                    );
+                });
+            });
+        });
     }
 }

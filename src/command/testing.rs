@@ -15,8 +15,12 @@ use crate::stdx::words::split_words;
 use std::io;
 use std::sync::Arc;
 
-/// A host that does nothing and refuses nothing.
-pub struct NoHost;
+/// A host that does nothing, and refuses a changed configuration only where it is told to.
+#[derive(Default)]
+pub struct NoHost {
+    /// The directive that cannot be applied, and why.
+    pub refuses: Option<(&'static str, &'static str)>,
+}
 
 impl Host for NoHost {
     fn shutdown(&self, _: ShutdownRequest) -> Result<(), String> {
@@ -26,9 +30,9 @@ impl Host for NoHost {
         Err("ERR No shutdown in progress.".into())
     }
     fn apply(&self, _: &Config, _: &Config) -> Result<(), (&'static str, String)> {
-        Ok(())
+        self.refuses.map_or(Ok(()), |(directive, reason)| Err((directive, reason.to_owned())))
     }
-    fn rewrite_config(&self, _: &Config) -> Result<(), String> {
+    fn rewrite_config(&self, _: &Config, _: bool) -> Result<(), String> {
         Err("ERR The server is running without a config file".into())
     }
     fn config_file(&self) -> Option<String> {
@@ -63,6 +67,15 @@ impl Bench {
 
     /// A server with these lines of configuration.
     pub fn with(config: &str) -> Bench {
+        Bench::on(config, NoHost::default())
+    }
+
+    /// A server whose host refuses every changed configuration, naming this directive and reason.
+    pub fn refusing(refuses: (&'static str, &'static str)) -> Bench {
+        Bench::on("", NoHost { refuses: Some(refuses) })
+    }
+
+    fn on(config: &str, host: NoHost) -> Bench {
         struct NoFiles;
         impl Source for NoFiles {
             fn read(&mut self, _: &[u8]) -> io::Result<Vec<u8>> {
@@ -75,10 +88,11 @@ impl Bench {
                 Ok(Vec::new())
             }
         }
-        let config = from_text(config.as_bytes(), &mut NoFiles).unwrap();
+        let config = from_text(config.as_bytes(), &mut NoFiles).expect("a test knows what it asks for");
         let (clock, manual) = Clock::manual(1_000_000_000);
-        let keyspace = Keyspace::new(Routing::Hash, 1).unwrap();
-        let engine = Arc::new(Engine::new(config, clock, Box::new(NoHost), keyspace).unwrap());
+        let keyspace = Keyspace::new(Routing::Hash, 1).expect("a test knows what it asks for");
+        let engine =
+            Arc::new(Engine::new(config, clock, Box::new(host), keyspace).expect("a test knows what it asks for"));
         let shared = Arc::new(Shared::new(
             engine.clients.next_id(),
             Link::Tcp,
@@ -93,15 +107,20 @@ impl Bench {
         Bench { executor, engine, clock: manual, session, out: Output::new(Protocol::Resp2) }
     }
 
+    /// Replies in this protocol from now on.
+    pub fn out_as(&mut self, protocol: Protocol) {
+        self.out.set_protocol(protocol);
+    }
+
     /// Runs one request, its words split as an inline command's; returns the bytes of its reply.
     pub fn raw(&mut self, line: &str) -> Vec<u8> {
-        let words = split_words(line.as_bytes()).unwrap();
+        let words = split_words(line.as_bytes()).expect("a test knows what it asks for");
         let (mut buf, mut spans) = (Vec::new(), Vec::new());
         for word in &words {
             spans.push(Span { start: buf.len(), len: word.len() });
             buf.extend_from_slice(word);
         }
-        let request = [Request { first: 0, args: spans.len() }];
+        let request = [Request { first: 0, args: spans.len(), start: 0 }];
         let (_, mut stop) = self.executor.run(&self.engine, &mut self.session, &mut self.out, &buf, &spans, &request);
         while let Stop::Pending(pending) = stop {
             stop = match self.executor.resume(&self.engine, &mut self.session, &mut self.out, pending) {

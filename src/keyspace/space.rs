@@ -30,6 +30,15 @@ pub struct DbCounts {
     pub mean_ttl_ms: u64,
 }
 
+/// What a sweep over a shard's deadlines found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Keys removed.
+    pub removed: usize,
+    /// Whether the shard has keys that can expire.
+    pub volatile: bool,
+}
+
 /// How many due keys are removed per hold of a shard's lock: some 20 µs.
 const EXPIRE_BATCH: usize = 64;
 
@@ -155,47 +164,44 @@ impl Keyspace {
         sum
     }
 
-    /// Removes keys of one shard whose deadline has passed, in bounded holds of its lock; `removed`
-    /// hears of each with its database and the lag between deadline and removal, in milliseconds.
-    /// Returns how many there were.
+    /// Removes keys of one shard whose deadline has passed, in bounded holds of its lock.
+    ///
+    /// `pass_on` is called within each hold that removed keys, with how late each was, in milliseconds.
     pub fn expire_shard(
         &self,
         shard: usize,
         now_ms: u64,
         effects: &mut Effects,
-        mut pass_on: impl FnMut(&mut Effects, &mut [u64]),
-    ) -> usize {
-        let mut total = 0;
-        let mut lags = Vec::new();
+        mut pass_on: impl FnMut(&mut Effects, &[u64]),
+    ) -> Swept {
+        let mut swept = Swept::default();
+        let mut late = Vec::new();
         loop {
             let mut more = false;
-            lags.clear();
-            let mut hold = self.hold_none();
-            hold.visit(shard, |shard| {
-                if shard.next_deadline().is_none_or(|next| next >= now_ms) {
+            late.clear();
+            self.hold_none().visit(shard, |shard| {
+                let Some(next) = shard.next_deadline() else { return };
+                swept.volatile = true;
+                if next >= now_ms {
                     return;
                 }
                 for db in shard.databases().collect::<Vec<_>>() {
                     let Some(part) = shard.part_mut(db) else { continue };
-                    more |= part.remove_due(
-                        now_ms,
-                        EXPIRE_BATCH,
-                        |key| self.hasher.hash(key),
-                        |entry| {
-                            effects.note_expired(db, entry.key());
-                            lags.push(now_ms.saturating_sub(entry.deadline().unwrap_or(now_ms)));
-                            self.free(entry);
-                        },
-                    );
+                    let hash = |key: &[u8]| self.hasher.hash(key);
+                    more |= part.remove_due(now_ms, EXPIRE_BATCH, hash, |entry| {
+                        effects.note_expired(db, entry.key());
+                        late.push(now_ms.saturating_sub(entry.deadline().unwrap_or(now_ms)));
+                        self.free(entry);
+                    });
                 }
                 // What waits on these keys is served before anybody else can touch them.
-                if !lags.is_empty() {
-                    pass_on(effects, &mut lags);
+                if !late.is_empty() {
+                    pass_on(effects, &late);
                 }
             });
-            total += lags.len();
+            swept.removed += late.len();
             if !more {
-                return total;
+                return swept;
             }
         }
     }
@@ -300,6 +306,7 @@ impl Keyspace {
 pub struct Flushed {
     /// How many keys there were.
     pub keys: u64,
+    #[allow(clippy::vec_box, reason = "they come boxed out of their shards, and are some kilobytes each")]
     parts: Vec<Box<Part>>,
     /// Tables of the part that is being freed.
     slots: Vec<Table<Entry>>,

@@ -86,6 +86,11 @@ impl SlowLog {
         self.len() == 0
     }
 
+    /// Forgets the oldest entries beyond `most`, when `slowlog-max-len` was lowered.
+    pub fn truncate(&self, most: usize) {
+        self.0.lock().entries.truncate(most);
+    }
+
     /// Forgets all entries; ids go on.
     pub fn reset(&self) {
         self.0.lock().entries.clear();

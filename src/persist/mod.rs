@@ -1,3 +1,4 @@
-//! What outlives the process. The write log is where it begins: every change, in order.
+//! What outlives the process: [`log`], every change in order; [`disk`], the one door to files.
 
+pub mod disk;
 pub mod log;

@@ -399,6 +399,20 @@ impl Output {
         all
     }
 
+    /// Lends a buffer to an output that has nothing to send, so that replies need no allocation.
+    pub fn lend(&mut self, buf: Vec<u8>) {
+        if self.is_empty() && self.buf.capacity() < buf.capacity() {
+            self.buf = buf;
+            self.buf.clear();
+            self.sent = 0;
+        }
+    }
+
+    /// Takes the buffer back, unless something is still to be sent.
+    pub fn take_back(&mut self) -> Option<Vec<u8>> {
+        self.is_empty().then(|| std::mem::take(&mut self.buf))
+    }
+
     /// Puts the next bytes to be sent into `into`, `limit` bytes at most; how many slices were set.
     pub fn slices<'a>(&'a self, into: &mut [IoSlice<'a>], limit: usize) -> usize {
         let mut pieces = Pieces::of(self);

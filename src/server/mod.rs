@@ -1,1 +1,16 @@
-//! The outside: workers, listeners, connections, timers.
+//! The outside: workers, listeners, connections, timers; the server as a library runs it.
+//!
+//! [`running::Server`] is one server: its threads, and the handle to them. [`builder::Builder`] makes
+//! one, [`local::Client`] calls it without a socket.
+
+pub mod builder;
+mod connection;
+pub mod host;
+mod listener;
+pub mod local;
+pub mod process;
+pub mod running;
+pub mod standalone;
+mod stream;
+mod timers;
+mod worker;

@@ -1,7 +1,6 @@
 //! Where the keys of a request are: the positions that its specifications lead to.
 
 use crate::spec::{Access, Keys};
-use crate::stdx::number::parse_i64;
 
 /// The specifications cannot be followed: a count that is no number, or runs past the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +39,7 @@ pub fn for_each<'a>(
                 if count >= len {
                     return Err(Invalid);
                 }
-                let n = parse_i64(arg(count)).and_then(|n| usize::try_from(n).ok()).ok_or(Invalid)?;
+                let n = count_of(arg(count)).ok_or(Invalid)?;
                 if n > (len.saturating_sub(first)) / step {
                     return Err(Invalid);
                 }
@@ -66,6 +65,53 @@ pub fn for_each<'a>(
         }
     }
     Ok(())
+}
+
+/// What `command` does to a key with these arguments, where its flags vary with them.
+///
+/// SET looks at the old value only to reply with it.
+pub fn settled(command: &str, access: Access, args: &[&[u8]]) -> Access {
+    let has = |word: &str| args.iter().skip(3).any(|arg| arg.eq_ignore_ascii_case(word.as_bytes()));
+    match command {
+        "SET" if access.variable && !has("GET") => Access::OVERWRITE,
+        _ => Access { variable: false, ..access },
+    }
+}
+
+/// Whether some keys are not to be found by their position alone.
+pub fn are_movable(specs: &[Keys]) -> bool {
+    specs.iter().any(|spec| matches!(spec, Keys::Counted { .. } | Keys::After { .. } | Keys::Unknown { .. }))
+}
+
+/// First key, last key and step, as clients asked before there were specifications: what can be said in
+/// these three numbers of the keys that stand at fixed positions; zeros where nothing can.
+pub fn legacy_range(specs: &[Keys]) -> (i16, i16, i16) {
+    let fixed = |spec: &Keys| match *spec {
+        Keys::At { first, .. } => Some((i16::from(first), i16::from(first), 1)),
+        Keys::Range { first, last, step, .. } | Keys::NotKey { first, last, step } => {
+            Some((i16::from(first), i16::from(last), i16::from(step)))
+        }
+        Keys::Counted { .. } | Keys::After { .. } | Keys::Unknown { .. } => None,
+    };
+    if let [spec] = specs {
+        return fixed(spec).unwrap_or_default();
+    }
+    let mut whole: Option<(i16, i16, i16)> = None;
+    for (first, last, step) in specs.iter().filter_map(fixed) {
+        whole = match whole {
+            None if step == 1 => Some((first, last, step)),
+            // Only ranges that touch can be told as one.
+            Some((begin, end, _)) if step == 1 && end == first - 1 => Some((begin, last, step)),
+            _ => break,
+        };
+    }
+    whole.unwrap_or_default()
+}
+
+/// A number of keys: decimal digits and nothing else.
+fn count_of(text: &[u8]) -> Option<usize> {
+    let digits = text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -96,5 +142,19 @@ mod tests {
         assert_eq!(keys(&counted, "zunion x a b"), None);
         let streams = [Keys::After { word: "STREAMS", from: 1, last: -2, step: 1, access }];
         assert_eq!(keys(&streams, "xread count 2 streams a b 0 0"), Some(vec![4, 5]));
+    }
+
+    #[test]
+    fn three_numbers_say_what_stands_at_fixed_positions() {
+        let access = Access::READ;
+        let at = |first| Keys::At { first, access };
+        let counted = Keys::Counted { count: 2, first: 3, step: 1, access };
+        assert_eq!(legacy_range(&[at(1)]), (1, 1, 1));
+        assert_eq!(legacy_range(&[at(1), at(2)]), (1, 2, 1));
+        assert_eq!(legacy_range(&[at(2), Keys::Range { first: 3, last: -1, step: 1, access }]), (2, -1, 1));
+        assert_eq!(legacy_range(&[Keys::Range { first: 1, last: -1, step: 2, access }]), (1, -1, 2));
+        assert_eq!(legacy_range(&[at(1), counted]), (1, 1, 1));
+        assert_eq!((legacy_range(&[counted]), legacy_range(&[])), ((0, 0, 0), (0, 0, 0)));
+        assert!(are_movable(&[at(1), counted]) && !are_movable(&[at(1)]));
     }
 }

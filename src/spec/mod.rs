@@ -4,8 +4,12 @@
 //! and cluster routing all read it. This floor knows no handler: [`Command`] is generic over what
 //! runs it, so that every floor above can read declarations without seeing `command`.
 
+pub mod categories;
 pub mod keys;
 pub mod usage;
+
+/// The version of Redis that clients are told: what they may rely on is what it does.
+pub const REDIS_VERSION: &str = "7.2.4";
 
 /// The declaration of one command, or of one subcommand of a container.
 #[derive(Debug)]
@@ -20,11 +24,11 @@ pub struct Command<R: 'static> {
     pub arity: Arity,
     /// What it does and where it may run.
     pub flags: &'static [Flag],
-    /// ACL categories beyond those that follow from `flags` and `group`; see [`Command::categories`].
+    /// ACL categories beyond those that follow from `flags` and `group`; see [`Command::all_categories`].
     pub categories: &'static [Category],
     /// Where its keys are and what it does to them.
     pub keys: &'static [Keys],
-    /// Its arguments in Redis' documentation syntax: `key [NX | XX] {score:double member}...`.
+    /// Its arguments: `key [condition(NX | XX)] {score:double member}...`; the grammar is in [`usage`].
     pub usage: &'static str,
     /// One line for COMMAND DOCS.
     pub summary: &'static str,
@@ -109,8 +113,12 @@ pub enum Flag {
     MovableKeys,
     /// Runs while a script is over its time limit.
     AllowBusy,
-    /// Key access that ACL must not mistake for reading (EXISTS and such).
+    /// Refused while data is being replaced by a replica that loads in the background.
     NoAsyncLoading,
+    /// May be called without any of its keys.
+    NoMandatoryKeys,
+    /// Of the servers among themselves: not for clients.
+    System,
     /// Touches every key or none in particular: runs alone, with all gates held.
     Alone,
     /// For Sentinel only.
@@ -250,6 +258,8 @@ pub struct Access {
     pub incomplete: bool,
     /// The flags depend on the arguments (SET with GET).
     pub variable: bool,
+    /// A remark for whoever reads COMMAND INFO; empty for none.
+    pub notes: &'static str,
 }
 
 /// How a key's value is touched.
@@ -267,7 +277,16 @@ pub enum Mode {
 
 impl Access {
     const fn new(mode: Mode) -> Access {
-        Access { mode, access: false, update: false, insert: false, delete: false, incomplete: false, variable: false }
+        Access {
+            mode,
+            access: false,
+            update: false,
+            insert: false,
+            delete: false,
+            incomplete: false,
+            variable: false,
+            notes: "",
+        }
     }
     /// RO, ACCESS: the value is read.
     pub const READ: Access = Access { access: true, ..Access::new(Mode::Read) };
@@ -296,5 +315,29 @@ impl Access {
     /// The same with INCOMPLETE.
     pub const fn partly(self) -> Access {
         Access { incomplete: true, ..self }
+    }
+    /// The same with a remark.
+    pub const fn noted(self, notes: &'static str) -> Access {
+        Access { notes, ..self }
+    }
+
+    /// The names of its flags, as COMMAND INFO prints them.
+    pub fn wire(&self) -> impl Iterator<Item = &'static str> {
+        let mode = match self.mode {
+            Mode::Read => "RO",
+            Mode::ReadWrite => "RW",
+            Mode::Overwrite => "OW",
+            Mode::Remove => "RM",
+        };
+        let flags = [
+            (true, mode),
+            (self.access, "access"),
+            (self.update, "update"),
+            (self.insert, "insert"),
+            (self.delete, "delete"),
+            (self.incomplete, "incomplete"),
+            (self.variable, "variable_flags"),
+        ];
+        flags.into_iter().filter(|(is, _)| *is).map(|(_, name)| name)
     }
 }

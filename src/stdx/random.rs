@@ -1,4 +1,5 @@
 //! Chance: ids that nobody can guess, and a generator that a seed repeats.
+#![allow(unsafe_code, reason = "the system call for randomness has no safe form in std")]
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -27,7 +28,6 @@ pub fn fill(bytes: &mut [u8]) {
 
 /// How many bytes the system filled: all but where it refuses.
 #[cfg(target_os = "linux")]
-#[allow(unsafe_code, reason = "the system call for randomness has no safe form in std")]
 fn fill_from_system(bytes: &mut [u8]) -> usize {
     let mut filled = 0;
     while filled < bytes.len() {

@@ -8,10 +8,7 @@
 //! read both and use the ratio since the anchor, which is frozen once it stands on a tenth
 //! of a second.
 //! Until then a conversion costs a clock read more.
-#![allow(
-    unsafe_code,
-    reason = "reading the time-stamp counter; a clock read per command would cost four times as much"
-)]
+#![allow(unsafe_code, reason = "reading the time-stamp counter: a quarter of a clock read")]
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -411,11 +411,11 @@ impl<'a, T, R: Fn(&T) -> u64> OccupiedEntry<'a, T, R> {
 
     /// The element, to be changed; its hash must stay the same.
     #[inline]
-    pub fn get_mut(&mut self) -> &mut T {
+    pub fn element_mut(&mut self) -> &mut T {
         self.table.segment_mut(self.hash).table.get_bucket_mut(self.bucket).expect(Self::FOUND)
     }
 
-    /// As [`OccupiedEntry::get_mut`], for as long as the table is borrowed.
+    /// As [`OccupiedEntry::element_mut`], for as long as the table is borrowed.
     #[inline]
     pub fn into_mut(self) -> &'a mut T {
         self.table.segment_mut(self.hash).table.get_bucket_mut(self.bucket).expect(Self::FOUND)
@@ -424,7 +424,7 @@ impl<'a, T, R: Fn(&T) -> u64> OccupiedEntry<'a, T, R> {
     /// Puts another element with the same hash into its place and returns it.
     #[inline]
     pub fn replace(&mut self, value: T) -> T {
-        mem::replace(self.get_mut(), value)
+        mem::replace(self.element_mut(), value)
     }
 
     /// Removes and returns it.

@@ -269,7 +269,7 @@ fn run(ops: Vec<Op>, rehash: fn(&u64) -> u64) {
                     Entry::Occupied(mut entry) => {
                         assert_eq!(entry.get(), &(key, model[&key]));
                         assert_eq!(entry.replace((key, now)), (key, model[&key]));
-                        entry.get_mut().1 += 1;
+                        entry.element_mut().1 += 1;
                     }
                     Entry::Vacant(entry) => {
                         assert!(!model.contains_key(&key));

@@ -1,0 +1,118 @@
+//! Building a server inside a program: directives by name, a clock, where to listen.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::config::load::{Source, from_text};
+use crate::config::table::Config;
+use crate::server::host::ServerHost;
+use crate::server::running::{Listen, Parts, Server, StartError};
+use crate::stdx::clock::Clock;
+use crate::stdx::words::quoted;
+
+/// What a server is to be like. Nothing of it is global: a process may run several.
+///
+/// The defaults are those of a server process, but for three things: it listens on a free port of
+/// the loopback interface, installs no signal handlers, and never ends the process.
+///
+/// ```
+/// let server = spinel::Server::builder().directive("databases", "4").start()?;
+/// let client = server.client();
+/// client.set("greeting", "hello")?;
+/// assert_eq!(client.get("greeting")?.as_deref(), Some(&b"hello"[..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Builder {
+    lines: Vec<u8>,
+    clock: Clock,
+    listen: Listen,
+}
+
+impl Default for Builder {
+    fn default() -> Builder {
+        Builder { lines: b"bind 127.0.0.1\n".to_vec(), clock: Clock::real(), listen: Listen::Ephemeral }
+    }
+}
+
+/// A configuration without files: what is embedded reads none.
+struct NoFiles;
+
+impl Source for NoFiles {
+    fn read(&mut self, _: &[u8]) -> io::Result<Vec<u8>> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "a server inside a program reads no configuration files"))
+    }
+
+    fn list(&mut self, _: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        Ok(Vec::new())
+    }
+
+    fn stdin(&mut self) -> io::Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+}
+
+impl Builder {
+    /// Sets a directive of redis.conf; several values are separated by blanks.
+    pub fn directive(mut self, name: &str, value: &str) -> Builder {
+        self.lines.extend_from_slice(name.as_bytes());
+        for word in crate::stdx::words::split_words(value.as_bytes()).unwrap_or_default() {
+            self.lines.push(b' ');
+            self.lines.extend(quoted(&word));
+        }
+        if value.is_empty() {
+            self.lines.extend_from_slice(b" \"\"");
+        }
+        self.lines.push(b'\n');
+        self
+    }
+
+    /// Listens on this port; 0 takes a free one, which [`Server::addr`] tells.
+    pub fn port(mut self, port: u16) -> Builder {
+        self.listen = if port == 0 { Listen::Ephemeral } else { Listen::Configured };
+        if port == 0 { self } else { self.directive("port", &port.to_string()) }
+    }
+
+    /// Listens nowhere: only [`Server::client`] reaches it.
+    pub fn no_listener(mut self) -> Builder {
+        self.listen = Listen::Nowhere;
+        self
+    }
+
+    /// Takes the time from `clock`; see [`Clock::manual`].
+    pub fn clock(mut self, clock: Clock) -> Builder {
+        self.clock = clock;
+        self
+    }
+
+    /// The configuration that results.
+    ///
+    /// # Errors
+    /// Redis' text for a directive that does not exist or a value that it refuses.
+    pub fn config(&self) -> Result<Config, StartError> {
+        from_text(&self.lines, &mut NoFiles).map_err(|error| StartError::Config(error.to_string()))
+    }
+
+    /// Starts the server.
+    ///
+    /// # Errors
+    /// For a bad directive, a port that is taken, or where the system refuses threads.
+    pub fn start(self) -> Result<Server, StartError> {
+        let config = self.config()?;
+        let executable = std::env::current_exe().map_or_else(|_| String::new(), |path| path.display().to_string());
+        let host = ServerHost::new(None, executable, None);
+        Server::start(Parts { config, clock: self.clock, listen: self.listen, host })
+    }
+}
+
+impl Server {
+    /// What a server inside a program is to be like.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Its configuration as it is now.
+    pub fn config(&self) -> Arc<Config> {
+        self.engine().config.load_full()
+    }
+}

@@ -1,0 +1,448 @@
+//! A connection: reads requests, has them run in batches, writes their replies.
+//!
+//! It is one future, polled by its worker. What must stay true: requests run in the order they came;
+//! bytes that others push go out between whole replies; nothing is kept of a request once its reply is
+//! written, so an idle connection has no buffers.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::ReadBuf;
+use tokio::time::Sleep;
+
+use crate::client::session::{Fate, Session};
+use crate::client::shared::{Mark, Shared};
+use crate::command::dispatch::{Pending, Request, Stop};
+use crate::command::engine::Engine;
+use crate::observe::log::{verbose, warning};
+use crate::observe::stats::Counter;
+use crate::resp::reply::{Output, Protocol};
+use crate::resp::request::{Limits, Parser, ProtocolError, Span, Step};
+use crate::server::stream::Stream;
+use crate::server::worker::{Tools, with_tools};
+
+/// At most so many requests run before their replies are sent.
+const BATCH_REQUESTS: usize = 1024;
+/// At most so many bytes are sent before other connections have their turn.
+const TURN_BYTES: usize = 256 * 1024;
+/// At most so many reads before other connections have their turn.
+const TURN_READS: usize = 8;
+/// How much room is made for a request that comes in pieces.
+const READ_BYTES: usize = 16 * 1024;
+
+/// What a connection does next.
+enum State {
+    /// It reads.
+    Open,
+    /// It waits for the end of CLIENT PAUSE.
+    Paused(Pin<Box<Sleep>>),
+    /// A command works in pieces.
+    Working(Box<Pending>),
+    /// Its last reply is on its way.
+    Closing,
+}
+
+/// One connection.
+pub struct Connection {
+    engine: Arc<Engine>,
+    stream: Stream,
+    session: Session,
+    out: Output,
+    parser: Parser,
+    /// What was read and not yet run: a request that is not whole, or those behind one that waits.
+    input: Vec<u8>,
+    state: State,
+    /// The connections of its worker.
+    count: Arc<AtomicUsize>,
+    has_waker: bool,
+}
+
+impl Connection {
+    /// A connection that was just accepted.
+    pub fn new(
+        engine: Arc<Engine>,
+        stream: Stream,
+        shared: Arc<Shared>,
+        authenticated: bool,
+        count: Arc<AtomicUsize>,
+    ) -> Connection {
+        Connection {
+            engine,
+            stream,
+            session: Session::new(shared, authenticated),
+            out: Output::new(Protocol::Resp2),
+            parser: Parser::new(),
+            input: Vec::new(),
+            state: State::Open,
+            count,
+            has_waker: false,
+        }
+    }
+
+    /// Sends what waits, as far as the socket takes it; `Err` where the peer is gone.
+    fn flush(&mut self, cx: &mut Context<'_>, tools: &Tools) -> io::Result<()> {
+        let mut left = TURN_BYTES;
+        while !self.out.is_empty() {
+            if left == 0 {
+                cx.waker().wake_by_ref();
+                break;
+            }
+            let mut slices = [IoSlice::new(&[]); 16];
+            let count = self.out.slices(&mut slices, left);
+            match self.stream.poll_write(cx, &slices[..count]) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(n)) => {
+                    self.out.advance(n);
+                    left = left.saturating_sub(n);
+                    self.engine.stats.worker(tools.number).add(Counter::NetOutputBytes, n as u64);
+                    self.session.shared.figures.net_output.fetch_add(n as u64, Ordering::Relaxed);
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => break,
+            }
+        }
+        self.check_output_limit();
+        Ok(())
+    }
+
+    /// Closes the connection where too much waits for it.
+    fn check_output_limit(&self) {
+        let shared = &self.session.shared;
+        let waiting = self.out.len();
+        let figures = &shared.figures;
+        if waiting == 0 && figures.output_bytes.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        figures.output_bytes.store(waiting, Ordering::Relaxed);
+        figures.output_capacity.store(self.out.capacity(), Ordering::Relaxed);
+        let limits = self.engine.config.load().client_output_buffer_limit;
+        let limit = if shared.has(Mark::Monitor) { limits.replica } else { limits.normal };
+        let over = |bytes: u64| bytes != 0 && waiting as u64 >= bytes;
+        let mut close = over(limit.hard_bytes);
+        if over(limit.soft_bytes) {
+            let now = self.engine.clock.now_ms();
+            let since = figures.over_soft_limit_ms.load(Ordering::Relaxed);
+            if since == 0 {
+                figures.over_soft_limit_ms.store(now, Ordering::Relaxed);
+            } else {
+                close |= now.saturating_sub(since) > limit.soft_seconds * 1000;
+            }
+        } else {
+            figures.over_soft_limit_ms.store(0, Ordering::Relaxed);
+        }
+        if close && !shared.is_closing() {
+            self.engine.stats.add(Counter::OutputBufferDisconnections, 1);
+            warning!("Client id={} addr={} closed for overcoming of output buffer limits.", shared.id, shared.addr);
+            shared.close();
+        }
+    }
+
+    /// Runs every whole request in `buf`; returns how many bytes are done with.
+    fn process(&mut self, tools: &mut Tools, buf: &[u8]) -> usize {
+        let mut at = 0;
+        loop {
+            tools.spans.clear();
+            tools.requests.clear();
+            let authenticated = self.session.authenticated;
+            let max_bulk = usize::try_from(tools.executor.config().proto_max_bulk_len).unwrap_or(usize::MAX);
+            let limits = Limits { max_bulk, authenticated };
+            // One request at a time until the client has logged in: the next may be read by other limits.
+            let most = if authenticated { BATCH_REQUESTS } else { 1 };
+            let mut end = at;
+            let mut after = After::Nothing;
+            while tools.requests.len() < most {
+                match self.parser.next(buf, end, &limits, &mut tools.spans) {
+                    Ok(Step::Request { args, consumed }) => {
+                        end += consumed;
+                        if args > 0 {
+                            tools.requests.push(Request {
+                                first: tools.spans.len() - args,
+                                args,
+                                start: end - consumed,
+                            });
+                        }
+                    }
+                    Ok(Step::Inline { words, consumed }) => {
+                        after = After::Inline(words, consumed);
+                        break;
+                    }
+                    Ok(Step::Incomplete) => {
+                        after = After::More;
+                        break;
+                    }
+                    Err(error) => {
+                        after = After::Broken(error);
+                        break;
+                    }
+                }
+            }
+            if let Some(done) = self.run_batch(tools, buf, end) {
+                return done;
+            }
+            at = end;
+            match after {
+                After::Nothing => {}
+                After::More => return at,
+                After::Inline(words, consumed) => {
+                    at += consumed;
+                    if self.run_inline(tools, &words) {
+                        return at;
+                    }
+                }
+                After::Broken(error) => {
+                    verbose!("Protocol error ({error}) from client id={}.", self.session.shared.id);
+                    self.out.error(format_args!("ERR {error}"));
+                    self.state = State::Closing;
+                    return buf.len();
+                }
+            }
+        }
+    }
+
+    /// Runs the requests that were found, which end at `parsed`; where they stop early, returns how many
+    /// bytes are done with.
+    fn run_batch(&mut self, tools: &mut Tools, buf: &[u8], parsed: usize) -> Option<usize> {
+        if tools.requests.is_empty() {
+            return None;
+        }
+        let (ran, stop) =
+            tools.executor.run(&self.engine, &mut self.session, &mut self.out, buf, &tools.spans, &tools.requests);
+        self.session.shared.figures.commands.fetch_add(ran as u64, Ordering::Relaxed);
+        if matches!(stop, Stop::Done) {
+            return None;
+        }
+        // Requests behind the one that stopped are read again when their time comes.
+        let end = tools.requests.get(ran).map_or(parsed, |request| request.start);
+        self.parser = Parser::new();
+        self.stop(stop);
+        Some(if matches!(self.state, State::Closing) { buf.len() } else { end })
+    }
+
+    /// Notes why requests do not go on.
+    fn stop(&mut self, stop: Stop) {
+        self.state = match stop {
+            Stop::Done => State::Open,
+            Stop::Paused { until_ms } => {
+                self.engine.pause.wait(self.session.shared.clone());
+                let wait = until_ms.saturating_sub(self.engine.clock.now_ms());
+                State::Paused(Box::pin(tokio::time::sleep(Duration::from_millis(wait))))
+            }
+            Stop::Pending(pending) => State::Working(pending),
+            Stop::Close => {
+                if self.session.fate == Fate::Close {
+                    self.session.shared.close();
+                }
+                State::Closing
+            }
+        };
+    }
+
+    /// Runs an inline command whose words had quotes; returns whether requests stop there.
+    fn run_inline(&mut self, tools: &mut Tools, words: &[Vec<u8>]) -> bool {
+        let (buf, spans) = joined(words);
+        let request = [Request { first: 0, args: spans.len(), start: 0 }];
+        let (ran, stop) = tools.executor.run(&self.engine, &mut self.session, &mut self.out, &buf, &spans, &request);
+        if ran == 0 {
+            // It waits for the end of a pause, so it goes back to where it came from, spelled out.
+            let mut again = Output::new(Protocol::Resp2);
+            again.array(words.len());
+            words.iter().for_each(|word| again.bulk(word));
+            self.input = again.to_vec();
+        }
+        let stopped = !matches!(stop, Stop::Done);
+        if stopped {
+            self.stop(stop);
+        }
+        stopped
+    }
+
+    /// Runs what was kept of earlier reads.
+    fn process_input(&mut self, tools: &mut Tools) {
+        let mut input = std::mem::take(&mut self.input);
+        let done = self.process(tools, &input);
+        input.drain(..done);
+        if self.input.is_empty() {
+            self.input = if input.is_empty() { Vec::new() } else { input };
+        } else {
+            // An inline command that waits comes before what followed it.
+            self.input.extend_from_slice(&input);
+        }
+    }
+
+    /// Reads once and runs what came; `Ready(false)` at the end of the stream.
+    fn read(&mut self, cx: &mut Context<'_>, tools: &mut Tools) -> Poll<io::Result<bool>> {
+        let n = if self.input.is_empty() {
+            let mut scratch = std::mem::take(&mut tools.scratch);
+            let mut into = ReadBuf::new(&mut scratch);
+            let read = self.stream.poll_read(cx, &mut into);
+            let n = into.filled().len();
+            if n > 0 {
+                self.note_input(tools, n);
+                let done = self.process(tools, &scratch[..n]);
+                self.input.extend_from_slice(&scratch[done..n]);
+            }
+            tools.scratch = scratch;
+            match read {
+                Poll::Ready(read) => read?,
+                Poll::Pending => return Poll::Pending,
+            }
+            n
+        } else {
+            let missing = self.parser.missing(self.input.len());
+            let room = if missing > 0 { missing } else { READ_BYTES };
+            if self.input.capacity() - self.input.len() < room {
+                // What a header promises is not reserved: room grows with what has arrived.
+                self.input.reserve(room.min(self.input.len().max(READ_BYTES)));
+            }
+            let spare = self.input.capacity() - self.input.len();
+            let start = self.input.len();
+            // Zeroed once per growth, which costs less than the read itself.
+            self.input.resize(start + spare, 0);
+            let mut into = ReadBuf::new(&mut self.input[start..]);
+            let read = self.stream.poll_read(cx, &mut into);
+            let n = into.filled().len();
+            self.input.truncate(start + n);
+            match read {
+                Poll::Ready(read) => read?,
+                Poll::Pending => return Poll::Pending,
+            }
+            if n > 0 {
+                self.note_input(tools, n);
+                self.process_input(tools);
+            }
+            n
+        };
+        let shared = &self.session.shared;
+        shared.figures.query_bytes.store(self.input.len(), Ordering::Relaxed);
+        shared.figures.query_free.store(self.input.capacity() - self.input.len(), Ordering::Relaxed);
+        if self.input.len() as u64 > tools.executor.config().client_query_buffer_limit {
+            warning!("Closing client id={} addr={} that reached max query buffer length", shared.id, shared.addr);
+            self.engine.stats.add(Counter::QueryBufferDisconnections, 1);
+            shared.close();
+        }
+        Poll::Ready(Ok(n > 0))
+    }
+
+    fn note_input(&self, tools: &Tools, n: usize) {
+        self.engine.stats.worker(tools.number).add(Counter::NetInputBytes, n as u64);
+        self.session.shared.figures.net_input.fetch_add(n as u64, Ordering::Relaxed);
+    }
+
+    /// One turn; ready when the connection has ended.
+    fn turn(&mut self, cx: &mut Context<'_>, tools: &mut Tools) -> Poll<()> {
+        for _ in 0..TURN_READS {
+            let nudged = self.session.shared.take_nudge();
+            if nudged {
+                for message in self.session.shared.outbox.take() {
+                    self.out.raw(&message);
+                }
+            }
+            match &mut self.state {
+                State::Open => {}
+                State::Paused(sleep) => {
+                    if sleep.as_mut().poll(cx).is_pending() && !nudged {
+                        return self.flush_or_end(cx, tools);
+                    }
+                    self.state = State::Open;
+                    self.process_input(tools);
+                    continue;
+                }
+                State::Working(_) => {
+                    let State::Working(pending) = std::mem::replace(&mut self.state, State::Open) else { continue };
+                    let rest = tools.executor.resume(&self.engine, &mut self.session, &mut self.out, pending);
+                    match rest {
+                        Some(pending) => {
+                            self.state = State::Working(pending);
+                            cx.waker().wake_by_ref();
+                            return self.flush_or_end(cx, tools);
+                        }
+                        None => self.process_input(tools),
+                    }
+                    continue;
+                }
+                State::Closing => {
+                    return match self.flush(cx, tools) {
+                        Ok(()) if !self.out.is_empty() => Poll::Pending,
+                        _ => Poll::Ready(()),
+                    };
+                }
+            }
+            if self.session.shared.is_closing() {
+                return Poll::Ready(());
+            }
+            if !self.out.is_empty() && self.flush(cx, tools).is_err() {
+                return Poll::Ready(());
+            }
+            match self.read(cx, tools) {
+                Poll::Ready(Ok(true)) => {}
+                // Who has said all may still want to read what was answered.
+                Poll::Ready(Ok(false)) if !self.out.is_empty() => self.state = State::Closing,
+                Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+            if matches!(self.state, State::Open) && !self.out.is_empty() && self.flush(cx, tools).is_err() {
+                return Poll::Ready(());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn flush_or_end(&mut self, cx: &mut Context<'_>, tools: &Tools) -> Poll<()> {
+        if self.session.shared.is_closing() || self.flush(cx, tools).is_err() {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}
+
+/// What follows the requests of a batch in the read buffer.
+enum After {
+    Nothing,
+    More,
+    Inline(Vec<Vec<u8>>, usize),
+    Broken(ProtocolError),
+}
+
+/// Words as one buffer with spans.
+pub fn joined<W: AsRef<[u8]>>(words: &[W]) -> (Vec<u8>, Vec<Span>) {
+    let (mut buf, mut spans) = (Vec::new(), Vec::with_capacity(words.len()));
+    for word in words {
+        let word = word.as_ref();
+        spans.push(Span { start: buf.len(), len: word.len() });
+        buf.extend_from_slice(word);
+    }
+    (buf, spans)
+}
+
+impl Future for Connection {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if !this.has_waker {
+            this.session.shared.set_waker(cx.waker());
+            this.has_waker = true;
+        }
+        with_tools(|tools| {
+            this.out.lend(std::mem::take(&mut tools.replies));
+            let turn = this.turn(cx, tools);
+            tools.replies = this.out.take_back().unwrap_or_default();
+            turn
+        })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let id = self.session.shared.id;
+        self.engine.monitors.remove(id);
+        self.engine.clients.remove(id);
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,155 @@
+//! What commands ask of the server around them: listeners, the log, files, the end of the process.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::mpsc;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::command::engine::{Host, ShutdownRequest};
+use crate::config::rewrite::{Extent, rewrite};
+use crate::config::table::Config;
+use crate::persist::disk;
+use crate::server::listener::{self, Listening};
+use crate::server::process;
+
+/// Messages to the control thread.
+pub enum Control {
+    /// Listen on these sockets instead of those before; answered when the old ones are closed.
+    Listen(Listening, mpsc::Sender<()>),
+    /// End the server.
+    Stop(ShutdownRequest),
+}
+
+/// What changes with the configuration and belongs to the process, not to a server: the binary's log,
+/// title, OOM score. A library changes none of them.
+pub type ProcessSettings = Box<dyn Fn(&Config, &Config) -> Result<(), (&'static str, String)> + Send + Sync>;
+
+/// The host of one server.
+pub struct ServerHost {
+    /// The way to the control thread, once it runs.
+    pub control: OnceLock<UnboundedSender<Control>>,
+    /// The port that is listened on.
+    pub port: AtomicU16,
+    /// The configuration file.
+    pub config_file: Option<PathBuf>,
+    /// The program.
+    pub executable: String,
+    /// What the process does with a changed configuration.
+    pub process: Option<ProcessSettings>,
+    /// Whether the process may be ended by DEBUG.
+    pub may_crash: bool,
+    /// Whether the server listens at all.
+    pub listens: bool,
+    rewriting: Mutex<()>,
+}
+
+impl ServerHost {
+    /// The host of a server that does not run yet.
+    pub fn new(config_file: Option<PathBuf>, executable: String, process: Option<ProcessSettings>) -> ServerHost {
+        ServerHost {
+            control: OnceLock::new(),
+            port: AtomicU16::new(0),
+            config_file,
+            executable,
+            may_crash: process.is_some(),
+            process,
+            listens: true,
+            rewriting: Mutex::new(()),
+        }
+    }
+
+    fn relisten(&self, new: &Config, old: &Config) -> Result<(), (&'static str, String)> {
+        let directive = if new.port == old.port { "bind" } else { "port" };
+        let failed = |what: &str| (directive, what.to_owned());
+        let kept = if new.bind == old.bind { None } else { Some(self.port.load(Ordering::Relaxed)) };
+        let port = kept.filter(|_| new.port == old.port).unwrap_or(new.port);
+        // The same port on other addresses is free only once the old listeners are closed.
+        if directive == "bind" {
+            self.send_listeners(Listening::default());
+        }
+        match listener::bind(new, port) {
+            Ok(listening) => {
+                self.port.store(listening.port, Ordering::Relaxed);
+                self.send_listeners(listening);
+                Ok(())
+            }
+            Err(_) => {
+                if directive == "bind" {
+                    if let Ok(listening) = listener::bind(old, port) {
+                        self.send_listeners(listening);
+                    }
+                    return Err(failed("Failed to bind to specified addresses."));
+                }
+                Err(failed("Unable to listen on this port. Check server logs."))
+            }
+        }
+    }
+
+    fn send_listeners(&self, listening: Listening) {
+        let (sender, receiver) = mpsc::channel();
+        if let Some(control) = self.control.get()
+            && control.send(Control::Listen(listening, sender)).is_ok()
+        {
+            // An error means that the control thread has ended, and its listeners with it.
+            let _ = receiver.recv();
+        }
+    }
+}
+
+impl Host for ServerHost {
+    fn shutdown(&self, request: ShutdownRequest) -> Result<(), String> {
+        let control = self.control.get().ok_or("ERR The server is still starting")?;
+        control.send(Control::Stop(request)).map_err(|_| "ERR The server is stopping already".to_owned())
+    }
+
+    fn abort_shutdown(&self) -> Result<(), String> {
+        Err("ERR No shutdown in progress.".into())
+    }
+
+    fn apply(&self, new: &Config, old: &Config) -> Result<(), (&'static str, String)> {
+        if self.listens && (new.port != old.port || new.bind != old.bind) {
+            self.relisten(new, old)?;
+        }
+        match &self.process {
+            Some(process) => process(new, old),
+            None => Ok(()),
+        }
+    }
+
+    fn rewrite_config(&self, config: &Config, all: bool) -> Result<(), String> {
+        let path = self.config_file.as_ref().ok_or("ERR The server is running without a config file")?;
+        let _one_at_a_time = self.rewriting.lock();
+        let failed = |error: std::io::Error| {
+            tracing::warn!("CONFIG REWRITE failed: {error}");
+            let text = error.to_string();
+            format!("ERR Rewriting config file: {}", text.split(" (os error").next().unwrap_or(&text))
+        };
+        let old = disk::read_or_empty(path).map_err(failed)?;
+        let users: Vec<Vec<u8>> = Vec::new();
+        let extent = if all { Extent::All } else { Extent::Changed };
+        disk::replace(path, &rewrite(&old, config, &users, extent)).map_err(failed)?;
+        tracing::info!("CONFIG REWRITE executed with success.");
+        Ok(())
+    }
+
+    fn config_file(&self) -> Option<String> {
+        self.config_file.as_ref().map(|path| path.to_string_lossy().into_owned())
+    }
+
+    fn executable(&self) -> String {
+        self.executable.clone()
+    }
+
+    fn port(&self) -> u16 {
+        self.port.load(Ordering::Relaxed)
+    }
+
+    fn crash(&self) {
+        if self.may_crash {
+            process::raise(libc::SIGSEGV);
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! A client in the same process: commands on the same shards, without a socket.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::client::session::{Fate, Session};
+use crate::client::shared::{Link, Shared};
+use crate::command::dispatch::{Executor, Request, Stop};
+use crate::command::engine::Engine;
+use crate::resp::reply::{Output, Protocol};
+use crate::resp::value::Value;
+use crate::server::connection::joined;
+
+/// An error reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplyError(String);
+
+impl fmt::Display for ReplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ReplyError {}
+
+/// Calls a server in the same process. Commands run on the calling thread.
+///
+/// A clone is another client, with database 0 selected: give each thread its own, so that they do not
+/// wait for each other.
+pub struct Client {
+    engine: Arc<Engine>,
+    state: Mutex<State>,
+}
+
+struct State {
+    session: Session,
+    executor: Executor,
+    out: Output,
+}
+
+impl Clone for Client {
+    fn clone(&self) -> Client {
+        Client::new(self.engine.clone())
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client(id={})", self.state.lock().session.shared.id)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let id = self.state.lock().session.shared.id;
+        self.engine.monitors.remove(id);
+        self.engine.clients.remove(id);
+    }
+}
+
+type Result<T> = std::result::Result<T, ReplyError>;
+
+impl Client {
+    /// A client of `engine`.
+    pub(crate) fn new(engine: Arc<Engine>) -> Client {
+        let id = engine.clients.next_id();
+        let now = engine.clock.now_ms();
+        let shared = Arc::new(Shared::new(id, Link::InProcess, "in-process:0".into(), "in-process:0".into(), -1, now));
+        engine.clients.add(shared.clone());
+        let mut session = Session::new(shared, true);
+        session.in_process = true;
+        let executor = Executor::new(&engine, None);
+        let state = Mutex::new(State { session, executor, out: Output::new(Protocol::Resp3) });
+        Client { engine, state }
+    }
+
+    /// Runs a command; errors are [`Value::Error`]. Replies are those of RESP3.
+    ///
+    /// A command that works in pieces for a socket's sake (KEYS over a large keyspace) runs to its end.
+    pub fn execute<A: AsRef<[u8]>>(&self, args: &[A]) -> Value {
+        if args.is_empty() {
+            return Value::Error(b"ERR no command".to_vec());
+        }
+        let (buf, spans) = joined(args);
+        let request = [Request { first: 0, args: spans.len(), start: 0 }];
+        let mut state = self.state.lock();
+        let State { session, executor, out } = &mut *state;
+        let (_, mut stop) = executor.run(&self.engine, session, out, &buf, &spans, &request);
+        while let Stop::Pending(pending) = stop {
+            stop = executor.resume(&self.engine, session, out, pending).map_or(Stop::Done, Stop::Pending);
+        }
+        session.fate = Fate::Stay;
+        let bytes = out.to_vec();
+        out.advance(bytes.len());
+        match Value::decode(&bytes) {
+            Ok(Some((value, _))) => value,
+            // SHUTDOWN and CLIENT REPLY OFF answer nothing.
+            _ => Value::Nil,
+        }
+    }
+
+    fn call<A: AsRef<[u8]>>(&self, args: &[A]) -> Result<Value> {
+        match self.execute(args) {
+            Value::Error(text) => Err(ReplyError(String::from_utf8_lossy(&text).into_owned())),
+            value => Ok(value),
+        }
+    }
+
+    fn integer<A: AsRef<[u8]>>(&self, args: &[A]) -> Result<i64> {
+        let value = self.call(args)?;
+        value.as_integer().ok_or_else(|| unexpected(&value))
+    }
+
+    fn bytes<A: AsRef<[u8]>>(&self, args: &[A]) -> Result<Option<Vec<u8>>> {
+        Ok(bytes_of(self.call(args)?))
+    }
+
+    /// GET: the value of a string.
+    ///
+    /// # Errors
+    /// Where the key holds another type.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
+        self.bytes(&[b"GET", key.as_ref()])
+    }
+
+    /// SET: replaces whatever the key holds.
+    ///
+    /// # Errors
+    /// Where the server refuses writes.
+    pub fn set(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        self.call(&[b"SET", key.as_ref(), value.as_ref()]).map(drop)
+    }
+
+    /// SET with PX: the key is gone after `ttl`, which is at least a millisecond.
+    ///
+    /// # Errors
+    /// As [`Client::set`], and for a `ttl` of zero.
+    pub fn set_for(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, ttl: Duration) -> Result<()> {
+        let ms = ttl.as_millis().to_string();
+        self.call(&[b"SET", key.as_ref(), value.as_ref(), b"PX", ms.as_bytes()]).map(drop)
+    }
+
+    /// SET with NX: returns whether the key was missing, and is set now.
+    ///
+    /// # Errors
+    /// As [`Client::set`].
+    pub fn set_if_missing(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(!self.call(&[b"SET", key.as_ref(), value.as_ref(), b"NX"])?.is_nil())
+    }
+
+    /// SET with GET: returns the value before.
+    ///
+    /// # Errors
+    /// As [`Client::get`] and [`Client::set`].
+    pub fn swap(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
+        self.bytes(&[b"SET", key.as_ref(), value.as_ref(), b"GET"])
+    }
+
+    /// GETDEL: returns the value and removes the key.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn take(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
+        self.bytes(&[b"GETDEL", key.as_ref()])
+    }
+
+    /// MGET: the values of several keys, `None` for what is missing or no string.
+    ///
+    /// # Errors
+    /// Where there is no key.
+    pub fn mget<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Vec<u8>>>> {
+        let value = self.call(&prefixed(b"MGET", keys))?;
+        Ok(value.into_vec().unwrap_or_default().into_iter().map(bytes_of).collect())
+    }
+
+    /// MSET: sets several keys at once.
+    ///
+    /// # Errors
+    /// Where there is no pair, or the server refuses writes.
+    pub fn mset<K: AsRef<[u8]>, V: AsRef<[u8]>>(&self, pairs: &[(K, V)]) -> Result<()> {
+        let mut args: Vec<&[u8]> = vec![b"MSET"];
+        pairs.iter().for_each(|(key, value)| args.extend([key.as_ref(), value.as_ref()]));
+        self.call(&args).map(drop)
+    }
+
+    /// INCRBY: adds to an integer, 0 where the key is missing; returns the sum.
+    ///
+    /// # Errors
+    /// Where the value is no integer, or the sum is too large for 64 bits.
+    pub fn add(&self, key: impl AsRef<[u8]>, by: i64) -> Result<i64> {
+        self.integer(&[b"INCRBY", key.as_ref(), by.to_string().as_bytes()])
+    }
+
+    /// APPEND: returns the new length.
+    ///
+    /// # Errors
+    /// Where the key holds another type, or the string would be too long.
+    pub fn append(&self, key: impl AsRef<[u8]>, tail: impl AsRef<[u8]>) -> Result<i64> {
+        self.integer(&[b"APPEND", key.as_ref(), tail.as_ref()])
+    }
+
+    /// DEL: returns how many of the keys existed.
+    ///
+    /// # Errors
+    /// Where there is no key.
+    pub fn delete<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<i64> {
+        self.integer(&prefixed(b"DEL", keys))
+    }
+
+    /// EXISTS, for one key.
+    ///
+    /// # Errors
+    /// None that depends on the key.
+    pub fn exists(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.integer(&[b"EXISTS", key.as_ref()])? == 1)
+    }
+
+    /// PEXPIRE: the key is gone after `ttl`; returns whether it exists.
+    ///
+    /// # Errors
+    /// For a `ttl` beyond what 64 bits of milliseconds hold.
+    pub fn expire(&self, key: impl AsRef<[u8]>, ttl: Duration) -> Result<bool> {
+        Ok(self.integer(&[b"PEXPIRE", key.as_ref(), ttl.as_millis().to_string().as_bytes()])? == 1)
+    }
+
+    /// PERSIST: returns whether the key had a time to live.
+    ///
+    /// # Errors
+    /// None that depends on the key.
+    pub fn persist(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.integer(&[b"PERSIST", key.as_ref()])? == 1)
+    }
+
+    /// PTTL: `None` where the key is missing, `Some(None)` where it has no time to live.
+    ///
+    /// # Errors
+    /// None that depends on the key.
+    pub fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Option<Option<Duration>>> {
+        Ok(match self.integer(&[b"PTTL", key.as_ref()])? {
+            -2 => None,
+            ms => Some(u64::try_from(ms).ok().map(Duration::from_millis)),
+        })
+    }
+
+    /// RENAME.
+    ///
+    /// # Errors
+    /// Where the key does not exist.
+    pub fn rename(&self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<()> {
+        self.call(&[b"RENAME", from.as_ref(), to.as_ref()]).map(drop)
+    }
+
+    /// KEYS: every key that fits a pattern.
+    ///
+    /// # Errors
+    /// None.
+    pub fn keys(&self, pattern: impl AsRef<[u8]>) -> Result<Vec<Vec<u8>>> {
+        let value = self.call(&[b"KEYS", pattern.as_ref()])?;
+        Ok(value.into_vec().unwrap_or_default().into_iter().filter_map(bytes_of).collect())
+    }
+
+    /// SCAN: some keys from `cursor` on, and the next cursor, 0 at the end.
+    ///
+    /// # Errors
+    /// None.
+    pub fn scan(&self, cursor: u64, pattern: impl AsRef<[u8]>, count: usize) -> Result<(u64, Vec<Vec<u8>>)> {
+        let (cursor, count) = (cursor.to_string(), count.max(1).to_string());
+        let value = self.call(&[b"SCAN", cursor.as_bytes(), b"MATCH", pattern.as_ref(), b"COUNT", count.as_bytes()])?;
+        let mut parts = value.into_vec().unwrap_or_default().into_iter();
+        let next = parts.next().as_ref().and_then(Value::as_integer).unwrap_or(0);
+        let keys = parts.next().and_then(Value::into_vec).unwrap_or_default();
+        Ok((next.unsigned_abs(), keys.into_iter().filter_map(bytes_of).collect()))
+    }
+
+    /// DBSIZE: the number of keys.
+    ///
+    /// # Errors
+    /// None.
+    pub fn len(&self) -> Result<i64> {
+        self.integer(&[b"DBSIZE"])
+    }
+
+    /// Whether there is no key.
+    ///
+    /// # Errors
+    /// None.
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// FLUSHALL: removes every key of every database.
+    ///
+    /// # Errors
+    /// Where the server refuses writes.
+    pub fn clear(&self) -> Result<()> {
+        self.call(&[b"FLUSHALL"]).map(drop)
+    }
+
+    /// SELECT: works on another database from here on.
+    ///
+    /// # Errors
+    /// Where there is none of this number.
+    pub fn select(&self, db: usize) -> Result<()> {
+        self.call(&[&b"SELECT"[..], db.to_string().as_bytes()]).map(drop)
+    }
+}
+
+fn prefixed<'a, K: AsRef<[u8]>>(name: &'a [u8], keys: &'a [K]) -> Vec<&'a [u8]> {
+    std::iter::once(name).chain(keys.iter().map(AsRef::as_ref)).collect()
+}
+
+fn bytes_of(value: Value) -> Option<Vec<u8>> {
+    match value {
+        Value::Bulk(bytes) | Value::Simple(bytes) => Some(bytes),
+        other => other.as_bytes().map(<[u8]>::to_vec),
+    }
+}
+
+fn unexpected(value: &Value) -> ReplyError {
+    ReplyError(format!("ERR unexpected reply: {value:?}"))
+}

@@ -1,0 +1,283 @@
+//! A running server: its threads, and the handle to them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::command::engine::{Engine, ShutdownRequest};
+use crate::config::table::Config;
+use crate::keyspace::change::Change;
+use crate::keyspace::hash::Routing;
+use crate::keyspace::space::Keyspace;
+use crate::observe::crash;
+use crate::observe::log::{notice, warning};
+use crate::persist::disk;
+use crate::persist::log::Reader;
+use crate::server::host::{Control, ServerHost};
+use crate::server::listener::{self, Listening, Reception};
+use crate::server::local::Client;
+use crate::server::{timers, worker};
+use crate::stdx::clock::Clock;
+use crate::stdx::memory;
+
+/// Where a server listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// Where its configuration says.
+    Configured,
+    /// On a free port of the first configured address.
+    Ephemeral,
+    /// Nowhere: it is called in process only.
+    Nowhere,
+}
+
+/// Why a server did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The port is taken, or the address is not there.
+    Listen(u16),
+    /// The Unix socket cannot be opened.
+    UnixSocket(io::Error),
+    /// The configuration cannot be carried out.
+    Config(String),
+    /// The system refuses threads or sockets.
+    System(io::Error),
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StartError::Listen(port) => write!(f, "Failed listening on port {port} (tcp), aborting."),
+            StartError::UnixSocket(error) => write!(f, "Failed opening Unix socket: bind: {error}"),
+            StartError::Config(reason) => f.write_str(reason),
+            StartError::System(error) => write!(f, "The system refuses what the server needs: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> StartError {
+        StartError::System(error)
+    }
+}
+
+/// What a server is made of, beside its configuration.
+pub struct Parts {
+    /// Its configuration.
+    pub config: Config,
+    /// Its time.
+    pub clock: Clock,
+    /// Where it listens.
+    pub listen: Listen,
+    /// What surrounds it.
+    pub host: ServerHost,
+}
+
+/// A server that runs. Dropped, it ends.
+pub struct Server {
+    engine: Arc<Engine>,
+    addrs: Vec<SocketAddr>,
+    ended: mpsc::Receiver<ShutdownRequest>,
+    control: Option<JoinHandle<()>>,
+    unix_path: Option<PathBuf>,
+}
+
+impl Server {
+    /// Starts a server; it serves when this returns.
+    ///
+    /// # Errors
+    /// Where it cannot listen, or the system refuses threads.
+    pub fn start(parts: Parts) -> Result<Server, StartError> {
+        let Parts { config, clock, listen, mut host } = parts;
+        let port = config.port;
+        let listening = match listen {
+            Listen::Configured => listener::bind(&config, port),
+            Listen::Ephemeral => listener::bind_ephemeral(&config),
+            Listen::Nowhere => Ok(Listening::default()),
+        };
+        let listening = listening.map_err(|error| StartError::Listen(error.port))?;
+        let unix = match listen {
+            Listen::Nowhere => None,
+            _ => listener::bind_unix(&config).map_err(StartError::UnixSocket)?,
+        };
+        host.listens = listen == Listen::Configured;
+        host.port.store(listening.port, Ordering::Relaxed);
+        let (sender, receiver) = unbounded_channel();
+        // The cell was made with the host and nobody else has it yet.
+        let _ = host.control.set(sender);
+        let addrs = listening.tcp.iter().filter_map(|l| l.local_addr().ok()).collect();
+        let workers = usize::try_from(config.io_threads).unwrap_or(1).max(1);
+        let routing = if config.cluster_enabled { Routing::Slot } else { Routing::Hash };
+        let keyspace = Keyspace::new(routing, workers)?;
+        let engine = Arc::new(Engine::new(config, clock, Box::new(host), keyspace).map_err(StartError::Config)?);
+        let (ended_sender, ended) = mpsc::channel();
+        let unix_path = unix.as_ref().map(|(_, path)| path.clone());
+        let control = Controller::start(engine.clone(), workers, listening, unix, receiver, ended_sender)?;
+        engine.memory_startup.store(memory::used() as u64, Ordering::Relaxed);
+        Ok(Server { engine, addrs, ended, control: Some(control), unix_path })
+    }
+
+    /// The first address that it listens on.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        self.addrs.first().copied()
+    }
+
+    /// All addresses that it listens on.
+    pub fn addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    /// A client in this process: no socket, the same commands.
+    pub fn client(&self) -> Client {
+        Client::new(self.engine.clone())
+    }
+
+    /// Calls `observer` for every change of a key, while the key's shard is held: it must be quick and
+    /// must not call the server.
+    pub fn observe(&self, observer: impl Fn(&Change) + Send + Sync + 'static) {
+        self.engine.observe(Box::new(observer));
+    }
+
+    /// Calls `reader` with every change as a command that can be run again, in one order; see
+    /// [`Reader`].
+    pub fn read_log(&self, reader: Reader) {
+        self.engine.log.read_with(reader);
+    }
+
+    /// The engine, for what is built around the server.
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Waits until a client sends SHUTDOWN, or [`Server::shutdown`] is called elsewhere; returns how it
+    /// was asked.
+    pub fn wait(&self) -> ShutdownRequest {
+        // An error means that the control thread is gone: the server has ended all the same.
+        self.ended.recv().unwrap_or_default()
+    }
+
+    /// Asks it to end, without waiting.
+    pub fn ask_to_end(&self, request: ShutdownRequest) {
+        // An error means that it ends already.
+        let _ = self.engine.host.shutdown(request);
+    }
+
+    /// Ends it: closes listeners and connections, and waits for its threads.
+    pub fn shutdown(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.ask_to_end(ShutdownRequest::default());
+        if let Some(control) = self.control.take() {
+            // A panic there was reported where it happened.
+            let _ = control.join();
+        }
+        if let Some(path) = self.unix_path.take() {
+            disk::remove(&path);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The control thread: accepts connections, starts and ends the others.
+struct Controller {
+    reception: Reception,
+    accepting: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Controller {
+    fn start(
+        engine: Arc<Engine>,
+        workers: usize,
+        listening: Listening,
+        unix: Option<(std::os::unix::net::UnixListener, PathBuf)>,
+        receiver: UnboundedReceiver<Control>,
+        ended: mpsc::Sender<ShutdownRequest>,
+    ) -> Result<JoinHandle<()>, StartError> {
+        let mut handles = Vec::new();
+        let mut threads = Vec::new();
+        for number in 0..workers {
+            let (handle, thread) = worker::start(engine.clone(), number)?;
+            handles.push(handle);
+            threads.push(thread);
+        }
+        let stop_timers = Arc::new(AtomicBool::new(false));
+        let timers = timers::start(engine.clone(), stop_timers.clone())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
+            crash::prepare_thread();
+            let mut controller =
+                Controller { reception: Reception { engine, workers: handles }, accepting: Vec::new() };
+            let request = runtime.block_on(async {
+                controller.listen(listening);
+                if let Some((listener, path)) = unix {
+                    let reception = controller.reception.clone();
+                    tokio::spawn(reception.unix(listener, path.to_string_lossy().into_owned()));
+                    listener::announce("unix");
+                }
+                controller.run(receiver).await
+            });
+            drop(runtime);
+            // The workers end when the last way to them is gone.
+            drop(controller);
+            for thread in threads {
+                if thread.join().is_err() {
+                    warning!("A worker ended by a panic");
+                }
+            }
+            stop_timers.store(true, Ordering::Release);
+            timers.thread().unpark();
+            // A panic there was reported where it happened.
+            let _ = timers.join();
+            // Nobody may be waiting.
+            let _ = ended.send(request);
+        })?;
+        Ok(thread)
+    }
+
+    fn listen(&mut self, listening: Listening) {
+        let any = !listening.tcp.is_empty();
+        for listener in listening.tcp {
+            self.accepting.push(tokio::spawn(self.reception.clone().tcp(listener)));
+        }
+        if any {
+            listener::announce("tcp");
+        }
+    }
+
+    async fn run(&mut self, mut receiver: UnboundedReceiver<Control>) -> ShutdownRequest {
+        while let Some(message) = receiver.recv().await {
+            match message {
+                Control::Listen(listening, answer) => {
+                    for task in self.accepting.drain(..) {
+                        task.abort();
+                        // It was aborted: that is what is waited for.
+                        let _ = task.await;
+                    }
+                    self.listen(listening);
+                    // Who asked may have gone.
+                    let _ = answer.send(());
+                }
+                Control::Stop(request) => {
+                    notice!("User requested shutdown...");
+                    return request;
+                }
+            }
+        }
+        ShutdownRequest::default()
+    }
+}

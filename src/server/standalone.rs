@@ -1,0 +1,487 @@
+//! The server as a process: command line, files, signals, the log, exit codes.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::command::engine::{Engine, ShutdownRequest};
+use crate::config::choice::{
+    LogFormat, LogLevel, LogTimestampFormat, OomScoreAdj, ShutdownOptions, Supervised, SyslogFacility,
+};
+use crate::config::expand_title;
+use crate::config::load::{LoadError, Loaded, Source, from_args};
+use crate::config::table::Config;
+use crate::observe::crash;
+use crate::observe::log::{self, notice, warning};
+use crate::persist::disk;
+use crate::server::host::ServerHost;
+use crate::server::process;
+use crate::server::running::{Listen, Parts, Server, StartError};
+use crate::stdx::clock::Clock;
+
+/// The version of Redis whose behaviour is offered.
+pub const REDIS_VERSION: &str = "7.2.4";
+
+/// The real file system.
+struct Files;
+
+impl Source for Files {
+    fn read(&mut self, path: &[u8]) -> io::Result<Vec<u8>> {
+        std::fs::read(path_of(path))
+    }
+
+    fn list(&mut self, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        std::fs::read_dir(path_of(path))?.map(|entry| Ok(entry?.file_name().into_vec())).collect()
+    }
+
+    fn stdin(&mut self) -> io::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        io::Read::read_to_end(&mut io::stdin(), &mut text)?;
+        Ok(text)
+    }
+}
+
+fn path_of(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes.to_vec()))
+}
+
+/// Runs the server process with these arguments, the program's name first; returns its exit code.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let program = args.first().map_or_else(|| "spinel-server".into(), |name| name.to_string_lossy().into_owned());
+    let args: Vec<Vec<u8>> = args.into_iter().skip(1).map(OsStringExt::into_vec).collect();
+    if let Some(code) = answer_and_leave(&program, &args) {
+        return code;
+    }
+    process::prepare_title();
+    let loaded = match from_args(&args, &mut Files) {
+        Ok(loaded) => loaded,
+        Err(error) => return refuse(&error),
+    };
+    match run(&program, args.is_empty(), loaded) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            warning!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a user reads who asks for it, or who asks for what is not here.
+fn answer_and_leave(program: &str, args: &[Vec<u8>]) -> Option<ExitCode> {
+    let first = args.first().map_or(&b""[..], Vec::as_slice);
+    let sentinel = program.ends_with("-sentinel") || args.iter().any(|arg| arg == b"--sentinel");
+    match first {
+        _ if sentinel => {
+            eprintln!("Sentinel mode is not part of this program: run redis-sentinel beside it.");
+            return Some(ExitCode::FAILURE);
+        }
+        b"-v" | b"--version" => println!("{}", version_line()),
+        b"-h" | b"--help" => println!("{}", help(program)),
+        b"--check-system" => return Some(check_system()),
+        b"--test-memory" => {
+            eprintln!("Memory is tested better by programs that boot without an operating system, such as memtest86.");
+            return Some(ExitCode::FAILURE);
+        }
+        _ => return None,
+    }
+    Some(ExitCode::SUCCESS)
+}
+
+fn version_line() -> String {
+    let bits = usize::BITS;
+    let malloc = if cfg!(feature = "jemalloc") { "jemalloc" } else { "libc" };
+    format!("Spinel server v={} redis={REDIS_VERSION} malloc={malloc} bits={bits}", env!("CARGO_PKG_VERSION"))
+}
+
+fn help(program: &str) -> String {
+    format!(
+        "Usage: {program} [/path/to/redis.conf] [options] [-]
+       {program} - (read configuration from standard input)
+       {program} -v or --version
+       {program} -h or --help
+       {program} --check-system
+
+Examples:
+       {program}                                  (run with the defaults)
+       {program} /etc/redis/6379.conf
+       {program} --port 7777
+       {program} --port 7777 --save \"\" --maxmemory 100mb
+       {program} /etc/redis/6379.conf --loglevel verbose -
+       echo 'maxmemory 128mb' | {program} -
+
+Every directive of redis.conf can be given as an option; redis.conf.example lists them."
+    )
+}
+
+/// Tells about settings of the system that make a server slow or unsafe.
+fn check_system() -> ExitCode {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let mut failed = false;
+    let mut check = |name: &str, problem: Option<String>| match problem {
+        None => println!("[{name}] OK"),
+        Some(problem) => {
+            failed = true;
+            println!("[{name}] WARNING: {problem}");
+        }
+    };
+    let clock = read("/sys/devices/system/clocksource/clocksource0/current_clocksource");
+    let slow = ["hpet", "acpi_pm", "xen"].contains(&clock.trim());
+    check(
+        "slow-clocksource",
+        slow.then(|| format!("the clock source is {}, which is slow: tsc is fast", clock.trim())),
+    );
+    let overcommit = read("/proc/sys/vm/overcommit_memory");
+    let refuses = overcommit.trim() == "2";
+    check("overcommit", refuses.then(|| "vm.overcommit_memory is 2: allocations may fail early".into()));
+    let backlog: u32 = read("/proc/sys/net/core/somaxconn").trim().parse().unwrap_or(u32::MAX);
+    check("somaxconn", (backlog < 511).then(|| format!("net.core.somaxconn is {backlog}: tcp-backlog is cut to it")));
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Says why the configuration cannot be used.
+fn refuse(error: &LoadError) -> ExitCode {
+    match error {
+        LoadError::File { .. } => eprintln!("{error}"),
+        _ => {
+            eprintln!("\n*** FATAL CONFIG FILE ERROR (Redis {REDIS_VERSION}) ***\n{error}");
+        }
+    }
+    ExitCode::FAILURE
+}
+
+fn run(program: &str, no_arguments: bool, loaded: Loaded) -> Result<(), Box<dyn std::error::Error>> {
+    let Loaded { mut config, file } = loaded;
+    let config_file = file.map(|path| absolute(&path_of(&path))).transpose()?;
+    let executable = std::env::current_exe().unwrap_or_else(|_| program.into()).display().to_string();
+    let supervised = supervisor(config.supervised);
+    if config.daemonize && supervised.is_none() {
+        process::daemonize()?;
+    }
+    // The log is opened where the process was started, as Redis does; `dir` comes after it.
+    let handle = log::install(log_settings(&config))?;
+    std::env::set_current_dir(path_of(&config.dir.0))
+        .map_err(|error| format!("Can't chdir to '{}': {}", path_of(&config.dir.0).display(), plain(&error)))?;
+    config.dir.0 = std::env::current_dir()?.into_os_string().into_vec();
+    process::ignore(libc::SIGHUP);
+    process::ignore(libc::SIGPIPE);
+    notice!("oO0OoO0OoO0Oo Spinel is starting oO0OoO0OoO0Oo");
+    notice!(
+        "Spinel version={}, Redis version={REDIS_VERSION}, bits=64, pid={}",
+        env!("CARGO_PKG_VERSION"),
+        std::process::id()
+    );
+    if no_arguments {
+        warning!(
+            "Warning: no config file specified, using the default config. In order to specify a config file use {program} /path/to/redis.conf"
+        );
+    } else {
+        notice!("Configuration loaded");
+    }
+    raise_limits(&mut config);
+    set_oom_score(&config)?;
+    let pidfile = config
+        .pidfile
+        .as_ref()
+        .map(|path| path_of(path))
+        .or_else(|| config.daemonize.then(|| PathBuf::from("/var/run/redis.pid")));
+    if let Some(path) = &pidfile
+        && let Err(error) = disk::write(path, format!("{}\n", std::process::id()).as_bytes())
+    {
+        warning!("Failed to write PID file: {}", plain(&error));
+    }
+    show_banner(&config);
+    let title = Title { program: program.to_owned(), config_file: config_file.clone() };
+    title.show(&config);
+    let in_force = handle.clone();
+    let process_settings = Box::new(move |new: &Config, old: &Config| follow(&in_force, &title, new, old));
+    let host = ServerHost::new(config_file, executable, Some(process_settings));
+    let server = match Server::start(Parts { config, clock: Clock::real(), listen: Listen::Configured, host }) {
+        Ok(server) => server,
+        Err(error) => {
+            if let Some(path) = &pidfile {
+                disk::remove(path);
+            }
+            if let StartError::Listen(_) = error {
+                warning!("{error}");
+                std::process::exit(1);
+            }
+            return Err(error.into());
+        }
+    };
+    notice!("Server initialized");
+    install_crash_report(server.engine());
+    if let Some(Supervised::Systemd) = supervised {
+        // Nobody may be listening, which is not our failure.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    }
+    if let Some(Supervised::Upstart) = supervised {
+        process::raise(libc::SIGSTOP);
+    }
+    watch_signals(server.engine().clone())?;
+    server.wait();
+    if let Some(path) = &pidfile {
+        notice!("Removing the pid file.");
+        disk::remove(path);
+    }
+    server.shutdown();
+    warning!("Spinel is now ready to exit, bye bye...");
+    Ok(())
+}
+
+fn absolute(path: &Path) -> io::Result<PathBuf> {
+    if path.is_absolute() { Ok(path.to_owned()) } else { Ok(std::env::current_dir()?.join(path)) }
+}
+
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
+/// The supervisor that waits for word, if one does.
+fn supervisor(configured: Supervised) -> Option<Supervised> {
+    let has = |name: &str| std::env::var_os(name).is_some();
+    match configured {
+        Supervised::No => None,
+        Supervised::Auto if has("NOTIFY_SOCKET") => Some(Supervised::Systemd),
+        Supervised::Auto if has("UPSTART_JOB") => Some(Supervised::Upstart),
+        Supervised::Auto => None,
+        other => Some(other),
+    }
+}
+
+fn log_settings(config: &Config) -> log::Settings {
+    let syslog = config.syslog_enabled.then(|| log::Syslog {
+        ident: String::from_utf8_lossy(&config.syslog_ident).into_owned(),
+        facility: match config.syslog_facility {
+            SyslogFacility::User => log::Facility::User,
+            local => log::Facility::Local(local.name().trim_start_matches("local").parse().unwrap_or(0)),
+        },
+    });
+    log::Settings {
+        level: level(config.loglevel),
+        file: path_of(&config.logfile),
+        format: format(config.log_format),
+        timestamp: timestamp(config.log_timestamp_format),
+        syslog,
+    }
+}
+
+fn level(level: LogLevel) -> log::Level {
+    match level {
+        LogLevel::Debug => log::Level::Debug,
+        LogLevel::Verbose => log::Level::Verbose,
+        LogLevel::Notice => log::Level::Notice,
+        LogLevel::Warning => log::Level::Warning,
+        LogLevel::Nothing => log::Level::Nothing,
+    }
+}
+
+fn format(format: LogFormat) -> log::Format {
+    match format {
+        LogFormat::Legacy => log::Format::Legacy,
+        LogFormat::Logfmt => log::Format::Logfmt,
+    }
+}
+
+fn timestamp(timestamp: LogTimestampFormat) -> log::Timestamp {
+    match timestamp {
+        LogTimestampFormat::Legacy => log::Timestamp::Legacy,
+        LogTimestampFormat::Iso8601 => log::Timestamp::Iso8601,
+        LogTimestampFormat::Milliseconds => log::Timestamp::Milliseconds,
+    }
+}
+
+/// Descriptors that the process needs beside its clients' sockets.
+const RESERVED_FILES: u64 = 32;
+
+/// Makes sure that `maxclients` sockets can be open, or lowers it.
+fn raise_limits(config: &mut Config) {
+    let wanted = u64::from(config.maxclients) + RESERVED_FILES;
+    let granted = process::raise_open_files(wanted);
+    if granted < wanted {
+        let fits = u32::try_from(granted.saturating_sub(RESERVED_FILES)).unwrap_or(u32::MAX).max(1);
+        warning!(
+            "You requested maxclients of {} requiring at least {wanted} max file descriptors. Only {granted} are allowed: maxclients is reduced to {fits}.",
+            config.maxclients
+        );
+        config.maxclients = fits;
+    }
+}
+
+/// What the process was started with, for scores that are relative to it.
+fn oom_score_at_start() -> i32 {
+    static AT_START: std::sync::OnceLock<i32> = std::sync::OnceLock::new();
+    *AT_START.get_or_init(|| {
+        std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|s| s.trim().parse().ok()).unwrap_or(0)
+    })
+}
+
+fn set_oom_score(config: &Config) -> Result<(), String> {
+    let start = oom_score_at_start();
+    let primary = config.oom_score_adj_values.0[0];
+    let score = match config.oom_score_adj {
+        OomScoreAdj::No => start,
+        OomScoreAdj::Relative => start + primary,
+        OomScoreAdj::Absolute => primary,
+    };
+    let score = score.clamp(-1000, 1000);
+    if config.oom_score_adj == OomScoreAdj::No && score == start {
+        let now = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+        if now.trim().parse() == Ok(start) {
+            return Ok(());
+        }
+    }
+    disk::write(Path::new("/proc/self/oom_score_adj"), score.to_string().as_bytes())
+        .map_err(|error| format!("Unable to write oom_score_adj: {}", plain(&error)))
+}
+
+/// The process follows a configuration that was changed while it runs.
+fn follow(log: &log::Handle, title: &Title, new: &Config, old: &Config) -> Result<(), (&'static str, String)> {
+    if new.oom_score_adj != old.oom_score_adj || new.oom_score_adj_values != old.oom_score_adj_values {
+        set_oom_score(new).map_err(|_| {
+            ("oom-score-adj", "Failed to apply new oom_score_adj configuration, check server logs.".to_owned())
+        })?;
+    }
+    if new.dir != old.dir {
+        std::env::set_current_dir(path_of(&new.dir.0)).map_err(|error| ("dir", plain(&error)))?;
+    }
+    if new.maxclients > old.maxclients {
+        let wanted = u64::from(new.maxclients) + RESERVED_FILES;
+        if process::raise_open_files(wanted) < wanted {
+            return Err((
+                "maxclients",
+                format!(
+                    "The operating system is not able to handle the specified number of clients, try with {}",
+                    old.maxclients
+                ),
+            ));
+        }
+    }
+    if new.crash_log_enabled != old.crash_log_enabled {
+        if new.crash_log_enabled { crash::arm() } else { crash::disarm() }
+    }
+    log.set_level(level(new.loglevel));
+    log.set_format(format(new.log_format));
+    log.set_timestamp(timestamp(new.log_timestamp_format));
+    if new.proc_title_template != old.proc_title_template {
+        title.show(new);
+    }
+    Ok(())
+}
+
+/// What the title of the process is made of, beside the configuration.
+struct Title {
+    program: String,
+    config_file: Option<PathBuf>,
+}
+
+impl Title {
+    fn show(&self, config: &Config) {
+        if !config.set_proc_title {
+            return;
+        }
+        let text = |value: Option<&Vec<u8>>| value.cloned().unwrap_or_default();
+        let bound = config.bind.0.first().map_or("*", |addr| addr.trim_start_matches('-'));
+        let addr = if config.port == 0 && config.unixsocket.is_some() {
+            text(config.unixsocket.as_ref())
+        } else {
+            format!("{bound}:{}", config.port).into_bytes()
+        };
+        let title = expand_title(&config.proc_title_template, |variable| match variable {
+            "title" => self.program.clone().into_bytes(),
+            "listen-addr" => addr.clone(),
+            "server-mode" if config.cluster_enabled => b"[cluster]".to_vec(),
+            "port" => config.port.to_string().into_bytes(),
+            "tls-port" => config.tls_port.to_string().into_bytes(),
+            "unixsocket" => text(config.unixsocket.as_ref()),
+            "config-file" => {
+                self.config_file.as_ref().map(|path| path.as_os_str().as_bytes().to_vec()).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        });
+        if let Some(title) = title {
+            process::set_title(&title);
+        }
+    }
+}
+
+/// The banner, or its one line where nobody looks at a terminal.
+fn show_banner(config: &Config) {
+    let mode = if config.cluster_enabled { "cluster" } else { "standalone" };
+    if !config.always_show_logo && !(process::stdout_is_terminal() && config.logfile.is_empty()) {
+        notice!("Running mode={mode}, port={}.", config.port);
+        return;
+    }
+    log::raw(&format!(
+        "
+        /\\
+       /  \\        Spinel {} (Redis {REDIS_VERSION})
+      /____\\       Running in {mode} mode
+      \\    /       Port: {}
+       \\  /        PID: {}
+        \\/
+
+",
+        env!("CARGO_PKG_VERSION"),
+        config.port,
+        std::process::id()
+    ));
+}
+
+fn install_crash_report(engine: &Arc<Engine>) {
+    let enabled = engine.config.load().crash_log_enabled;
+    let engine = Arc::downgrade(engine);
+    crash::install(move |out| {
+        if let Some(engine) = engine.upgrade() {
+            let _ = writeln!(out, "run_id:{}", engine.identity.run_id);
+        }
+    });
+    if !enabled {
+        crash::disarm();
+    }
+}
+
+/// Signals end the server, the second SIGINT at once.
+fn watch_signals(engine: Arc<Engine>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        runtime.block_on(async {
+            let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+                warning!("Signals cannot be watched");
+                return;
+            };
+            let mut asked = false;
+            loop {
+                let interrupted = tokio::select! {
+                    _ = term.recv() => false,
+                    _ = int.recv() => true,
+                };
+                if asked && interrupted {
+                    warning!("You insist... exiting now.");
+                    std::process::exit(1);
+                }
+                let config = engine.config.load();
+                let (name, options) = if interrupted {
+                    ("SIGINT", config.shutdown_on_sigint)
+                } else {
+                    ("SIGTERM", config.shutdown_on_sigterm)
+                };
+                warning!("Received {name} scheduling shutdown...");
+                asked = true;
+                if let Err(reason) = engine.host.shutdown(request_of(options)) {
+                    warning!("{reason}");
+                }
+            }
+        });
+    })?;
+    Ok(())
+}
+
+fn request_of(options: ShutdownOptions) -> ShutdownRequest {
+    ShutdownRequest { save: options.save, nosave: options.nosave, now: options.now, force: options.force }
+}

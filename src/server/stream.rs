@@ -1,0 +1,37 @@
+//! A connection's socket: TCP or Unix.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// A socket that is connected.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Reads what is there.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+
+    /// Writes what the socket takes.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match (self, slices) {
+            (Stream::Tcp(stream), [only]) => Pin::new(stream).poll_write(cx, only),
+            (Stream::Tcp(stream), slices) => Pin::new(stream).poll_write_vectored(cx, slices),
+            (Stream::Unix(stream), [only]) => Pin::new(stream).poll_write(cx, only),
+            (Stream::Unix(stream), slices) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+}

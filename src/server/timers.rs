@@ -1,0 +1,106 @@
+//! Timers: what happens because time passes. One thread, beside the workers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::client::shared::Mark;
+use crate::command::engine::Engine;
+use crate::keyspace::change::Effects;
+use crate::keyspace::shard::SHARDS;
+use crate::observe::crash;
+use crate::observe::latency::Latency;
+use crate::observe::log::verbose;
+use crate::observe::stats::Counter;
+use crate::stdx::memory;
+use crate::stdx::ticks::Ticks;
+
+/// How often due keys are looked for: half of it is how late a key goes on average.
+const EXPIRE_EVERY: Duration = Duration::from_millis(5);
+/// The same while there is neither a client nor a key that can expire.
+const IDLE_EVERY: Duration = Duration::from_millis(100);
+/// How often rates are sampled.
+const SAMPLE_EVERY: Duration = Duration::from_millis(100);
+
+/// Starts the timers; they end once `stop` is set and they are unparked.
+///
+/// # Errors
+/// Where the system refuses another thread.
+pub fn start(engine: Arc<Engine>, stop: Arc<AtomicBool>) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("timers".into()).spawn(move || {
+        crash::prepare_thread();
+        let mut timers = Timers { effects: Effects::default(), sampled: Instant::now(), cron: Instant::now() };
+        while !stop.load(Ordering::Acquire) {
+            let busy = timers.tick(&engine);
+            std::thread::park_timeout(if busy { EXPIRE_EVERY } else { IDLE_EVERY });
+        }
+    })
+}
+
+struct Timers {
+    effects: Effects,
+    sampled: Instant,
+    cron: Instant,
+}
+
+impl Timers {
+    /// Does what is due; returns whether more may be due soon.
+    fn tick(&mut self, engine: &Engine) -> bool {
+        let volatile = engine.debug.active_expire.load(Ordering::Relaxed) && self.expire(engine);
+        if self.sampled.elapsed() >= SAMPLE_EVERY {
+            self.sampled = Instant::now();
+            engine.stats.sample(engine.clock.monotonic_us());
+            engine.memory_peak.fetch_max(memory::used() as u64, Ordering::Relaxed);
+        }
+        let hz = engine.config.load().hz.max(1);
+        if engine.debug.cron.load(Ordering::Relaxed) && self.cron.elapsed() >= Duration::from_secs(1) / hz {
+            self.cron = Instant::now();
+            disconnect_idle(engine);
+        }
+        volatile || !engine.clients.is_empty()
+    }
+
+    /// Removes keys whose deadline has passed; returns whether there are keys that can expire.
+    fn expire(&mut self, engine: &Engine) -> bool {
+        let started = Ticks::now();
+        let mut removed = 0;
+        let mut volatile = false;
+        for shard in 0..SHARDS {
+            // The gate is taken for each shard anew: whoever wants to run alone waits for one at most.
+            let _gate = engine.keyspace.gates().enter(engine.keyspace.gates().shared_index());
+            let now_ms = engine.clock.now_ms();
+            self.effects.begin(engine.interest());
+            let swept = engine.keyspace.expire_shard(shard, now_ms, &mut self.effects, |effects, lags| {
+                lags.iter().for_each(|lag| engine.stats.expire_lag.record(lag * 1000));
+                engine.pass_on(0, effects, Vec::new);
+            });
+            removed += swept.removed;
+            volatile |= swept.volatile;
+        }
+        if removed > 0 {
+            engine.stats.add(Counter::ExpiredKeys, removed as u64);
+            let ms = started.elapsed_us() / 1000;
+            if Latency::wants(engine.config.load().latency_monitor_threshold, ms) {
+                engine.latency.record("expire-cycle", engine.clock.now_ms() / 1000, ms);
+            }
+        }
+        volatile
+    }
+}
+
+/// Closes clients that were idle for longer than `timeout`.
+fn disconnect_idle(engine: &Engine) {
+    let timeout_ms = u64::from(engine.config.load().timeout) * 1000;
+    if timeout_ms == 0 {
+        return;
+    }
+    let now = engine.clock.now_ms();
+    for client in engine.clients.all() {
+        let idle = now.saturating_sub(client.figures.active_ms.load(Ordering::Relaxed));
+        if idle > timeout_ms && !client.has(Mark::Blocked) && !client.has(Mark::Monitor) {
+            verbose!("Closing idle client");
+            client.close();
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! A worker: a thread with a runtime of its own, on which its connections live from first to last.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::client::shared::Shared;
+use crate::command::dispatch::{Executor, Request};
+use crate::command::engine::Engine;
+use crate::observe::crash;
+use crate::resp::request::Span;
+use crate::server::connection::Connection;
+use crate::server::stream::Stream;
+
+/// What a worker reads into: one buffer for all its connections, which stays in the cache.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// What a worker's connections share; each has it while it is polled.
+pub struct Tools {
+    /// Runs requests.
+    pub executor: Executor,
+    /// The worker's number.
+    pub number: usize,
+    /// What is read into while a connection has no partial request.
+    pub scratch: Box<[u8]>,
+    /// The arguments of a batch.
+    pub spans: Vec<Span>,
+    /// The requests of a batch.
+    pub requests: Vec<Request>,
+    /// A buffer for replies, lent to the connection that is polled.
+    pub replies: Vec<u8>,
+}
+
+thread_local! {
+    static TOOLS: RefCell<Option<Tools>> = const { RefCell::new(None) };
+}
+
+/// Runs `f` with the tools of the calling worker.
+pub fn with_tools<R>(f: impl FnOnce(&mut Tools) -> R) -> R {
+    TOOLS.with_borrow_mut(|tools| f(tools.as_mut().expect("connections are polled by workers only")))
+}
+
+/// A socket that was accepted, on its way to its worker.
+pub struct Accepted {
+    /// The socket.
+    pub socket: Socket,
+    /// Its half of the client.
+    pub shared: Arc<Shared>,
+    /// Whether it may run commands at once.
+    pub authenticated: bool,
+}
+
+/// A socket that is not yet part of a runtime.
+pub enum Socket {
+    /// TCP.
+    Tcp(std::net::TcpStream),
+    /// A Unix socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// The way to a worker.
+#[derive(Clone)]
+pub struct WorkerHandle {
+    sender: UnboundedSender<Accepted>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl WorkerHandle {
+    /// How many connections it has.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Hands it a connection.
+    pub fn give(&self, accepted: Accepted) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        // A worker that has ended closes the socket, which is what it would do with it.
+        let _ = self.sender.send(accepted);
+    }
+}
+
+/// Starts worker `number`.
+///
+/// # Errors
+/// What the system says where it refuses a thread or a runtime.
+pub fn start(engine: Arc<Engine>, number: usize) -> std::io::Result<(WorkerHandle, JoinHandle<()>)> {
+    let (sender, receiver) = unbounded_channel();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // Sockets are looked at after so many polls of tasks: often enough under load, seldom enough
+        // that one epoll serves a whole round of connections.
+        .event_interval(61)
+        .build()?;
+    let theirs = connections.clone();
+    let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        crash::prepare_thread();
+        let tools = Tools {
+            executor: Executor::new(&engine, Some(number)),
+            number,
+            scratch: vec![0; SCRATCH_BYTES].into(),
+            spans: Vec::new(),
+            requests: Vec::new(),
+            replies: Vec::with_capacity(16 * 1024),
+        };
+        TOOLS.set(Some(tools));
+        runtime.block_on(run(engine, receiver, theirs));
+        drop(runtime);
+        TOOLS.set(None);
+    })?;
+    Ok((WorkerHandle { sender, connections }, thread))
+}
+
+async fn run(engine: Arc<Engine>, mut receiver: UnboundedReceiver<Accepted>, connections: Arc<AtomicUsize>) {
+    while let Some(Accepted { socket, shared, authenticated }) = receiver.recv().await {
+        let stream = match socket {
+            Socket::Tcp(socket) => tokio::net::TcpStream::from_std(socket).map(Stream::Tcp),
+            Socket::Unix(socket) => tokio::net::UnixStream::from_std(socket).map(Stream::Unix),
+        };
+        match stream {
+            Ok(stream) => {
+                let count = connections.clone();
+                tokio::spawn(Connection::new(engine.clone(), stream, shared, authenticated, count));
+            }
+            Err(_) => {
+                engine.clients.remove(shared.id);
+                connections.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+}

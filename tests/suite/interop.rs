@@ -1,0 +1,42 @@
+//! The same commands to Spinel and to a real Redis: every reply must be the same, byte for byte.
+//!
+//! What is asked stands in tables of plain lines, one per family (`interop/*.table`, see [`language`]),
+//! and in lists that are generated where every combination is wanted. Each is run in RESP2 and in RESP3.
+//! A difference is printed with its line and both replies; the test goes on to the end of the table.
+
+mod arity;
+mod connection;
+mod keys;
+mod language;
+mod random;
+mod runner;
+mod server;
+mod strings;
+
+/// One test per family and protocol.
+macro_rules! families {
+    ($($name:ident: $table:expr, $args:expr;)*) => {
+        mod resp2 {
+            $(#[test]
+            fn $name() {
+                super::runner::run(stringify!($name), &$table, crate::support::reply::Protocol::Resp2, $args);
+            })*
+        }
+        mod resp3 {
+            $(#[test]
+            fn $name() {
+                super::runner::run(stringify!($name), &$table, crate::support::reply::Protocol::Resp3, $args);
+            })*
+        }
+    };
+}
+
+families! {
+    strings: include_str!("interop/strings.table"), &[];
+    string_options: crate::interop::strings::options(), &[];
+    keys: include_str!("interop/keys.table"), &[];
+    key_options: crate::interop::keys::options(), &[];
+    connection: include_str!("interop/connection.table"), &[];
+    login: include_str!("interop/login.table"), &["--requirepass", "sesame"];
+    server: include_str!("interop/server.table"), &[];
+}
