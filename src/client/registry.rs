@@ -51,6 +51,11 @@ impl Registry {
         self.clients.read().get(&id).cloned()
     }
 
+    /// Calls `f` for every connection, oldest first; none can be added or removed meanwhile, so `f` must be quick.
+    pub fn for_each(&self, f: impl FnMut(&Arc<Shared>)) {
+        self.clients.read().values().for_each(f);
+    }
+
     /// All connections, oldest first.
     pub fn all(&self) -> Vec<Arc<Shared>> {
         self.clients.read().values().cloned().collect()

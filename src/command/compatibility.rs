@@ -21,8 +21,8 @@ const REDIS: &[(&str, &str)] = &[
     ("client tracking", "client|caching client|getredir client|tracking client|trackinginfo"),
     (
         "cluster",
-        "asking cluster cluster|addslots cluster|addslotsrange cluster|bumpepoch cluster|count-failure- \
-         reports cluster|countkeysinslot cluster|delslots cluster|delslotsrange cluster|failover \
+        "asking cluster cluster|addslots cluster|addslotsrange cluster|bumpepoch \
+         cluster|count-failure-reports cluster|countkeysinslot cluster|delslots cluster|delslotsrange cluster|failover \
          cluster|flushslots cluster|forget cluster|getkeysinslot cluster|help cluster|info cluster|keyslot \
          cluster|links cluster|meet cluster|myid cluster|myshardid cluster|nodes cluster|replicas \
          cluster|replicate cluster|reset cluster|saveconfig cluster|set-config-epoch cluster|setslot \
@@ -170,8 +170,9 @@ fn write_directives(text: &mut String) {
     let effective = rows.iter().filter(|(.., state)| *state == State::Effective).count();
     let _ = write!(
         text,
-        "\n## Directives\n\nEvery directive of Redis 7.2 is accepted. {effective} of {} do what they say, or there is \
-         nothing for them to do by design; the others are kept and reported, until there is what they wait for.\n\n\
+        "\n## Directives\n\nEvery directive of Redis 7.2 is accepted. {effective} of {} do what they say; the others are \
+         kept and reported, because there is nothing for them to do by design, or until there is what they wait \
+         for.\n\n\
          | directive | state |\n| --- | --- |\n",
         rows.len()
     );
@@ -180,6 +181,7 @@ fn write_directives(text: &mut String) {
         let state = match state {
             State::Effective => "effective".to_string(),
             State::Stored(capability) => format!("waits for: {capability}"),
+            State::Moot(reason) => format!("nothing to do: {reason}"),
         };
         let _ = writeln!(text, "| {name}{also} | {state} |");
     }

@@ -77,7 +77,7 @@ fn get(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 const SET: Command = Command {
     name: "SET",
     arity: Arity::AtLeast(4),
-    usage: "{parameter value}...",
+    usage: "data{parameter value}...",
     summary: "Sets configuration parameters in-flight.",
     complexity: "O(N) when N is the number of configuration parameters provided",
     tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],

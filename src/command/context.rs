@@ -48,6 +48,8 @@ pub struct Context<'a> {
     pub config: &'a Config,
     /// Positions of arguments that logs must not show.
     pub hidden: SmallVec<[usize; 4]>,
+    /// From how many nanoseconds on a command may belong in SLOWLOG or LATENCY.
+    pub notable_ns: u64,
 }
 
 /// Writes a string value, a large one by reference.

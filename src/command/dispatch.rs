@@ -8,6 +8,7 @@
 //! taken at once, and the memory that they will touch asked for ahead of time, so that cache misses
 //! overlap.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -27,6 +28,8 @@ use crate::keyspace::db::{Db, Touch};
 use crate::keyspace::hash::KeyHash;
 use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::moment::Moment;
+use crate::keyspace::shard::Part;
+use crate::observe::crash;
 use crate::observe::latency::Latency;
 use crate::observe::log::warning;
 use crate::observe::slowlog::SlowLog;
@@ -84,6 +87,7 @@ pub struct Executor {
     together: usize,
     effects: Effects,
     config: Arc<Config>,
+    notable_ns: u64,
 }
 
 /// A request that may run with its neighbours.
@@ -110,6 +114,7 @@ impl Executor {
             gate: worker.unwrap_or_else(|| engine.keyspace.gates().shared_index()),
             together: (TOGETHER / workers).max(4),
             effects: Effects::default(),
+            notable_ns: notable_ns(&config),
             config,
         }
     }
@@ -130,11 +135,11 @@ impl Executor {
         spans: &[Span],
         requests: &[Request],
     ) -> (usize, Stop) {
-        let config = self.current_config(engine);
+        let mut config = self.current_config(engine);
         let worker = self.worker;
-        let moment = engine.moment(&config);
+        let mut moment = engine.moment(&config);
         let mut gate = Some(engine.keyspace.gates().enter(self.gate));
-        let mut ready = Vec::with_capacity(requests.len().min(self.together));
+        let mut ready: SmallVec<[Ready<'_>; 16]> = SmallVec::new();
         let mut at = 0;
         session.shared.figures.active_ms.store(moment.now_ms, Ordering::Relaxed);
         while at < requests.len() {
@@ -145,6 +150,8 @@ impl Executor {
             for request in &requests[at..requests.len().min(at + self.together)] {
                 let args = args_of(buf, spans, *request);
                 match check(engine, session, &args, moment.now_ms) {
+                    // What may take long holds only its own shards.
+                    Verdict::Run(entry) if entry.way == Way::Batched && !entry.brief && !ready.is_empty() => break,
                     Verdict::Run(entry) if entry.way == Way::Batched => {
                         match add_keys(engine, entry, &args, &mut shards) {
                             Ok(first_key) => ready.push(Ready { entry, request: *request, first_key }),
@@ -152,6 +159,9 @@ impl Executor {
                                 single = Some(Verdict::Refuse(Some(entry), error));
                                 break;
                             }
+                        }
+                        if !entry.brief {
+                            break;
                         }
                     }
                     verdict => {
@@ -204,11 +214,10 @@ impl Executor {
                     if session.fate != Fate::Stay {
                         return (at, Stop::Close);
                     }
-                    // It may have changed what the checks of the next ones look at.
+                    // It may have changed the configuration that the next ones run under.
                     if !Arc::ptr_eq(&config, &engine.config.load()) {
-                        drop(gate);
-                        let (more, stop) = self.run(engine, session, out, buf, spans, &requests[at..]);
-                        return (at + more, stop);
+                        config = self.current_config(engine);
+                        moment = engine.moment(&config);
                     }
                 }
             }
@@ -280,19 +289,21 @@ impl Executor {
         let _gate = engine.keyspace.gates().enter(self.gate);
         let piece = Ticks::now();
         let hold = engine.keyspace.hold_none();
-        let into = pending.unwanted.as_mut().unwrap_or(out);
+        let Pending { job, request, unwanted, spent_ns, .. } = &mut *pending;
+        let into = unwanted.as_mut().unwrap_or(out);
         let mut context = self.context(engine, session, into, &config, hold, moment);
         context.db.effects.begin(engine.interest());
-        let reply = (pending.job)(&mut context);
+        let name = request.first().map_or(&b""[..], Vec::as_slice);
+        let tell = |to: &mut dyn Write| _ = write!(to, "command: {}, a later piece of it", name.escape_ascii());
+        let reply = crash::running(&tell, || job(&mut context));
         let counts = (context.db.hits, context.db.misses, context.db.expired);
-        pending.spent_ns += piece.elapsed_ns();
+        *spent_ns += piece.elapsed_ns();
         let db = context.db.index();
         if context.db.effects.any() {
-            let request = &pending.request;
             engine.pass_on(db, context.db.effects, || request.clone());
         }
-        if let Ok(Outcome::Continue(job)) = reply {
-            pending.job = job;
+        if let Ok(Outcome::Continue(rest)) = reply {
+            *job = rest;
             drop(context);
             self.count_lookups(engine, counts);
             return Some(pending);
@@ -322,13 +333,14 @@ impl Executor {
     ) -> Context<'a> {
         let touch = if session.no_touch { Touch::No } else { Touch::Yes };
         let db = Db::new(&engine.keyspace, hold, &mut self.effects, session.db, moment, touch);
-        Context { db, out, session, engine, config, hidden: SmallVec::new() }
+        Context { db, out, session, engine, config, hidden: SmallVec::new(), notable_ns: self.notable_ns }
     }
 
     fn current_config(&mut self, engine: &Engine) -> Arc<Config> {
         let now = engine.config.load();
         if !Arc::ptr_eq(&now, &self.config) {
             self.config = Arc::clone(&now);
+            self.notable_ns = notable_ns(&self.config);
         }
         self.config.clone()
     }
@@ -343,6 +355,16 @@ impl Executor {
             }
         }
     }
+}
+
+/// From how many nanoseconds on a command may belong in SLOWLOG or LATENCY.
+fn notable_ns(config: &Config) -> u64 {
+    let slow = u64::try_from(config.slowlog_log_slower_than).map_or(u64::MAX, |us| us.saturating_mul(1000));
+    let latency = match config.latency_monitor_threshold {
+        0 => u64::MAX,
+        ms => ms.saturating_mul(1_000_000),
+    };
+    slow.min(latency)
 }
 
 #[inline]
@@ -435,18 +457,17 @@ fn add_keys(
     Ok(first)
 }
 
-/// Asks for the memory that the batch will touch: first where the tables will look, then the entries.
+/// Asks for the memory that the batch will touch, one dependent load after the other for all of its
+/// keys together: the heads of the tables, the places in them, the entries.
 #[inline]
 fn prefetch(db: &mut Db<'_>, ready: &[Ready<'_>]) {
     let index = db.index();
-    for hash in ready.iter().filter_map(|r| r.first_key.map(|(_, hash)| hash)) {
-        if let Some(part) = db.hold.shard(hash.shard()).part(index) {
-            part.prefetch(hash);
-        }
-    }
-    for hash in ready.iter().filter_map(|r| r.first_key.map(|(_, hash)| hash)) {
-        if let Some(part) = db.hold.shard(hash.shard()).part(index) {
-            part.prefetch_entry(hash);
+    let hashes = || ready.iter().filter_map(|r| r.first_key.map(|(_, hash)| hash));
+    for ask in [Part::prefetch_table, Part::prefetch, Part::prefetch_entry] {
+        for hash in hashes() {
+            if let Some(part) = db.hold.shard(hash.shard()).part(index) {
+                ask(part, hash);
+            }
         }
     }
 }
@@ -475,7 +496,9 @@ fn call_for_outcome(
     let interest = engine.interest();
     context.db.effects.begin(interest);
     context.session.shared.figures.command.store(entry.index + 1, Ordering::Relaxed);
-    let reply: Reply = (entry.command.run)(context, args);
+    let run = entry.command.run;
+    let hide = context.config.hide_user_data_from_log;
+    let reply: Reply = crash::running(&|to| tell_command(entry, args, hide, to), || run(context, args));
     let ended = match reply {
         Ok(Outcome::Done) => Ended::Done,
         Ok(Outcome::Continue(job)) => {
@@ -506,10 +529,13 @@ fn call_for_outcome(
     let after = Ticks::now();
     let ns = after.since_ns(before);
     count_call(engine, worker, entry.index, ns, ended, context.config);
-    if ns >= 1000 {
+    // CONFIG SET is itself measured by what it has set.
+    let changed = (entry.way != Way::Batched).then(|| engine.config.load_full());
+    let config = changed.as_deref().unwrap_or(context.config);
+    if ns >= changed.as_deref().map_or(context.notable_ns, notable_ns) {
         let event = if entry.has(Flag::Fast) { "fast-command" } else { "command" };
         let shown = (!entry.has(Flag::SkipSlowlog)).then(|| || visible(&context.hidden, args));
-        note_slow(engine, context.config, context.session, ns, event, shown);
+        note_slow(engine, config, context.session, ns, event, shown);
     }
     context.hidden.clear();
     Ok(after)
@@ -624,6 +650,29 @@ fn feed_monitors(context: &Context<'_>, args: &Args<'_>) {
     context.engine.monitors.send(&Bytes::from(line));
 }
 
+/// How much of an argument a crash report shows.
+const TOLD_BYTES: usize = 128;
+
+/// Writes a command into a crash report, without an allocation: nothing is sure in a process that dies.
+///
+/// Which of a running command's arguments are secret is not known before it has ended; of those that
+/// may carry a password only their names are told, of all others only where the log may have them.
+#[cold]
+fn tell_command(entry: &Entry, args: &Args<'_>, hide: bool, to: &mut dyn Write) {
+    let secret = entry.has(Flag::NoAuth) || entry.has(Flag::Admin) && entry.command.name != "DEBUG";
+    // Nothing can be done about a report that cannot be written.
+    let _ = write!(to, "command: {}, argc: {}", entry.full_name, args.len());
+    if hide || secret {
+        return;
+    }
+    for (i, arg) in args.from(0).enumerate() {
+        let _ = write!(to, "\nargv[{i}]: \"{}\"", arg[..arg.len().min(TOLD_BYTES)].escape_ascii());
+        if arg.len() > TOLD_BYTES {
+            let _ = write!(to, " and {} bytes more", arg.len() - TOLD_BYTES);
+        }
+    }
+}
+
 /// What stands for an argument that logs may not show.
 const REDACTED: &[u8] = b"(redacted)";
 
@@ -646,5 +695,34 @@ pub fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
             0x20..=0x7e => out.push(byte),
             _ => out.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::command::testing::Bench;
+
+    #[test]
+    fn requests_sent_together_run_in_order_whatever_their_way() {
+        let mut bench = Bench::new();
+        let lines = ["SET a 1", "INCR a", "DBSIZE", "GET a", "FLUSHALL", "GET a", "NOSUCH", "PING", "GET"];
+        let replies = String::from_utf8(bench.pipeline(&lines)).unwrap().replace("\r\n", "|");
+        assert_eq!(
+            replies,
+            "+OK|:2|:1|$1|2|+OK|$-1|-ERR unknown command 'NOSUCH', with args beginning with: |+PONG|\
+             -ERR wrong number of arguments for 'get' command|"
+        );
+    }
+
+    #[test]
+    fn each_change_of_the_configuration_holds_for_what_follows_however_many_there_are() {
+        let mut bench = Bench::new();
+        let mut lines = Vec::new();
+        for i in 0..3000 {
+            lines.push(if i % 2 == 0 { "CONFIG SET slowlog-max-len 5" } else { "CONFIG SET slowlog-max-len 6" });
+            lines.push("GET a");
+        }
+        let replies = bench.pipeline(&lines);
+        assert_eq!(replies, b"+OK\r\n$-1\r\n".repeat(3000));
     }
 }

@@ -188,6 +188,8 @@ impl Monitors {
 pub struct Identity {
     /// 40 random hexadecimal digits, new with each start.
     pub run_id: String,
+    /// 40 more of them: the history of writes that this server has begun.
+    pub replication_id: String,
     /// Unix milliseconds of the start.
     pub started_ms: u64,
 }
@@ -256,7 +258,7 @@ impl Engine {
     pub fn new(config: Config, clock: Clock, host: Box<dyn Host>, keyspace: Keyspace) -> Result<Engine, String> {
         let commands = CommandTable::new(&renamed_commands(&config))?;
         let workers = usize::try_from(config.io_threads).unwrap_or(1);
-        let run_id = String::from_utf8_lossy(&crate::stdx::random::run_id()).into_owned();
+        let random_id = || String::from_utf8_lossy(&crate::stdx::random::run_id()).into_owned();
         Ok(Engine {
             keyspace,
             stats: Stats::new(workers, commands.count()),
@@ -270,7 +272,7 @@ impl Engine {
             monitors: Monitors::default(),
             log: WriteLog::default(),
             host,
-            identity: Identity { run_id, started_ms: clock.now_ms() },
+            identity: Identity { run_id: random_id(), replication_id: random_id(), started_ms: clock.now_ms() },
             clock,
             debug: DebugSwitches {
                 active_expire: AtomicBool::new(true),

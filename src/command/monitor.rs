@@ -3,6 +3,7 @@
 use crate::client::shared::Mark;
 use crate::command::args::Args;
 use crate::command::context::{Context, DONE, Reply};
+use crate::command::error::Error;
 use crate::command::table::Command;
 use crate::spec::{Arity, Flag, Group};
 
@@ -32,6 +33,10 @@ pub const MONITOR: Command = Command {
 };
 
 fn monitor(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
+    if ctx.session.in_process {
+        // Its outbox would fill for ever: nobody sends it on.
+        return Err(Error::text("ERR MONITOR needs a connection"));
+    }
     // Asked for twice it is not even answered: a reply would stand among the lines.
     if ctx.session.monitor {
         return DONE;

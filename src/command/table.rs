@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use crate::command::context::Handler;
 use crate::command::{
-    config, connection, expire, introspect, key, keyspace, latency, list, monitor, server, slowlog, string,
+    config, connection, debug, expire, info, introspect, key, keyspace, latency, list, memory, monitor, server,
+    slowlog, string,
 };
 use crate::spec::{self, Flag, Keys};
 
@@ -16,12 +17,15 @@ pub type Command = spec::Command<Handler>;
 const FAMILIES: &[&[Command]] = &[
     config::COMMANDS,
     connection::COMMANDS,
+    debug::COMMANDS,
     expire::COMMANDS,
+    info::COMMANDS,
     introspect::COMMANDS,
     key::COMMANDS,
     keyspace::COMMANDS,
     latency::COMMANDS,
     list::COMMANDS,
+    memory::COMMANDS,
     monitor::COMMANDS,
     server::COMMANDS,
     slowlog::COMMANDS,
@@ -43,6 +47,9 @@ pub struct Entry {
     pub only_key: Option<u8>,
     /// How it is run.
     pub way: Way,
+    /// Whether it takes the same short time whatever its keys hold, so that it may share its shards'
+    /// hold with neighbours.
+    pub brief: bool,
     flags: u32,
 }
 
@@ -80,7 +87,8 @@ impl Entry {
         } else {
             Way::Single
         };
-        Entry { command, index, full_name, subcommands, only_key, way, flags }
+        let brief = has(Flag::Fast) || command.complexity.starts_with("O(1)");
+        Entry { command, index, full_name, subcommands, only_key, way, brief, flags }
     }
 
     /// Whether the command has `flag`.

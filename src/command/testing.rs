@@ -133,6 +133,24 @@ impl Bench {
         bytes
     }
 
+    /// Runs requests that were sent together; returns the bytes of their replies.
+    pub fn pipeline(&mut self, lines: &[&str]) -> Vec<u8> {
+        let (mut buf, mut spans, mut requests) = (Vec::new(), Vec::new(), Vec::new());
+        for line in lines {
+            let words = split_words(line.as_bytes()).expect("a test knows what it asks for");
+            requests.push(Request { first: spans.len(), args: words.len(), start: buf.len() });
+            for word in &words {
+                spans.push(Span { start: buf.len(), len: word.len() });
+                buf.extend_from_slice(word);
+            }
+        }
+        let (ran, _) = self.executor.run(&self.engine, &mut self.session, &mut self.out, &buf, &spans, &requests);
+        assert_eq!(ran, requests.len());
+        let bytes = self.out.to_vec();
+        self.out.advance(bytes.len());
+        bytes
+    }
+
     /// The same as text, line ends shown as `|`.
     pub fn run(&mut self, line: &str) -> String {
         String::from_utf8_lossy(&self.raw(line)).replace("\r\n", "|")

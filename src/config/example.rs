@@ -53,8 +53,12 @@ fn directive_entry(directive: &Directive) -> String {
 fn entry(doc: &str, notes: &[String], state: State, lines: &[String]) -> String {
     let mut text = format!("\n{}", comment(doc));
     let mut notes = notes.to_vec();
-    if let State::Stored(capability) = state {
-        notes.push(format!("Kept and reported without effect, until there is: {capability}."));
+    match state {
+        State::Effective => {}
+        State::Stored(capability) => {
+            notes.push(format!("Kept and reported without effect, until there is: {capability}."));
+        }
+        State::Moot(reason) => notes.push(format!("Kept and reported without effect: {reason}.")),
     }
     if !notes.is_empty() {
         text += &format!("#\n{}", comment(&notes.join(" ")));

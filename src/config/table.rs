@@ -83,13 +83,15 @@ impl Flags {
 /// Whether a directive does anything yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// It works, or there is nothing for it to do by design.
+    /// It works.
     Effective,
     /// It is kept and reported, until the server has the capability of this name.
     Stored(&'static str),
+    /// It is kept and reported, and there is nothing for it to do: why.
+    Moot(&'static str),
 }
 
-use State::{Effective, Stored};
+use State::{Effective, Moot, Stored};
 
 /// A part of redis.conf.example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -250,9 +252,9 @@ directives! {
         /// noticed and firewalls keep the connection open. 0 never asks.
         tcp_keepalive("tcp-keepalive"): u32 = 300, within(0, I32), [], Effective;
         /// The mark that listening sockets carry, for routing and packet filters (`SO_MARK` on Linux). 0 sets none.
-        socket_mark_id("socket-mark-id"): u32 = 0, within(0, U32), [immutable], Stored("socket marks");
+        socket_mark_id("socket-mark-id"): u32 = 0, within(0, U32), [immutable], Effective;
         /// How many new connections are accepted before those that exist are served again.
-        max_new_connections_per_cycle("max-new-connections-per-cycle"): u32 = 10, within(1, 1000), [], Effective;
+        max_new_connections_per_cycle("max-new-connections-per-cycle"): u32 = 10, within(1, 1000), [], Moot("connections are accepted by a thread of their own");
         /// The same for TLS connections, which cost more to accept.
         max_new_tls_connections_per_cycle("max-new-tls-connections-per-cycle"): u32 = 1, within(1, 1000), [], Stored("tls");
     }
@@ -339,33 +341,33 @@ directives! {
         /// {unixsocket} and {config-file}.
         proc_title_template("proc-title-template"): Vec<u8> = text("{title} {listen-addr} {server-mode}"), title_template, [], Effective;
         /// The locale by which SORT ALPHA compares. Empty takes it from the environment.
-        locale_collate("locale-collate"): Vec<u8> = Vec::new(), anything, [], Effective;
+        locale_collate("locale-collate"): Vec<u8> = Vec::new(), anything, [], Stored("SORT");
         /// Accepted for files that were written for Valkey. Spinel always presents itself as Redis.
-        extended_redis_compatibility("extended-redis-compatibility"): bool = false, None, [], Effective;
+        extended_redis_compatibility("extended-redis-compatibility"): bool = false, None, [], Moot("clients always meet Redis");
         /// Names of start-up warnings to leave out.
-        ignore_warnings("ignore-warnings"): Vec<u8> = Vec::new(), anything, [], Effective;
+        ignore_warnings("ignore-warnings"): Vec<u8> = Vec::new(), anything, [], Moot("there is no warning that stops the server");
     }
     Snapshotting {
         /// Saves a snapshot after so many seconds if at least so many changes were made; any number of pairs. An
         /// empty value never saves. Several lines add up.
-        save("save"): SavePoints = SavePoints::default(), (), [], Effective;
+        save("save"): SavePoints = SavePoints::default(), (), [], Stored("persistence");
         /// Whether writes are refused while the last snapshot could not be saved, so that somebody notices.
-        stop_writes_on_bgsave_error("stop-writes-on-bgsave-error"): bool = true, None, [], Effective;
+        stop_writes_on_bgsave_error("stop-writes-on-bgsave-error"): bool = true, None, [], Stored("persistence");
         /// Whether strings in snapshots are compressed.
-        rdbcompression("rdbcompression"): bool = true, None, [], Effective;
+        rdbcompression("rdbcompression"): bool = true, None, [], Stored("persistence");
         /// Whether snapshots end in a checksum that is verified on loading.
-        rdbchecksum("rdbchecksum"): bool = true, None, [immutable], Effective;
+        rdbchecksum("rdbchecksum"): bool = true, None, [immutable], Stored("persistence");
         /// Whether values in snapshots and RESTORE are checked in depth: `no`, `yes`, or `clients` for all but the
         /// primary's. Spinel never trusts them with memory, whatever is set.
-        sanitize_dump_payload("sanitize-dump-payload"): SanitizeDumpPayload = SanitizeDumpPayload::No, (), [], Effective;
+        sanitize_dump_payload("sanitize-dump-payload"): SanitizeDumpPayload = SanitizeDumpPayload::No, (), [], Stored("persistence");
         /// The name of the snapshot in `dir`.
-        dbfilename("dbfilename"): Vec<u8> = text("dump.rdb"), dbfilename, [protected], Effective;
+        dbfilename("dbfilename"): Vec<u8> = text("dump.rdb"), dbfilename, [protected], Stored("persistence");
         /// Whether snapshots made for replication only are deleted afterwards, if neither snapshots nor the append
         /// only file are on.
-        rdb_del_sync_files("rdb-del-sync-files"): bool = false, None, [], Effective;
+        rdb_del_sync_files("rdb-del-sync-files"): bool = false, None, [], Stored("persistence");
         /// Whether a snapshot is synced to disk every few megabytes while it is written, to avoid one long stall at
         /// the end.
-        rdb_save_incremental_fsync("rdb-save-incremental-fsync"): bool = true, None, [], Effective;
+        rdb_save_incremental_fsync("rdb-save-incremental-fsync"): bool = true, None, [], Stored("persistence");
         /// The working directory: snapshot, append only files and cluster state are kept here. A name of a file
         /// cannot be given.
         dir("dir"): Directory = Directory(text("./")), (), [protected, deny_loading], Effective;
@@ -429,24 +431,24 @@ directives! {
     KeysTracking {
         /// How many keys are remembered for clients with tracking. Beyond it keys are invalidated to make room. 0
         /// is no limit.
-        tracking_table_max_keys("tracking-table-max-keys"): u64 = 1_000_000, within(0, I64), [], Effective;
+        tracking_table_max_keys("tracking-table-max-keys"): u64 = 1_000_000, within(0, I64), [], Stored("client-side caching");
     }
     Security {
         /// How many denied accesses ACL LOG remembers.
-        acllog_max_len("acllog-max-len"): u64 = 128, within(0, I64), [], Effective;
+        acllog_max_len("acllog-max-len"): u64 = 128, within(0, I64), [], Stored("ACL");
         /// A file of users, one to a line. Users are either there or in this file, never in both.
-        aclfile("aclfile"): Vec<u8> = Vec::new(), anything, [immutable], Effective;
+        aclfile("aclfile"): Vec<u8> = Vec::new(), anything, [immutable], Stored("ACL");
         /// The password of the default user.
         requirepass("requirepass"): Option<Vec<u8>> = None, anything, [sensitive], Effective;
         /// The channels of a new user: all of them (`allchannels`) or none (`resetchannels`).
-        acl_pubsub_default("acl-pubsub-default"): AclPubsubDefault = AclPubsubDefault::ResetChannels, (), [], Effective;
+        acl_pubsub_default("acl-pubsub-default"): AclPubsubDefault = AclPubsubDefault::ResetChannels, (), [], Stored("ACL");
         /// Who may change directives that say where files are written, `dir` and `dbfilename`: nobody (`no`),
         /// anybody (`yes`), or clients on this machine (`local`).
         enable_protected_configs("enable-protected-configs"): Permission = Permission::No, (), [immutable], Effective;
         /// Who may use DEBUG: `no`, `yes` or `local`.
         enable_debug_command("enable-debug-command"): Permission = Permission::No, (), [immutable], Effective;
         /// Who may use MODULE: `no`, `yes` or `local`.
-        enable_module_command("enable-module-command"): Permission = Permission::No, (), [immutable], Effective;
+        enable_module_command("enable-module-command"): Permission = Permission::No, (), [immutable], Moot("there are no modules");
     }
     Clients {
         /// How many clients may be connected at once, cluster links included. It is lowered at start if the system
@@ -459,27 +461,27 @@ directives! {
         client_query_buffer_limit("client-query-buffer-limit"): u64 = 1 << 30, bytes(1 << 20, I64), [], Effective;
         /// The most that all clients together may take, as memory or as a percentage of maxmemory. Beyond it the
         /// largest are disconnected. 0 is no limit.
-        maxmemory_clients("maxmemory-clients"): ClientsMemory = ClientsMemory::Bytes(0), (), [], Effective;
+        maxmemory_clients("maxmemory-clients"): ClientsMemory = ClientsMemory::Bytes(0), (), [], Stored("eviction");
         /// The longest single argument of a request.
         proto_max_bulk_len("proto-max-bulk-len"): u64 = 512 << 20, bytes(1 << 20, I64), [], Effective;
     }
     Memory {
         /// The most memory that data may take. At the limit keys are removed as maxmemory-policy says, or writes
         /// are refused. 0 is no limit.
-        maxmemory("maxmemory"): u64 = 0, bytes(0, U64), [], Effective;
+        maxmemory("maxmemory"): u64 = 0, bytes(0, U64), [], Stored("eviction");
         /// Which keys make room: the least recently (lru) or least frequently (lfu) used, random ones, or the next
         /// to expire (ttl), among those that can expire (volatile) or all (allkeys). `noeviction` refuses writes
         /// instead.
-        maxmemory_policy("maxmemory-policy"): MaxmemoryPolicy = MaxmemoryPolicy::NoEviction, (), [], Effective;
+        maxmemory_policy("maxmemory-policy"): MaxmemoryPolicy = MaxmemoryPolicy::NoEviction, (), [], Stored("eviction");
         /// How many keys are looked at to find one to remove. More come closer to true LRU and cost more time.
-        maxmemory_samples("maxmemory-samples"): u32 = 5, within(1, I32), [], Effective;
+        maxmemory_samples("maxmemory-samples"): u32 = 5, within(1, I32), [], Stored("eviction");
         /// How hard eviction works when it cannot keep up: 0 prefers latency, 100 works until it is done.
-        maxmemory_eviction_tenacity("maxmemory-eviction-tenacity"): u32 = 10, within(0, 100), [], Effective;
+        maxmemory_eviction_tenacity("maxmemory-eviction-tenacity"): u32 = 10, within(0, 100), [], Stored("eviction");
         /// Whether a replica leaves eviction to its primary, so that both hold the same keys.
         replica_ignore_maxmemory("replica-ignore-maxmemory" | "slave-ignore-maxmemory"): bool = true, None, [], Stored("replication");
         /// How much time goes into removing expired keys, from 1 to 10. Spinel removes them when they are due, at
         /// any setting.
-        active_expire_effort("active-expire-effort"): u32 = 1, within(1, 10), [], Effective;
+        active_expire_effort("active-expire-effort"): u32 = 1, within(1, 10), [], Moot("keys are removed at their deadline whatever their share");
         /// How many accesses it takes for the LFU counter to saturate: the higher, the more.
         lfu_log_factor("lfu-log-factor"): u32 = 10, within(0, I32), [], Effective;
         /// Minutes after which an LFU counter is lowered by one. 0 never lowers it.
@@ -488,13 +490,13 @@ directives! {
     LazyFreeing {
         /// Whether evicted values are freed in the background. Spinel frees large values in the background in every
         /// case; these five are kept for compatibility.
-        lazyfree_lazy_eviction("lazyfree-lazy-eviction"): bool = false, None, [], Effective;
+        lazyfree_lazy_eviction("lazyfree-lazy-eviction"): bool = false, None, [], Stored("eviction");
         /// The same for values that have expired.
-        lazyfree_lazy_expire("lazyfree-lazy-expire"): bool = false, None, [], Effective;
+        lazyfree_lazy_expire("lazyfree-lazy-expire"): bool = false, None, [], Moot("large values are always freed off the data path");
         /// The same for values that a command such as RENAME replaces.
-        lazyfree_lazy_server_del("lazyfree-lazy-server-del"): bool = false, None, [], Effective;
+        lazyfree_lazy_server_del("lazyfree-lazy-server-del"): bool = false, None, [], Moot("large values are always freed off the data path");
         /// Whether DEL does what UNLINK does.
-        lazyfree_lazy_user_del("lazyfree-lazy-user-del"): bool = false, None, [], Effective;
+        lazyfree_lazy_user_del("lazyfree-lazy-user-del"): bool = false, None, [], Moot("large values are always freed off the data path");
         /// Whether FLUSHDB, FLUSHALL, SCRIPT FLUSH and FUNCTION FLUSH without SYNC or ASYNC are asynchronous.
         lazyfree_lazy_user_flush("lazyfree-lazy-user-flush"): bool = false, None, [], Effective;
         /// Whether a replica drops its old data in the background before a full synchronisation.
@@ -505,11 +507,11 @@ directives! {
         /// share of the connections. The default is the number of cores.
         io_threads("io-threads"): u32 = default_io_threads(), within(1, 128), [immutable], Effective;
         /// Accepted for files that were written for Redis. Workers always read.
-        io_threads_do_reads("io-threads-do-reads"): bool = false, None, [immutable], Effective;
+        io_threads_do_reads("io-threads-do-reads"): bool = false, None, [], Moot("a worker reads, runs and writes for its connections");
         /// Accepted for files that were written for Valkey.
-        events_per_io_thread("events-per-io-thread"): u32 = 2, within(0, I32), [], Effective;
+        events_per_io_thread("events-per-io-thread"): u32 = 2, within(0, I32), [], Moot("a worker reads, runs and writes for its connections");
         /// How many keys of a pipeline are prefetched together. 0 and 1 switch it off.
-        prefetch_batch_max_size("prefetch-batch-max-size"): u32 = 16, within(0, 128), [], Effective;
+        prefetch_batch_max_size("prefetch-batch-max-size"): u32 = 16, within(0, 128), [], Moot("batches are cut by the number of workers");
         /// The cores that workers run on, such as 0-3,7. All unless given.
         server_cpulist("server_cpulist" | "server-cpulist"): Option<Vec<u8>> = None, anything, [immutable], Stored("cpu affinity");
         /// The cores that background threads run on.
@@ -526,38 +528,38 @@ directives! {
         /// The scores of a primary, a replica and background work, -2000 to 2000. The highest is killed first.
         oom_score_adj_values("oom-score-adj-values"): OomScores = OomScores::default(), (), [], Effective;
         /// Whether transparent huge pages are switched off for this process, because they make copying memory slow.
-        disable_thp("disable-thp"): bool = true, None, [immutable], Effective;
+        disable_thp("disable-thp"): bool = true, None, [immutable], Moot("there is no fork that huge pages would make dear");
     }
     AppendOnly {
         /// Whether every write is logged to the append only file, which loses less in a crash than snapshots do.
-        appendonly("appendonly"): bool = false, None, [deny_loading], Effective;
+        appendonly("appendonly"): bool = false, None, [deny_loading], Stored("persistence");
         /// What the names of the append only files begin with.
-        appendfilename("appendfilename"): Vec<u8> = text("appendonly.aof"), appendfilename, [immutable], Effective;
+        appendfilename("appendfilename"): Vec<u8> = text("appendonly.aof"), appendfilename, [immutable], Stored("persistence");
         /// The directory in `dir` that holds them.
-        appenddirname("appenddirname"): Vec<u8> = text("appendonlydir"), appenddirname, [immutable], Effective;
+        appenddirname("appenddirname"): Vec<u8> = text("appendonlydir"), appenddirname, [immutable], Stored("persistence");
         /// When the append only file is synced to disk: before every reply (`always`), once a second (`everysec`),
         /// or when the system likes (`no`).
-        appendfsync("appendfsync"): AppendFsync = AppendFsync::EverySec, (), [], Effective;
+        appendfsync("appendfsync"): AppendFsync = AppendFsync::EverySec, (), [], Stored("persistence");
         /// Whether syncing pauses while a snapshot or a rewrite is busy with the disk.
-        no_appendfsync_on_rewrite("no-appendfsync-on-rewrite"): bool = false, None, [], Effective;
+        no_appendfsync_on_rewrite("no-appendfsync-on-rewrite"): bool = false, None, [], Stored("persistence");
         /// Rewrites the append only file when it has grown by so many percent since the last time. 0 never does.
-        auto_aof_rewrite_percentage("auto-aof-rewrite-percentage"): u32 = 100, within(0, I32), [], Effective;
+        auto_aof_rewrite_percentage("auto-aof-rewrite-percentage"): u32 = 100, within(0, I32), [], Stored("persistence");
         /// The size below which it is not rewritten by itself.
-        auto_aof_rewrite_min_size("auto-aof-rewrite-min-size"): u64 = 64 << 20, bytes(0, I64), [], Effective;
+        auto_aof_rewrite_min_size("auto-aof-rewrite-min-size"): u64 = 64 << 20, bytes(0, I64), [], Stored("persistence");
         /// Whether the server starts, and says so, when the append only file ends in the middle of a command, as it
         /// does after a crash.
-        aof_load_truncated("aof-load-truncated"): bool = true, None, [], Effective;
+        aof_load_truncated("aof-load-truncated"): bool = true, None, [], Stored("persistence");
         /// Whether a rewritten file begins with a snapshot, which is smaller and loads faster than commands.
-        aof_use_rdb_preamble("aof-use-rdb-preamble"): bool = true, None, [], Effective;
+        aof_use_rdb_preamble("aof-use-rdb-preamble"): bool = true, None, [], Stored("persistence");
         /// Whether the time is noted in the append only file, so that it can be restored to a point in time. Old
         /// parsers do not understand it.
-        aof_timestamp_enabled("aof-timestamp-enabled"): bool = false, None, [], Effective;
+        aof_timestamp_enabled("aof-timestamp-enabled"): bool = false, None, [], Stored("persistence");
         /// Whether a rewrite syncs to disk every few megabytes, to avoid one long stall at the end.
-        aof_rewrite_incremental_fsync("aof-rewrite-incremental-fsync"): bool = true, None, [], Effective;
+        aof_rewrite_incremental_fsync("aof-rewrite-incremental-fsync"): bool = true, None, [], Stored("persistence");
     }
     Shutdown {
         /// Seconds that shutting down waits for replicas that lag behind. 0 does not wait.
-        shutdown_timeout("shutdown-timeout"): u32 = 10, within(0, I32), [], Effective;
+        shutdown_timeout("shutdown-timeout"): u32 = 10, within(0, I32), [], Stored("replication");
         /// What SIGINT does: `default` saves if save points are configured; or any of `save`, `nosave`, `now` (no
         /// waiting for replicas) and `force` (exit even if saving fails).
         shutdown_on_sigint("shutdown-on-sigint"): ShutdownOptions = ShutdownOptions::default(), (), [], Effective;
@@ -567,7 +569,7 @@ directives! {
     LongCommands {
         /// Milliseconds after which a running script makes others be answered -BUSY, and may be killed. 0 never
         /// does.
-        busy_reply_threshold("busy-reply-threshold" | "lua-time-limit"): u64 = 5000, within(0, I64), [], Effective;
+        busy_reply_threshold("busy-reply-threshold" | "lua-time-limit"): u64 = 5000, within(0, I64), [], Stored("scripting");
     }
     Cluster {
         /// Whether this server is a node of a cluster.
@@ -641,41 +643,41 @@ directives! {
         /// Which events on keys are published: K on the key's channel, E on the event's; g generic, $ string, l
         /// list, s set, h hash, z sorted set, x expired, e evicted, t stream, d module, A all of these; m miss, n
         /// new key. Empty publishes none.
-        notify_keyspace_events("notify-keyspace-events"): EventClasses = EventClasses::default(), (), [], Effective;
+        notify_keyspace_events("notify-keyspace-events"): EventClasses = EventClasses::default(), (), [], Stored("keyspace events");
     }
     Encodings {
         /// A hash of at most so many fields is stored compactly.
-        hash_max_listpack_entries("hash-max-listpack-entries" | "hash-max-ziplist-entries"): u64 = 512, within(0, I64), [], Effective;
+        hash_max_listpack_entries("hash-max-listpack-entries" | "hash-max-ziplist-entries"): u64 = 512, within(0, I64), [], Stored("collections");
         /// The longest field or value of a compact hash.
-        hash_max_listpack_value("hash-max-listpack-value" | "hash-max-ziplist-value"): u64 = 64, bytes(0, I64), [], Effective;
+        hash_max_listpack_value("hash-max-listpack-value" | "hash-max-ziplist-value"): u64 = 64, bytes(0, I64), [], Stored("collections");
         /// The size of one node of a list: so many elements, or with -1 to -5 at most 4, 8, 16, 32 or 64 kilobytes.
         list_max_listpack_size("list-max-listpack-size" | "list-max-ziplist-size"): i32 = -2, within(I32_MIN, I32), [], Effective;
         /// How many nodes at either end of a list stay uncompressed. 0 compresses none.
-        list_compress_depth("list-compress-depth"): u32 = 0, within(0, I32), [], Effective;
+        list_compress_depth("list-compress-depth"): u32 = 0, within(0, I32), [], Stored("collections");
         /// A set of at most so many integers is stored as a sorted array.
-        set_max_intset_entries("set-max-intset-entries"): u64 = 512, within(0, I64), [], Effective;
+        set_max_intset_entries("set-max-intset-entries"): u64 = 512, within(0, I64), [], Stored("collections");
         /// A set of at most so many members is stored compactly.
-        set_max_listpack_entries("set-max-listpack-entries"): u64 = 128, within(0, I64), [], Effective;
+        set_max_listpack_entries("set-max-listpack-entries"): u64 = 128, within(0, I64), [], Stored("collections");
         /// The longest member of a compact set.
-        set_max_listpack_value("set-max-listpack-value"): u64 = 64, within(0, I64), [], Effective;
+        set_max_listpack_value("set-max-listpack-value"): u64 = 64, within(0, I64), [], Stored("collections");
         /// A sorted set of at most so many members is stored compactly.
-        zset_max_listpack_entries("zset-max-listpack-entries" | "zset-max-ziplist-entries"): u64 = 128, within(0, I64), [], Effective;
+        zset_max_listpack_entries("zset-max-listpack-entries" | "zset-max-ziplist-entries"): u64 = 128, within(0, I64), [], Stored("collections");
         /// The longest member of a compact sorted set.
-        zset_max_listpack_value("zset-max-listpack-value" | "zset-max-ziplist-value"): u64 = 64, bytes(0, I64), [], Effective;
+        zset_max_listpack_value("zset-max-listpack-value" | "zset-max-ziplist-value"): u64 = 64, bytes(0, I64), [], Stored("collections");
         /// The size up to which a HyperLogLog stays sparse. More than 16000 is of no use.
-        hll_sparse_max_bytes("hll-sparse-max-bytes"): u64 = 3000, bytes(0, I64), [], Effective;
+        hll_sparse_max_bytes("hll-sparse-max-bytes"): u64 = 3000, bytes(0, I64), [], Stored("collections");
         /// The size of one node of a stream. 0 is no limit.
-        stream_node_max_bytes("stream-node-max-bytes"): u64 = 4096, bytes(0, I64), [], Effective;
+        stream_node_max_bytes("stream-node-max-bytes"): u64 = 4096, bytes(0, I64), [], Stored("collections");
         /// The entries of one node of a stream. 0 is no limit.
-        stream_node_max_entries("stream-node-max-entries"): u64 = 100, within(0, I64), [], Effective;
+        stream_node_max_entries("stream-node-max-entries"): u64 = 100, within(0, I64), [], Stored("collections");
         /// Accepted for files that were written for Redis. Spinel's tables never need rehashing as a whole.
-        activerehashing("activerehashing"): bool = true, None, [], Effective;
+        activerehashing("activerehashing"): bool = true, None, [], Moot("tables grow one segment at a time");
         /// How often a second periodic work is done, 1 to 500.
         hz("hz"): u32 = 10, within(0, I32), [], Effective;
         /// Whether periodic work is done more often with many clients.
-        dynamic_hz("dynamic-hz"): bool = true, None, [], Effective;
+        dynamic_hz("dynamic-hz"): bool = true, None, [], Moot("what timers do does not grow with the number of clients");
         /// Whether the allocator gives memory back to the system in a thread of its own.
-        jemalloc_bg_thread("jemalloc-bg-thread"): bool = true, None, [], Effective;
+        jemalloc_bg_thread("jemalloc-bg-thread"): bool = true, None, [], Stored("allocator settings");
     }
     Defragmentation {
         /// Whether values are moved to closer ranks while the server runs, to give memory back.
@@ -695,27 +697,27 @@ directives! {
     }
     Testing {
         /// Microseconds to wait after each key that is saved; negative: one microsecond after so many keys.
-        rdb_key_save_delay("rdb-key-save-delay"): i32 = 0, within(I32_MIN, I32), [hidden], Effective;
+        rdb_key_save_delay("rdb-key-save-delay"): i32 = 0, within(I32_MIN, I32), [hidden], Stored("persistence");
         /// Microseconds to wait after each key that is loaded; negative: one microsecond after so many keys.
-        key_load_delay("key-load-delay"): i32 = 0, within(I32_MIN, I32), [hidden], Effective;
+        key_load_delay("key-load-delay"): i32 = 0, within(I32_MIN, I32), [hidden], Stored("persistence");
         /// After how many loaded bytes clients are looked after.
-        loading_process_events_interval_bytes("loading-process-events-interval-bytes"): u32 = 2 << 20, within(1024, I32), [hidden], Effective;
+        loading_process_events_interval_bytes("loading-process-events-interval-bytes"): u32 = 2 << 20, within(1024, I32), [hidden], Stored("persistence");
         /// Milliseconds between pings on the cluster bus. 0 is the usual pace.
         cluster_ping_interval("cluster-ping-interval"): u64 = 0, within(0, I64), [hidden], Stored("cluster");
         /// Whether a failed assertion exits instead of aborting.
-        use_exit_on_panic("use-exit-on-panic"): bool = false, None, [hidden], Effective;
+        use_exit_on_panic("use-exit-on-panic"): bool = false, None, [hidden], Stored("crash reports");
         /// Whether costly assertions are checked.
-        enable_debug_assert("enable-debug-assert"): bool = false, None, [immutable, hidden], Effective;
+        enable_debug_assert("enable-debug-assert"): bool = false, None, [immutable, hidden], Stored("crash reports");
         /// Whether append only files that are no longer needed stay.
-        aof_disable_auto_gc("aof-disable-auto-gc"): bool = false, None, [hidden], Effective;
+        aof_disable_auto_gc("aof-disable-auto-gc"): bool = false, None, [hidden], Stored("persistence");
         /// Milliseconds after which a stall is reported in the log. 0 switches it off.
-        watchdog_period("watchdog-period"): u32 = 0, within(0, I32), [hidden], Effective;
+        watchdog_period("watchdog-period"): u32 = 0, within(0, I32), [hidden], Stored("crash reports");
         /// A file that requests and replies are noted in.
         req_res_logfile("req-res-logfile"): Option<Vec<u8>> = None, anything, [immutable, hidden], Stored("request logging");
         /// The protocol version of new clients.
         client_default_resp("client-default-resp"): u8 = 2, within(2, 3), [immutable, hidden], Stored("request logging");
         /// A text that crash reports show.
-        debug_context("debug-context"): Vec<u8> = Vec::new(), anything, [hidden], Effective;
+        debug_context("debug-context"): Vec<u8> = Vec::new(), anything, [hidden], Stored("crash reports");
     }
 }
 
@@ -782,7 +784,7 @@ pub static FILE_DIRECTIVES: &[FileDirective] = &[
     FileDirective {
         name: "user",
         section: Section::Security,
-        state: Effective,
+        state: Stored("acl"),
         example: "user worker on >secret ~jobs:* +@list +@connection",
         doc: "Declares a user and its rules, as ACL SETUSER does. A user is declared once.",
     },

@@ -215,6 +215,9 @@ impl<'a> Db<'a> {
         if let Some(object) = replaced {
             self.keyspace.free_object(object);
         }
+        if let Expiry::At(deadline) = expiry {
+            self.keyspace.note_deadline(key.hash.shard(), deadline);
+        }
         if new {
             self.effects.notify(self.index, key.bytes, Class::New, "new");
         }
@@ -223,11 +226,15 @@ impl<'a> Db<'a> {
 
     /// Adds an entry made for `key`, which must not exist.
     pub fn insert(&mut self, key: &Key<'_>, entry: Entry) {
+        if let Some(deadline) = entry.deadline() {
+            self.keyspace.note_deadline(key.hash.shard(), deadline);
+        }
         self.hold.shard(key.hash.shard()).part_or_new(self.index).insert(key.hash, entry);
         self.effects.notify(self.index, key.bytes, Class::New, "new");
     }
 
-    /// Changes a living entry in place; `None` where there is none. Moves the access clock.
+    /// Changes the value of a living entry in place, not its deadline; `None` where there is none. Moves
+    /// the access clock.
     #[inline]
     pub fn update<R>(&mut self, key: &Key<'_>, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
         self.expire_if_due(key);
@@ -260,6 +267,9 @@ impl<'a> Db<'a> {
     /// Sets or removes the deadline of a living key; returns whether there is one.
     pub fn set_deadline(&mut self, key: &Key<'_>, deadline: Option<u64>) -> bool {
         self.expire_if_due(key);
+        if let Some(deadline) = deadline {
+            self.keyspace.note_deadline(key.hash.shard(), deadline);
+        }
         let Some(part) = self.part(key) else { return false };
         part.update(key.hash, key.bytes, |entry| entry.set_deadline(deadline)).is_some()
     }

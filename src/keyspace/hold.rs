@@ -105,6 +105,15 @@ impl<'k> Hold<'k> {
         assert!(self.held.is_empty(), "a walk over all shards while some are held");
         f(&mut self.shards[index].0.lock())
     }
+
+    /// The same, or `None` where somebody else has the shard at the moment.
+    pub fn try_visit<R>(&mut self, index: usize, f: impl FnOnce(&mut Shard) -> R) -> Option<R> {
+        if self.held.has(index) {
+            return Some(f(self.shard(index)));
+        }
+        // Who waits for nobody cannot disturb the order of locks.
+        Some(f(&mut *self.shards[index].0.try_lock()?))
+    }
 }
 
 impl Drop for Hold<'_> {
@@ -148,6 +157,20 @@ mod tests {
                 });
             }
         });
+    }
+
+    #[test]
+    fn who_only_tries_a_shard_does_not_wait_for_it() {
+        let shards = shards();
+        let mut set = ShardSet::default();
+        set.add(3);
+        let mut hold = Hold::new(&shards, set);
+        let mut other = Hold::none(&shards);
+        assert_eq!(other.try_visit(3, |_| ()), None);
+        assert_eq!(other.try_visit(4, |_| ()), Some(()));
+        assert_eq!(hold.try_visit(3, |_| ()), Some(()), "who holds it has it");
+        drop(hold);
+        assert_eq!(other.try_visit(3, |_| ()), Some(()));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::keyspace::entry::Entry;
 use crate::keyspace::hash::KeyHash;
 use crate::keyspace::volatile::Volatile;
 use crate::types::table::Table;
+use crate::types::table::prefetch::prefetch;
 
 /// Slots in a keyspace, as in a Redis Cluster.
 pub const SLOTS: usize = 16384;
@@ -19,53 +20,73 @@ pub const SHARDS: usize = SLOTS / SLOTS_PER_SHARD;
 /// A shard's slots of every database; a database's part is allocated with its first key.
 #[derive(Debug, Default)]
 pub struct Shard {
-    parts: Vec<Option<Box<Part>>>,
+    /// Database 0, which nearly everyone uses alone: reached without a further load.
+    first: Option<Box<Part>>,
+    /// Database 1 and on.
+    others: Vec<Option<Box<Part>>>,
 }
 
 impl Shard {
     /// A database's part, if it ever had a key here.
     #[inline]
     pub fn part(&self, db: usize) -> Option<&Part> {
-        self.parts.get(db)?.as_deref()
+        match db.checked_sub(1) {
+            None => self.first.as_deref(),
+            Some(other) => self.others.get(other)?.as_deref(),
+        }
     }
 
     /// A database's part to be changed, if it ever had a key here.
     #[inline]
     pub fn part_mut(&mut self, db: usize) -> Option<&mut Part> {
-        self.parts.get_mut(db)?.as_deref_mut()
+        match db.checked_sub(1) {
+            None => self.first.as_deref_mut(),
+            Some(other) => self.others.get_mut(other)?.as_deref_mut(),
+        }
+    }
+
+    /// Where a database's part hangs.
+    fn place(&mut self, db: usize) -> &mut Option<Box<Part>> {
+        let Some(other) = db.checked_sub(1) else { return &mut self.first };
+        if self.others.len() <= other {
+            self.others.resize_with(other + 1, || None);
+        }
+        &mut self.others[other]
     }
 
     /// A database's part, allocated where it is missing.
     #[inline]
     pub fn part_or_new(&mut self, db: usize) -> &mut Part {
-        if self.parts.len() <= db {
-            self.parts.resize_with(db + 1, || None);
-        }
-        self.parts[db].get_or_insert_default()
+        self.place(db).get_or_insert_default()
     }
 
     /// Takes a database's part out and leaves it empty.
     pub fn take_part(&mut self, db: usize) -> Option<Box<Part>> {
-        self.parts.get_mut(db)?.take()
+        match db.checked_sub(1) {
+            None => self.first.take(),
+            Some(other) => self.others.get_mut(other)?.take(),
+        }
     }
 
     /// Exchanges two databases' parts.
     pub fn swap_parts(&mut self, a: usize, b: usize) {
-        let most = a.max(b);
-        if self.parts.len() <= most {
-            self.parts.resize_with(most + 1, || None);
-        }
-        self.parts.swap(a, b);
+        let part = self.place(a).take();
+        let part = std::mem::replace(self.place(b), part);
+        *self.place(a) = part;
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Option<Box<Part>>> {
+        std::iter::once(&self.first).chain(&self.others)
     }
 
     /// Numbers of the databases that have a part here.
     pub fn databases(&self) -> impl Iterator<Item = usize> + '_ {
-        self.parts.iter().enumerate().filter(|(_, part)| part.is_some()).map(|(db, _)| db)
+        self.parts().enumerate().filter(|(_, part)| part.is_some()).map(|(db, _)| db)
     }
 
     /// A time before which nothing in the shard is due.
     pub fn next_deadline(&self) -> Option<u64> {
-        self.parts.iter().flatten().filter_map(|part| part.volatile.next()).min()
+        self.parts().flatten().filter_map(|part| part.volatile.next()).min()
     }
 }
 
@@ -127,7 +148,13 @@ impl Part {
         self.slots[hash.slot_in_shard()].find(hash.table_hash(), |e| is(e, hash, key))
     }
 
-    /// Asks the processor to load where `find` will look.
+    /// Asks the processor to load the head of the table where `find` will look.
+    #[inline]
+    pub fn prefetch_table(&self, hash: KeyHash) {
+        prefetch(std::ptr::from_ref(&self.slots[hash.slot_in_shard()]).addr());
+    }
+
+    /// Asks the processor to load where `find` will look, the table's head being loaded.
     #[inline]
     pub fn prefetch(&self, hash: KeyHash) {
         self.slots[hash.slot_in_shard()].prefetch(hash.table_hash());
@@ -262,4 +289,222 @@ fn changed<R>(entry: &mut Entry, volatile: &mut Volatile, change: impl FnOnce(&m
         }
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyspace::entry::{Str, Value};
+    use crate::keyspace::hash::{KeyHasher, Routing};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    /// A part and what it should hold: value and deadline of each key.
+    struct Pair {
+        part: Part,
+        model: BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>,
+        hasher: KeyHasher,
+        now: u64,
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// Set a value of this length, the deadline kept, so that the entry may move.
+        Set(u16, usize),
+        /// The same with a deadline so far from now, or none.
+        SetUntil(u16, usize, Option<i64>),
+        Deadline(u16, Option<i64>),
+        Touch(u16, u32),
+        Remove(u16),
+        /// Time passes, and so many at most are removed of what is due.
+        Expire(u64, usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let key = 0..60u16;
+        let len = prop_oneof![0..12usize, 40..50usize, 100..400usize, 20_000..20_004usize];
+        // Near, far, equal and past deadlines, so that chunks of the index get coarse and split.
+        let until = prop::option::of(prop_oneof![-5..50i64, Just(100), 1000..2000i64, Just(4_000_000_000)]);
+        prop_oneof![
+            3 => (key.clone(), len.clone()).prop_map(|(k, n)| Step::Set(k, n)),
+            4 => (key.clone(), len, until.clone()).prop_map(|(k, n, t)| Step::SetUntil(k, n, t)),
+            3 => (key.clone(), until).prop_map(|(k, t)| Step::Deadline(k, t)),
+            1 => (key.clone(), 0u32..1 << 24).prop_map(|(k, c)| Step::Touch(k, c)),
+            2 => key.prop_map(Step::Remove),
+            2 => (0..40u64, 1..9usize).prop_map(|(t, n)| Step::Expire(t, n)),
+        ]
+    }
+
+    fn name(key: u16) -> Vec<u8> {
+        format!("key:{key}").into_bytes()
+    }
+
+    fn bytes(key: u16, len: usize) -> Vec<u8> {
+        (0..len).map(|i| b'a' + ((i + usize::from(key)) % 26) as u8).collect()
+    }
+
+    fn text(value: Value<'_>) -> Vec<u8> {
+        match value {
+            Value::Int(n) => n.to_string().into_bytes(),
+            Value::Bytes(bytes) => bytes.to_vec(),
+            Value::Large(large) => large.bytes().clone(),
+            Value::Object(_) => Vec::new(),
+        }
+    }
+
+    impl Pair {
+        fn new() -> Pair {
+            let hasher = KeyHasher::with_seed(Routing::Hash, 7);
+            Pair { part: Part::default(), model: BTreeMap::new(), hasher, now: 1_000_000 }
+        }
+
+        fn at(&self, by: Option<i64>) -> Option<u64> {
+            by.map(|by| self.now.saturating_add_signed(by))
+        }
+
+        fn set(&mut self, key: u16, len: usize, deadline: Option<Option<u64>>) {
+            let (name, value) = (name(key), bytes(key, len));
+            let hash = self.hasher.hash(&name);
+            let known = self.model.get(&name).map(|(_, deadline)| *deadline);
+            let deadline = deadline.or(known).flatten();
+            let created = self.part.upsert(
+                hash,
+                &name,
+                |entry| {
+                    entry.set_string(Str::Bytes(&value));
+                    entry.set_deadline(deadline);
+                },
+                || Entry::new(hash.bits(), &name, Str::Bytes(&value), deadline, 0),
+            );
+            assert_eq!(created, known.is_none());
+            self.model.insert(name, (value, deadline));
+        }
+
+        fn run(&mut self, step: Step) {
+            match step {
+                Step::Set(key, len) => self.set(key, len, None),
+                Step::SetUntil(key, len, by) => self.set(key, len, Some(self.at(by))),
+                Step::Deadline(key, by) => {
+                    let (name, deadline) = (name(key), self.at(by));
+                    let hash = self.hasher.hash(&name);
+                    let found = self.part.update(hash, &name, |entry| entry.set_deadline(deadline));
+                    let known = self.model.get_mut(&name);
+                    assert_eq!(found.is_some(), known.is_some());
+                    if let Some(known) = known {
+                        known.1 = deadline;
+                    }
+                }
+                Step::Touch(key, clock) => {
+                    let name = name(key);
+                    let found = self.part.touch(self.hasher.hash(&name), &name, |_| clock).map(Entry::clock);
+                    assert_eq!(found, self.model.contains_key(&name).then_some(clock));
+                }
+                Step::Remove(key) => {
+                    let name = name(key);
+                    let removed = self.part.remove(self.hasher.hash(&name), &name);
+                    let known = self.model.remove(&name);
+                    assert_eq!(removed.map(|entry| (text(entry.value()), entry.deadline())), known);
+                }
+                Step::Expire(passed, limit) => {
+                    self.now += passed;
+                    self.expire(limit);
+                }
+            }
+            self.check();
+        }
+
+        /// What is removed was due, and nothing that stays was due earlier.
+        fn expire(&mut self, limit: usize) {
+            let mut removed = Vec::new();
+            let hasher = &self.hasher;
+            let more = self.part.remove_due(self.now, limit, |key| hasher.hash(key), |entry| {
+                removed.push((entry.key().to_vec(), entry.deadline()));
+            });
+            assert!(removed.len() <= limit);
+            for (key, deadline) in &removed {
+                let (_, known) = self.model.remove(key).expect("only what was there is removed");
+                assert_eq!(known, *deadline);
+                assert!(deadline.is_some_and(|deadline| deadline < self.now));
+            }
+            let latest = removed.iter().filter_map(|(_, deadline)| *deadline).max().unwrap_or(0);
+            let due: Vec<u64> =
+                self.model.values().filter_map(|(_, deadline)| *deadline).filter(|at| *at < self.now).collect();
+            assert!(due.iter().all(|at| *at >= latest), "the oldest goes first");
+            assert!(more || due.is_empty(), "{} are due and forgotten", due.len());
+        }
+
+        fn check(&self) {
+            assert_eq!((self.part.len(), self.part.is_empty()), (self.model.len(), self.model.is_empty()));
+            let volatile: Vec<u64> = self.model.values().filter_map(|(_, deadline)| *deadline).collect();
+            assert_eq!(self.part.volatile().len(), volatile.len());
+            match (self.part.volatile().next(), volatile.iter().min()) {
+                (Some(next), Some(first)) => assert!(next <= *first),
+                (next, first) => assert!(next.is_none() && first.is_none()),
+            }
+            let mut slots = 0u64;
+            for (name, (value, deadline)) in &self.model {
+                let hash = self.hasher.hash(name);
+                slots |= 1 << hash.slot_in_shard();
+                let entry = self.part.find(hash, name).expect("what was set is there");
+                assert_eq!((text(entry.value()), entry.deadline()), (value.clone(), *deadline));
+            }
+            assert_eq!(self.part.filled(), slots);
+            let in_tables: usize = (0..SLOTS_PER_SHARD).map(|slot| self.part.slot(slot).len()).sum();
+            assert_eq!(in_tables, self.model.len());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 4 } else { 256 }, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_part_agrees_with_a_map_and_forgets_no_deadline(
+            steps in prop::collection::vec(step(), 0..if cfg!(miri) { 30 } else { 200 })
+        ) {
+            let mut pair = Pair::new();
+            steps.into_iter().for_each(|step| pair.run(step));
+            // In the end everything that can expire does.
+            pair.now = u64::MAX;
+            let stay = pair.model.values().filter(|(_, deadline)| deadline.is_none()).count();
+            while !pair.part.volatile().is_empty() {
+                pair.expire(7);
+                pair.check();
+            }
+            prop_assert_eq!(pair.part.len(), stay);
+        }
+    }
+
+    #[test]
+    fn many_keys_with_equal_and_stray_deadlines_go_in_order() {
+        let mut pair = Pair::new();
+        let keys = if cfg!(miri) { 150 } else { 3000 };
+        for key in 0..keys {
+            // A third at one moment, a third one by one, a third years apart.
+            let until = match key % 3 {
+                0 => 500,
+                1 => u64::from(key),
+                _ => u64::from(key) * 400_000_000,
+            };
+            pair.set(key, 5, Some(Some(pair.now + until)));
+        }
+        pair.check();
+        for passed in [0, 100, 400, 1, 1, 5_000_000_000] {
+            pair.now += passed;
+            pair.expire(50);
+            pair.expire(10_000);
+            pair.check();
+        }
+    }
+
+    #[test]
+    fn parts_of_a_shard_are_apart_and_can_be_exchanged() {
+        let mut shard = Shard::default();
+        let hash = KeyHasher::with_seed(Routing::Hash, 7).hash(b"k");
+        shard.part_or_new(3).insert(hash, Entry::new(hash.bits(), b"k", Str::Int(1), Some(50), 0));
+        assert_eq!((shard.next_deadline(), shard.databases().collect::<Vec<_>>()), (Some(50), vec![3]));
+        shard.swap_parts(3, 9);
+        assert!(shard.part(3).is_none() && shard.part(9).is_some_and(|part| part.find(hash, b"k").is_some()));
+        let taken = shard.take_part(9).expect("it was there");
+        assert_eq!((taken.len(), shard.next_deadline(), shard.databases().count()), (1, None, 0));
+    }
 }

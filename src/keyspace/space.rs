@@ -1,12 +1,14 @@
 //! The keyspace as a whole: its shards, gates, and walks over all of them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::keyspace::change::Effects;
-use crate::keyspace::entry::Entry;
+use crate::keyspace::entry::{Entry, HASH_BITS};
 use crate::keyspace::gate::Gates;
 use crate::keyspace::hash::{KeyHash, KeyHasher, Routing};
 use crate::keyspace::hold::{Hold, Locked, ShardSet, Shards};
 use crate::keyspace::reclaim::{INLINE_FREE_MAX, Reclaimer};
-use crate::keyspace::shard::{Part, SHARDS, SLOTS_PER_SHARD};
+use crate::keyspace::shard::{Part, SHARDS, SLOTS_PER_SHARD, Shard};
 use crate::types::Object;
 use crate::types::table::Table;
 
@@ -17,7 +19,13 @@ pub struct Keyspace {
     hasher: KeyHasher,
     gates: Gates,
     reclaimer: Reclaimer,
+    /// For each shard a time before which nothing in it is due, so that the timer need not touch shards
+    /// to learn that. Written under the shard's lock; [`NEVER`] where no key has a deadline.
+    next_due: Box<[AtomicU64]>,
 }
+
+/// What stands for no deadline at all.
+const NEVER: u64 = u64::MAX;
 
 /// Counts of one database, for INFO.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,13 +38,13 @@ pub struct DbCounts {
     pub mean_ttl_ms: u64,
 }
 
-/// What a sweep over a shard's deadlines found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Swept {
-    /// Keys removed.
-    pub removed: usize,
-    /// Whether the shard has keys that can expire.
-    pub volatile: bool,
+/// Whether one waits for a shard that somebody else has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// For as long as it takes.
+    Wait,
+    /// Not at all.
+    None,
 }
 
 /// How many due keys are removed per hold of a shard's lock: some 20 µs.
@@ -53,6 +61,7 @@ impl Keyspace {
             hasher: KeyHasher::new(routing),
             gates: Gates::new(workers),
             reclaimer: Reclaimer::start()?,
+            next_due: (0..SHARDS).map(|_| AtomicU64::new(NEVER)).collect(),
         })
     }
 
@@ -66,6 +75,15 @@ impl Keyspace {
     #[inline]
     pub fn gates(&self) -> &Gates {
         &self.gates
+    }
+
+    /// Notes that a key of a held shard has this deadline.
+    #[inline]
+    pub fn note_deadline(&self, shard: usize, deadline: u64) {
+        let next = &self.next_due[shard];
+        if deadline < next.load(Ordering::Relaxed) {
+            next.store(deadline, Ordering::Relaxed);
+        }
     }
 
     /// What frees large values.
@@ -164,29 +182,36 @@ impl Keyspace {
         sum
     }
 
-    /// Removes keys of one shard whose deadline has passed, in bounded holds of its lock.
+    /// A time before which nothing in `shard` is due, without touching it; `None` where no key can expire.
+    #[inline]
+    pub fn next_due(&self, shard: usize) -> Option<u64> {
+        Some(self.next_due[shard].load(Ordering::Relaxed)).filter(|next| *next != NEVER)
+    }
+
+    /// Removes keys of one shard whose deadline has passed, in bounded holds of its lock; returns how many,
+    /// or `None`, with less or nothing done, where `patience` does not allow to wait for somebody who has
+    /// the shard.
     ///
-    /// `pass_on` is called within each hold that removed keys, with how late each was, in milliseconds.
+    /// `now_ms` tells the time. `pass_on` is called within each hold that removed keys, with how late
+    /// each was, in milliseconds.
     pub fn expire_shard(
         &self,
         shard: usize,
-        now_ms: u64,
+        patience: Patience,
+        now_ms: impl Fn() -> u64,
         effects: &mut Effects,
         mut pass_on: impl FnMut(&mut Effects, &[u64]),
-    ) -> Swept {
-        let mut swept = Swept::default();
+    ) -> Option<usize> {
+        let mut removed = 0;
         let mut late = Vec::new();
-        loop {
-            let mut more = false;
+        let mut more = true;
+        while more {
+            more = false;
             late.clear();
-            self.hold_none().visit(shard, |shard| {
-                let Some(next) = shard.next_deadline() else { return };
-                swept.volatile = true;
-                if next >= now_ms {
-                    return;
-                }
-                for db in shard.databases().collect::<Vec<_>>() {
-                    let Some(part) = shard.part_mut(db) else { continue };
+            let sweep = |content: &mut Shard| {
+                let now_ms = now_ms();
+                for db in content.databases().collect::<Vec<_>>() {
+                    let Some(part) = content.part_mut(db) else { continue };
                     let hash = |key: &[u8]| self.hasher.hash(key);
                     more |= part.remove_due(now_ms, EXPIRE_BATCH, hash, |entry| {
                         effects.note_expired(db, entry.key());
@@ -194,16 +219,20 @@ impl Keyspace {
                         self.free(entry);
                     });
                 }
+                self.next_due[shard].store(content.next_deadline().unwrap_or(NEVER), Ordering::Relaxed);
                 // What waits on these keys is served before anybody else can touch them.
                 if !late.is_empty() {
                     pass_on(effects, &late);
                 }
-            });
-            swept.removed += late.len();
-            if !more {
-                return swept;
+            };
+            let mut hold = self.hold_none();
+            match patience {
+                Patience::Wait => hold.visit(shard, sweep),
+                Patience::None => hold.try_visit(shard, sweep)?,
             }
+            removed += late.len();
         }
+        Some(removed)
     }
 
     /// Calls `f` for every key of `db` in the slots `slots`, one shard's lock at a time.
@@ -232,11 +261,11 @@ impl Keyspace {
     /// the next cursor, 0 at the end.
     ///
     /// A cursor is a place in the order of hashes, less than 2^33: whatever is added or removed
-    /// between calls, a key that is there all the time is visited.
+    /// between calls, a key that is there all the time is visited, once.
     pub fn scan(&self, hold: &mut Hold<'_>, db: usize, cursor: u64, budget: usize, mut f: impl FnMut(&Entry)) -> u64 {
-        use crate::keyspace::entry::HASH_BITS;
+        const HASH_MASK: u64 = (1 << HASH_BITS) - 1;
         let mut slot = (cursor >> HASH_BITS) as usize;
-        let mut from = (cursor & ((1 << HASH_BITS) - 1)) << (64 - HASH_BITS);
+        let mut from = (cursor & HASH_MASK) << (64 - HASH_BITS);
         let mut visited = 0;
         while let Some(filled) = self.next_filled(hold, db, slot) {
             if filled != slot {
@@ -259,8 +288,12 @@ impl Keyspace {
                 None => (slot, from) = (slot + 1, 0),
             }
             if visited >= budget {
-                let more = from != 0 || self.next_filled(hold, db, slot).is_some();
-                return if more { (slot as u64) << HASH_BITS | from >> (64 - HASH_BITS) } else { 0 };
+                // A table goes on just behind what it visited, with more bits than an entry's hash has. Rounded down, the
+                // last entry would be visited again; behind the last hash of all begins the next slot.
+                let on = (slot as u64) << HASH_BITS;
+                let on = on + from.div_ceil(1 << (64 - HASH_BITS));
+                let more = on & HASH_MASK != 0 || self.next_filled(hold, db, (on >> HASH_BITS) as usize).is_some();
+                return if more { on } else { 0 };
             }
         }
         0
@@ -342,5 +375,100 @@ impl Flushed {
 impl std::fmt::Debug for Flushed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Flushed({} keys)", self.keys)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyspace::db::{Db, Expiry, Touch};
+    use crate::keyspace::entry::Str;
+    use crate::keyspace::moment::{AccessPolicy, Moment};
+    use std::collections::BTreeMap;
+
+    fn change(keyspace: &Keyspace, f: impl FnOnce(&mut Db<'_>)) {
+        let mut effects = Effects::default();
+        let moment = Moment { now_ms: 1000, policy: AccessPolicy::Lru };
+        f(&mut Db::new(keyspace, keyspace.hold(ShardSet::ALL), &mut effects, 0, moment, Touch::Yes));
+    }
+
+    fn set(keyspace: &Keyspace, names: impl Iterator<Item = String>) {
+        change(keyspace, |db| {
+            for name in names {
+                let key = db.key(name.as_bytes());
+                db.set(&key, Str::Int(1), Expiry::Clear);
+            }
+        });
+    }
+
+    fn remove(keyspace: &Keyspace, names: impl Iterator<Item = String>) {
+        change(keyspace, |db| {
+            for name in names {
+                let key = db.key(name.as_bytes());
+                db.remove(&key);
+            }
+        });
+    }
+
+    /// Walks from end to end with a budget that varies, calling `between` after every step; how often each key
+    /// was seen.
+    fn walk(keyspace: &Keyspace, most: usize, mut between: impl FnMut(usize)) -> BTreeMap<Vec<u8>, usize> {
+        let mut seen: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+        let (mut cursor, mut calls) = (0, 0);
+        loop {
+            let mut visited = 0;
+            let budget = 1 + (calls * 7919) % most;
+            cursor = keyspace.scan(&mut keyspace.hold_none(), 0, cursor, budget, |entry| {
+                visited += 1;
+                *seen.entry(entry.key().to_vec()).or_default() += 1;
+            });
+            assert!(cursor < 1 << 33);
+            // Hashes that agree come together, no more.
+            assert!(visited <= budget + 8, "{visited} for {budget}");
+            calls += 1;
+            between(calls);
+            if cursor == 0 {
+                return seen;
+            }
+        }
+    }
+
+    #[test]
+    fn a_scan_sees_every_key_that_stays_once_whatever_comes_and_goes_meanwhile() {
+        let (stay, come) = if cfg!(miri) { (60, 20) } else { (5000, 3000) };
+        for routing in [Routing::Hash, Routing::Slot] {
+            for (most, tagged) in [(3, false), (40, false), (2000, false), (40, true)] {
+                let keyspace = Keyspace::new(routing, 1).unwrap();
+                // With a tag they are all in one slot of a cluster, so that its table splits and merges.
+                let tag = if tagged { "{tag}" } else { "" };
+                let stays = || (0..stay).map(move |n| format!("stay{tag}:{n}"));
+                set(&keyspace, stays());
+                let seen = walk(&keyspace, most, |call| {
+                    // Growth and shrinking while it goes on, in turns.
+                    let names = || (0..come).map(move |n| format!("goes{tag}:{n}"));
+                    match call % 40 {
+                        5 => set(&keyspace, names()),
+                        25 => remove(&keyspace, names()),
+                        _ => {}
+                    }
+                });
+                for name in stays() {
+                    assert_eq!(seen.get(name.as_bytes()), Some(&1), "{name} with {most}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_undisturbed_scan_sees_each_key_once_and_a_removed_one_never() {
+        let keyspace = Keyspace::new(Routing::Hash, 1).unwrap();
+        assert_eq!(walk(&keyspace, 10, |_| ()).len(), 0);
+        let keys = if cfg!(miri) { 100 } else { 10_000 };
+        set(&keyspace, (0..keys).map(|n| n.to_string()));
+        remove(&keyspace, (0..keys).step_by(2).map(|n| n.to_string()));
+        let seen = walk(&keyspace, 100, |_| ());
+        assert_eq!(seen.len(), keys / 2);
+        assert!(seen.values().all(|times| *times == 1));
+        assert_eq!(keyspace.len(&mut keyspace.hold_none(), 0), keys as u64 / 2);
     }
 }

@@ -5,11 +5,13 @@
 //! ([`log`]) and, if it must die, why ([`crash`]); [`info`] holds the table of what INFO prints, the
 //! values come from the floors above.
 
+pub mod allocator;
 pub mod crash;
 pub mod histogram;
 pub mod info;
 pub mod latency;
 pub mod log;
+pub mod process;
 pub mod slowlog;
 pub mod stats;
 mod system;

@@ -3,12 +3,12 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::config::load::{Source, from_text};
+use crate::config::load::{LoadError, Source, from_text};
 use crate::config::table::Config;
 use crate::server::host::ServerHost;
 use crate::server::running::{Listen, Parts, Server, StartError};
 use crate::stdx::clock::Clock;
-use crate::stdx::words::quoted;
+use crate::stdx::words::{quoted, split_words};
 
 /// What a server is to be like. Nothing of it is global: a process may run several.
 ///
@@ -53,17 +53,30 @@ impl Source for NoFiles {
 }
 
 impl Builder {
-    /// Sets a directive of redis.conf; several values are separated by blanks.
+    /// Sets a directive, written as in redis.conf: several values are separated by blanks, a value that
+    /// holds blanks stands in quotes. What is set twice counts as it was set last.
+    ///
+    /// `port` is redis.conf's: 0 is no TCP port. Whether name and value are right is found out by
+    /// [`Builder::start`]. Files are not read: `include` is an error.
     pub fn directive(mut self, name: &str, value: &str) -> Builder {
-        self.lines.extend_from_slice(name.as_bytes());
-        for word in crate::stdx::words::split_words(value.as_bytes()).unwrap_or_default() {
-            self.lines.push(b' ');
-            self.lines.extend(quoted(&word));
-        }
-        if value.is_empty() {
-            self.lines.extend_from_slice(b" \"\"");
+        // Line breaks would begin another directive.
+        self.lines.extend(name.split(['\n', '\r']).next().unwrap_or_default().bytes());
+        match split_words(value.as_bytes()) {
+            Some(words) if !words.is_empty() => words.iter().for_each(|word| {
+                self.lines.push(b' ');
+                self.lines.extend(quoted(word));
+            }),
+            // It goes in as it is, and the error says what is wrong with it.
+            None => {
+                self.lines.push(b' ');
+                self.lines.extend(value.bytes().map(|byte| if byte == b'\n' { b' ' } else { byte }));
+            }
+            Some(_) => self.lines.extend_from_slice(b" \"\""),
         }
         self.lines.push(b'\n');
+        if name.eq_ignore_ascii_case("port") && self.listen == Listen::Ephemeral {
+            self.listen = Listen::Configured;
+        }
         self
     }
 
@@ -90,7 +103,15 @@ impl Builder {
     /// # Errors
     /// Redis' text for a directive that does not exist or a value that it refuses.
     pub fn config(&self) -> Result<Config, StartError> {
-        from_text(&self.lines, &mut NoFiles).map_err(|error| StartError::Config(error.to_string()))
+        from_text(&self.lines, &mut NoFiles).map_err(|error| {
+            StartError::Config(match error {
+                // There is no file whose lines could be counted.
+                LoadError::Line { place, reason } => {
+                    format!("{reason} (directive: {})", String::from_utf8_lossy(&place.text))
+                }
+                error => error.to_string(),
+            })
+        })
     }
 
     /// Starts the server.

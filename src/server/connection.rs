@@ -25,6 +25,7 @@ use crate::resp::reply::{Output, Protocol};
 use crate::resp::request::{Limits, Parser, ProtocolError, Span, Step};
 use crate::server::stream::Stream;
 use crate::server::worker::{Tools, with_tools};
+use crate::stdx::ticks::Ticks;
 
 /// At most so many requests run before their replies are sent.
 const BATCH_REQUESTS: usize = 1024;
@@ -32,8 +33,14 @@ const BATCH_REQUESTS: usize = 1024;
 const TURN_BYTES: usize = 256 * 1024;
 /// At most so many reads before other connections have their turn.
 const TURN_READS: usize = 8;
+/// After so long, in microseconds, there is no further read before other connections have their turn: one
+/// read may hold a thousand requests.
+const TURN_US: u64 = 250;
 /// How much room is made for a request that comes in pieces.
 const READ_BYTES: usize = 16 * 1024;
+
+/// The largest buffer for replies that a worker keeps for the next connection.
+const KEPT_BYTES: usize = 1024 * 1024;
 
 /// What a connection does next.
 enum State {
@@ -89,7 +96,7 @@ impl Connection {
         let mut left = TURN_BYTES;
         while !self.out.is_empty() {
             if left == 0 {
-                cx.waker().wake_by_ref();
+                go_on_later(cx);
                 break;
             }
             let mut slices = [IoSlice::new(&[]); 16];
@@ -299,18 +306,11 @@ impl Connection {
                 // What a header promises is not reserved: room grows with what has arrived.
                 self.input.reserve(room.min(self.input.len().max(READ_BYTES)));
             }
-            let spare = self.input.capacity() - self.input.len();
-            let start = self.input.len();
-            // Zeroed once per growth, which costs less than the read itself.
-            self.input.resize(start + spare, 0);
-            let mut into = ReadBuf::new(&mut self.input[start..]);
-            let read = self.stream.poll_read(cx, &mut into);
-            let n = into.filled().len();
-            self.input.truncate(start + n);
-            match read {
+            let read = self.stream.poll_append(cx, &mut self.input);
+            let n = match read {
                 Poll::Ready(read) => read?,
                 Poll::Pending => return Poll::Pending,
-            }
+            };
             if n > 0 {
                 self.note_input(tools, n);
                 self.process_input(tools);
@@ -335,8 +335,13 @@ impl Connection {
 
     /// One turn; ready when the connection has ended.
     fn turn(&mut self, cx: &mut Context<'_>, tools: &mut Tools) -> Poll<()> {
-        for _ in 0..TURN_READS {
-            let nudged = self.session.shared.take_nudge();
+        let began = Ticks::now();
+        for read in 0..TURN_READS {
+            if read > 0 && began.elapsed_us() >= TURN_US {
+                break;
+            }
+            // The reply of a command that works in pieces is not torn apart by what others push.
+            let nudged = !matches!(self.state, State::Working(_)) && self.session.shared.take_nudge();
             if nudged {
                 for message in self.session.shared.outbox.take() {
                     self.out.raw(&message);
@@ -349,6 +354,7 @@ impl Connection {
                         return self.flush_or_end(cx, tools);
                     }
                     self.state = State::Open;
+                    self.engine.pause.forget(self.session.shared.id);
                     self.process_input(tools);
                     continue;
                 }
@@ -358,13 +364,14 @@ impl Connection {
                     match rest {
                         Some(pending) => {
                             self.state = State::Working(pending);
-                            cx.waker().wake_by_ref();
+                            go_on_later(cx);
                             return self.flush_or_end(cx, tools);
                         }
                         None => self.process_input(tools),
                     }
                     continue;
                 }
+                State::Closing if self.session.shared.is_closing() => return Poll::Ready(()),
                 State::Closing => {
                     return match self.flush(cx, tools) {
                         Ok(()) if !self.out.is_empty() => Poll::Pending,
@@ -389,7 +396,7 @@ impl Connection {
                 return Poll::Ready(());
             }
         }
-        cx.waker().wake_by_ref();
+        go_on_later(cx);
         Poll::Pending
     }
 
@@ -399,6 +406,17 @@ impl Connection {
         }
         Poll::Pending
     }
+}
+
+/// Has the connection polled again once the others had their turn, those included whose requests have yet
+/// to be read from their sockets.
+///
+/// A task that simply wakes itself is polled again some sixty times before the worker looks at its
+/// sockets: 30 ms, where each is a piece of KEYS.
+fn go_on_later(cx: &mut Context<'_>) {
+    let mut turn = std::pin::pin!(tokio::task::yield_now());
+    // The first poll only notes the waker, to be woken after the sockets were looked at.
+    let _ = turn.as_mut().poll(cx);
 }
 
 /// What follows the requests of a batch in the read buffer.
@@ -432,7 +450,8 @@ impl Future for Connection {
         with_tools(|tools| {
             this.out.lend(std::mem::take(&mut tools.replies));
             let turn = this.turn(cx, tools);
-            tools.replies = this.out.take_back().unwrap_or_default();
+            // A buffer that one large reply has made large is not kept.
+            tools.replies = this.out.take_back().filter(|buf| buf.capacity() <= KEPT_BYTES).unwrap_or_default();
             turn
         })
     }
@@ -442,6 +461,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let id = self.session.shared.id;
         self.engine.monitors.remove(id);
+        self.engine.pause.forget(id);
         self.engine.clients.remove(id);
         self.count.fetch_sub(1, Ordering::Relaxed);
     }

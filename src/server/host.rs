@@ -64,13 +64,11 @@ impl ServerHost {
     fn relisten(&self, new: &Config, old: &Config) -> Result<(), (&'static str, String)> {
         let directive = if new.port == old.port { "bind" } else { "port" };
         let failed = |what: &str| (directive, what.to_owned());
-        let kept = if new.bind == old.bind { None } else { Some(self.port.load(Ordering::Relaxed)) };
-        let port = kept.filter(|_| new.port == old.port).unwrap_or(new.port);
         // The same port on other addresses is free only once the old listeners are closed.
         if directive == "bind" {
             self.send_listeners(Listening::default());
         }
-        match listener::bind(new, port) {
+        match listener::bind(new, new.port) {
             Ok(listening) => {
                 self.port.store(listening.port, Ordering::Relaxed);
                 self.send_listeners(listening);
@@ -78,7 +76,7 @@ impl ServerHost {
             }
             Err(_) => {
                 if directive == "bind" {
-                    if let Ok(listening) = listener::bind(old, port) {
+                    if let Ok(listening) = listener::bind(old, old.port) {
                         self.send_listeners(listening);
                     }
                     return Err(failed("Failed to bind to specified addresses."));
@@ -110,7 +108,11 @@ impl Host for ServerHost {
     }
 
     fn apply(&self, new: &Config, old: &Config) -> Result<(), (&'static str, String)> {
-        if self.listens && (new.port != old.port || new.bind != old.bind) {
+        if new.port != old.port || new.bind != old.bind {
+            if !self.listens {
+                let directive = if new.port == old.port { "bind" } else { "port" };
+                return Err((directive, "This server was started without a listener.".into()));
+            }
             self.relisten(new, old)?;
         }
         match &self.process {

@@ -62,9 +62,8 @@ fn listen(config: &Config, port: u16, listening: &mut Listening) -> Result<(), B
     for name in &config.bind.0 {
         let optional = name.starts_with('-');
         let plain = name.trim_start_matches('-');
-        let result = addresses(plain, port).and_then(|all| {
-            all.into_iter().try_for_each(|addr| Ok(listening.tcp.push(open(addr, config.tcp_backlog)?)))
-        });
+        let result = addresses(plain, port)
+            .and_then(|all| all.into_iter().try_for_each(|addr| Ok(listening.tcp.push(open(addr, config)?))));
         let Err(error) = result else {
             if port == 0 {
                 break;
@@ -96,14 +95,17 @@ fn addresses(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
-fn open(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+fn open(addr: SocketAddr, config: &Config) -> io::Result<TcpListener> {
     let socket = RawSocket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
+    if config.socket_mark_id != 0 {
+        socket.set_mark(config.socket_mark_id)?;
+    }
     socket.bind(&addr.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    socket.listen(i32::try_from(config.tcp_backlog).unwrap_or(i32::MAX))?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }

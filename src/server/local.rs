@@ -13,8 +13,12 @@ use crate::command::engine::Engine;
 use crate::resp::reply::{Output, Protocol};
 use crate::resp::value::Value;
 use crate::server::connection::joined;
+use crate::server::running::End;
 
-/// An error reply.
+/// What a client is told whose server has ended.
+pub const ENDED: &str = "ERR the server was shut down";
+
+/// An error reply: its [`Display`](fmt::Display) is the text as a socket would have it, code first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplyError(String);
 
@@ -26,12 +30,18 @@ impl fmt::Display for ReplyError {
 
 impl std::error::Error for ReplyError {}
 
-/// Calls a server in the same process. Commands run on the calling thread.
+/// Calls a server in the same process. Commands run on the calling thread, which waits only where
+/// others hold the same keys.
 ///
-/// A clone is another client, with database 0 selected: give each thread its own, so that they do not
-/// wait for each other.
+/// There is a method for what is called most, with Rust types; [`Client::execute`] runs any command. A
+/// client is what a connection is to others: CLIENT LIST shows it, SELECT is its own, AUTH is not asked
+/// of it. A clone is another client, with database 0 selected: give each thread its own, so that they do
+/// not wait for each other.
+///
+/// It keeps the keyspace's memory alive until it is dropped, also beyond the end of its server.
 pub struct Client {
     engine: Arc<Engine>,
+    end: Arc<End>,
     state: Mutex<State>,
 }
 
@@ -43,7 +53,7 @@ struct State {
 
 impl Clone for Client {
     fn clone(&self) -> Client {
-        Client::new(self.engine.clone())
+        Client::new(self.engine.clone(), self.end.clone())
     }
 }
 
@@ -65,7 +75,7 @@ type Result<T> = std::result::Result<T, ReplyError>;
 
 impl Client {
     /// A client of `engine`.
-    pub(crate) fn new(engine: Arc<Engine>) -> Client {
+    pub(crate) fn new(engine: Arc<Engine>, end: Arc<End>) -> Client {
         let id = engine.clients.next_id();
         let now = engine.clock.now_ms();
         let shared = Arc::new(Shared::new(id, Link::InProcess, "in-process:0".into(), "in-process:0".into(), -1, now));
@@ -74,15 +84,21 @@ impl Client {
         session.in_process = true;
         let executor = Executor::new(&engine, None);
         let state = Mutex::new(State { session, executor, out: Output::new(Protocol::Resp3) });
-        Client { engine, state }
+        Client { engine, end, state }
     }
 
     /// Runs a command; errors are [`Value::Error`]. Replies are those of RESP3.
     ///
-    /// A command that works in pieces for a socket's sake (KEYS over a large keyspace) runs to its end.
+    /// The first argument is the command's name. A command that works in pieces for a socket's sake (KEYS
+    /// over a large keyspace) runs to its end. What is answered with nothing (SHUTDOWN, CLIENT REPLY OFF)
+    /// returns [`Value::Nil`]. Once the server was shut down every command is answered with
+    /// an error, [`ENDED`].
     pub fn execute<A: AsRef<[u8]>>(&self, args: &[A]) -> Value {
         if args.is_empty() {
             return Value::Error(b"ERR no command".to_vec());
+        }
+        if self.end.has_begun() {
+            return Value::Error(ENDED.as_bytes().to_vec());
         }
         let (buf, spans) = joined(args);
         let request = [Request { first: 0, args: spans.len(), start: 0 }];

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 use std::thread::JoinHandle;
 
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::command::engine::{Engine, ShutdownRequest};
@@ -81,11 +81,56 @@ pub struct Parts {
     pub host: ServerHost,
 }
 
-/// A server that runs. Dropped, it ends.
+/// The end of a server, as those see it who hold on to it: its clients, and whoever waits.
+#[derive(Debug, Default)]
+pub(crate) struct End {
+    /// It was asked to end: from here on clients in this process are refused.
+    begun: AtomicBool,
+    /// How it was asked, once its threads are gone.
+    request: Mutex<Option<ShutdownRequest>>,
+    bell: Condvar,
+}
+
+impl End {
+    /// Whether the server was asked to end.
+    #[inline]
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    fn wait(&self) -> ShutdownRequest {
+        let mut request = self.request.lock();
+        loop {
+            if let Some(request) = *request {
+                return request;
+            }
+            self.bell.wait(&mut request);
+        }
+    }
+
+    fn has_come(&self, request: ShutdownRequest) {
+        self.begun.store(true, Ordering::Release);
+        self.request.lock().get_or_insert(request);
+        self.bell.notify_all();
+    }
+}
+
+/// Announces the end when the control thread is gone, by a panic too: nobody waits for ever.
+struct Announce(Arc<End>, ShutdownRequest);
+
+impl Drop for Announce {
+    fn drop(&mut self) {
+        self.0.has_come(self.1);
+    }
+}
+
+/// A server that runs. Dropped, it ends; a program that has nothing else to do calls [`Server::wait`].
+///
+/// It can be shared between threads: every method but [`Server::shutdown`] takes `&self`.
 pub struct Server {
     engine: Arc<Engine>,
     addrs: Vec<SocketAddr>,
-    ended: mpsc::Receiver<ShutdownRequest>,
+    end: Arc<End>,
     control: Option<JoinHandle<()>>,
     unix_path: Option<PathBuf>,
 }
@@ -96,7 +141,7 @@ impl Server {
     /// # Errors
     /// Where it cannot listen, or the system refuses threads.
     pub fn start(parts: Parts) -> Result<Server, StartError> {
-        let Parts { config, clock, listen, mut host } = parts;
+        let Parts { mut config, clock, listen, mut host } = parts;
         let port = config.port;
         let listening = match listen {
             Listen::Configured => listener::bind(&config, port),
@@ -108,7 +153,13 @@ impl Server {
             Listen::Nowhere => None,
             _ => listener::bind_unix(&config).map_err(StartError::UnixSocket)?,
         };
-        host.listens = listen == Listen::Configured;
+        match listen {
+            Listen::Configured => {}
+            // What CONFIG GET tells is the port that was found, so that CONFIG SET can move away from it.
+            Listen::Ephemeral => config.port = listening.port,
+            Listen::Nowhere => config.port = 0,
+        }
+        host.listens = listen != Listen::Nowhere;
         host.port.store(listening.port, Ordering::Relaxed);
         let (sender, receiver) = unbounded_channel();
         // The cell was made with the host and nobody else has it yet.
@@ -118,26 +169,28 @@ impl Server {
         let routing = if config.cluster_enabled { Routing::Slot } else { Routing::Hash };
         let keyspace = Keyspace::new(routing, workers)?;
         let engine = Arc::new(Engine::new(config, clock, Box::new(host), keyspace).map_err(StartError::Config)?);
-        let (ended_sender, ended) = mpsc::channel();
+        let end = Arc::new(End::default());
         let unix_path = unix.as_ref().map(|(_, path)| path.clone());
-        let control = Controller::start(engine.clone(), workers, listening, unix, receiver, ended_sender)?;
+        let control = Controller::start(engine.clone(), workers, listening, unix, receiver, end.clone())?;
         engine.memory_startup.store(memory::used() as u64, Ordering::Relaxed);
-        Ok(Server { engine, addrs, ended, control: Some(control), unix_path })
+        Ok(Server { engine, addrs, end, control: Some(control), unix_path })
     }
 
-    /// The first address that it listens on.
+    /// The first address that it began to listen on; `None` where it listens nowhere.
     pub fn addr(&self) -> Option<SocketAddr> {
         self.addrs.first().copied()
     }
 
-    /// All addresses that it listens on.
+    /// All addresses that it began to listen on. CONFIG SET of `bind` or `port` may have changed them.
     pub fn addrs(&self) -> &[SocketAddr] {
         &self.addrs
     }
 
     /// A client in this process: no socket, the same commands.
+    ///
+    /// It may outlive the server, but is answered with an error then; see [`Client::execute`].
     pub fn client(&self) -> Client {
-        Client::new(self.engine.clone())
+        Client::new(self.engine.clone(), self.end.clone())
     }
 
     /// Calls `observer` for every change of a key, while the key's shard is held: it must be quick and
@@ -157,14 +210,14 @@ impl Server {
         &self.engine
     }
 
-    /// Waits until a client sends SHUTDOWN, or [`Server::shutdown`] is called elsewhere; returns how it
-    /// was asked.
+    /// Waits until it has ended, because a client sent SHUTDOWN or [`Server::ask_to_end`] was called;
+    /// returns how it was asked. The process goes on. Several threads may wait, and once it has ended
+    /// everyone is answered at once.
     pub fn wait(&self) -> ShutdownRequest {
-        // An error means that the control thread is gone: the server has ended all the same.
-        self.ended.recv().unwrap_or_default()
+        self.end.wait()
     }
 
-    /// Asks it to end, without waiting.
+    /// Asks it to end, without waiting: connections are closed, and [`Server::wait`] returns soon.
     pub fn ask_to_end(&self, request: ShutdownRequest) {
         // An error means that it ends already.
         let _ = self.engine.host.shutdown(request);
@@ -206,7 +259,7 @@ impl Controller {
         listening: Listening,
         unix: Option<(std::os::unix::net::UnixListener, PathBuf)>,
         receiver: UnboundedReceiver<Control>,
-        ended: mpsc::Sender<ShutdownRequest>,
+        end: Arc<End>,
     ) -> Result<JoinHandle<()>, StartError> {
         let mut handles = Vec::new();
         let mut threads = Vec::new();
@@ -220,6 +273,7 @@ impl Controller {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
             crash::prepare_thread();
+            let mut announce = Announce(end, ShutdownRequest::default());
             let mut controller =
                 Controller { reception: Reception { engine, workers: handles }, accepting: Vec::new() };
             let request = runtime.block_on(async {
@@ -231,6 +285,8 @@ impl Controller {
                 }
                 controller.run(receiver).await
             });
+            announce.0.begun.store(true, Ordering::Release);
+            announce.1 = request;
             drop(runtime);
             // The workers end when the last way to them is gone.
             drop(controller);
@@ -243,8 +299,6 @@ impl Controller {
             timers.thread().unpark();
             // A panic there was reported where it happened.
             let _ = timers.join();
-            // Nobody may be waiting.
-            let _ = ended.send(request);
         })?;
         Ok(thread)
     }

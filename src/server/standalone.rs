@@ -1,15 +1,18 @@
 //! The server as a process: command line, files, signals, the log, exit codes.
 
 use std::ffi::OsString;
+use std::fmt::Write;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::command::engine::{Engine, ShutdownRequest};
+use crate::command::info;
 use crate::config::choice::{
     LogFormat, LogLevel, LogTimestampFormat, OomScoreAdj, ShutdownOptions, Supervised, SyslogFacility,
 };
@@ -17,12 +20,14 @@ use crate::config::expand_title;
 use crate::config::load::{LoadError, Loaded, Source, from_args};
 use crate::config::table::Config;
 use crate::observe::crash;
+use crate::observe::info::Selection;
 use crate::observe::log::{self, notice, warning};
 use crate::persist::disk;
 use crate::server::host::ServerHost;
 use crate::server::process;
 use crate::server::running::{Listen, Parts, Server, StartError};
 use crate::stdx::clock::Clock;
+use crate::stdx::memory;
 
 /// The version of Redis whose behaviour is offered.
 pub const REDIS_VERSION: &str = "7.2.4";
@@ -313,38 +318,36 @@ fn raise_limits(config: &mut Config) {
     }
 }
 
-/// What the process was started with, for scores that are relative to it.
-fn oom_score_at_start() -> i32 {
-    static AT_START: std::sync::OnceLock<i32> = std::sync::OnceLock::new();
-    *AT_START.get_or_init(|| {
-        std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|s| s.trim().parse().ok()).unwrap_or(0)
-    })
-}
-
 fn set_oom_score(config: &Config) -> Result<(), String> {
-    let start = oom_score_at_start();
-    let primary = config.oom_score_adj_values.0[0];
-    let score = match config.oom_score_adj {
-        OomScoreAdj::No => start,
-        OomScoreAdj::Relative => start + primary,
-        OomScoreAdj::Absolute => primary,
-    };
-    let score = score.clamp(-1000, 1000);
-    if config.oom_score_adj == OomScoreAdj::No && score == start {
-        let now = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
-        if now.trim().parse() == Ok(start) {
-            return Ok(());
+    /// The score that was there before ours, while ours is in force.
+    static BEFORE: Mutex<Option<i32>> = Mutex::new(None);
+    const PATH: &str = "/proc/self/oom_score_adj";
+    let mut before = BEFORE.lock();
+    let now = || std::fs::read_to_string(PATH).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    let wanted = config.oom_score_adj_values.0[0];
+    let (score, keep) = match config.oom_score_adj {
+        // Where ours was never in force, the score is somebody else's.
+        OomScoreAdj::No => match *before {
+            Some(score) => (score, None),
+            None => return Ok(()),
+        },
+        mode => {
+            let start = before.unwrap_or_else(now);
+            (if mode == OomScoreAdj::Relative { start + wanted } else { wanted }, Some(start))
         }
-    }
-    disk::write(Path::new("/proc/self/oom_score_adj"), score.to_string().as_bytes())
-        .map_err(|error| format!("Unable to write oom_score_adj: {}", plain(&error)))
+    };
+    disk::write(Path::new(PATH), score.clamp(-1000, 1000).to_string().as_bytes())
+        .map_err(|error| format!("Unable to write oom_score_adj: {}", plain(&error)))?;
+    *before = keep;
+    Ok(())
 }
 
 /// The process follows a configuration that was changed while it runs.
 fn follow(log: &log::Handle, title: &Title, new: &Config, old: &Config) -> Result<(), (&'static str, String)> {
     if new.oom_score_adj != old.oom_score_adj || new.oom_score_adj_values != old.oom_score_adj_values {
-        set_oom_score(new).map_err(|_| {
-            ("oom-score-adj", "Failed to apply new oom_score_adj configuration, check server logs.".to_owned())
+        set_oom_score(new).map_err(|error| {
+            warning!("{error}");
+            ("oom-score-adj", "Failed to set current oom_score_adj. Check server logs.".to_owned())
         })?;
     }
     if new.dir != old.dir {
@@ -438,11 +441,28 @@ fn install_crash_report(engine: &Arc<Engine>) {
     let engine = Arc::downgrade(engine);
     crash::install(move |out| {
         if let Some(engine) = engine.upgrade() {
-            let _ = writeln!(out, "run_id:{}", engine.identity.run_id);
+            tell_state(&engine, out);
         }
     });
     if !enabled {
         crash::disarm();
+    }
+}
+
+/// What INFO says, for a crash report: section by section, so that one which cannot be had costs no other.
+///
+/// The dying thread may hold shards, so what would have to lock them is left out: the keyspace, and of
+/// memory all but the sum.
+fn tell_state(engine: &Engine, out: &mut dyn Write) {
+    let config = engine.config.load();
+    let mut nothing = engine.keyspace.hold_none();
+    for section in ["server", "persistence", "stats", "replication", "cpu", "commandstats", "cluster", "clients", "errorstats"]
+    {
+        // Nothing can be done about a report that cannot be written.
+        let _ = writeln!(out, "{}", info::text(engine, &config, &mut nothing, &Selection::parse([section])));
+        if section == "server" {
+            let _ = writeln!(out, "# Memory\r\nused_memory:{}\r\n", memory::used());
+        }
     }
 }
 

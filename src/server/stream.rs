@@ -1,10 +1,11 @@
 //! A connection's socket: TCP or Unix.
 
+use std::future::Future;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A socket that is connected.
@@ -22,6 +23,14 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+
+    /// Reads what is there behind what `buf` holds, up to its capacity; returns how many bytes came.
+    pub fn poll_append(&mut self, cx: &mut Context<'_>, buf: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Tcp(stream) => pin!(stream.read_buf(buf)).poll(cx),
+            Stream::Unix(stream) => pin!(stream.read_buf(buf)).poll(cx),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::client::shared::Mark;
 use crate::command::engine::Engine;
 use crate::keyspace::change::Effects;
 use crate::keyspace::shard::SHARDS;
+use crate::keyspace::space::Patience;
 use crate::observe::crash;
 use crate::observe::latency::Latency;
 use crate::observe::log::verbose;
@@ -30,7 +31,7 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 pub fn start(engine: Arc<Engine>, stop: Arc<AtomicBool>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("timers".into()).spawn(move || {
         crash::prepare_thread();
-        let mut timers = Timers { effects: Effects::default(), sampled: Instant::now(), cron: Instant::now() };
+        let mut timers = Timers { effects: Effects::default(), removed: 0, sampled: Instant::now(), cron: Instant::now() };
         while !stop.load(Ordering::Acquire) {
             let busy = timers.tick(&engine);
             std::thread::park_timeout(if busy { EXPIRE_EVERY } else { IDLE_EVERY });
@@ -40,6 +41,8 @@ pub fn start(engine: Arc<Engine>, stop: Arc<AtomicBool>) -> std::io::Result<Join
 
 struct Timers {
     effects: Effects,
+    /// Keys that the current pass removed.
+    removed: u64,
     sampled: Instant,
     cron: Instant,
 }
@@ -57,6 +60,7 @@ impl Timers {
         if engine.debug.cron.load(Ordering::Relaxed) && self.cron.elapsed() >= Duration::from_secs(1) / hz {
             self.cron = Instant::now();
             disconnect_idle(engine);
+            remind_slow_readers(engine);
         }
         volatile || !engine.clients.is_empty()
     }
@@ -64,22 +68,24 @@ impl Timers {
     /// Removes keys whose deadline has passed; returns whether there are keys that can expire.
     fn expire(&mut self, engine: &Engine) -> bool {
         let started = Ticks::now();
-        let mut removed = 0;
+        let now_ms = engine.clock.now_ms();
         let mut volatile = false;
+        // Those that somebody else has come second: who was taken off the processor with a shard in hand would
+        // otherwise have all keys wait that are due elsewhere.
+        let mut taken = Vec::new();
         for shard in 0..SHARDS {
-            // The gate is taken for each shard anew: whoever wants to run alone waits for one at most.
-            let _gate = engine.keyspace.gates().enter(engine.keyspace.gates().shared_index());
-            let now_ms = engine.clock.now_ms();
-            self.effects.begin(engine.interest());
-            let swept = engine.keyspace.expire_shard(shard, now_ms, &mut self.effects, |effects, lags| {
-                lags.iter().for_each(|lag| engine.stats.expire_lag.record(lag * 1000));
-                engine.pass_on(0, effects, Vec::new);
-            });
-            removed += swept.removed;
-            volatile |= swept.volatile;
+            let Some(next) = engine.keyspace.next_due(shard) else { continue };
+            volatile = true;
+            if next < now_ms && !self.expire_shard(engine, shard, Patience::None) {
+                taken.push(shard);
+            }
         }
+        for shard in taken {
+            self.expire_shard(engine, shard, Patience::Wait);
+        }
+        let removed = std::mem::take(&mut self.removed);
         if removed > 0 {
-            engine.stats.add(Counter::ExpiredKeys, removed as u64);
+            engine.stats.add(Counter::ExpiredKeys, removed);
             let ms = started.elapsed_us() / 1000;
             if Latency::wants(engine.config.load().latency_monitor_threshold, ms) {
                 engine.latency.record("expire-cycle", engine.clock.now_ms() / 1000, ms);
@@ -87,6 +93,30 @@ impl Timers {
         }
         volatile
     }
+
+    /// Removes what is due in one shard; returns false, with less or nothing done, where that would mean to wait.
+    fn expire_shard(&mut self, engine: &Engine, shard: usize, patience: Patience) -> bool {
+        let Timers { effects, removed, .. } = self;
+        // The gate is taken for each shard anew: whoever wants to run alone waits for one at most.
+        let _gate = engine.keyspace.gates().enter(engine.keyspace.gates().shared_index());
+        effects.begin(engine.interest());
+        let pass_on = |effects: &mut Effects, late: &[u64]| {
+            *removed += late.len() as u64;
+            late.iter().for_each(|ms| engine.stats.expire_lag.record(ms * 1000));
+            engine.pass_on(0, effects, Vec::new);
+        };
+        engine.keyspace.expire_shard(shard, patience, || engine.clock.now_ms(), effects, pass_on).is_some()
+    }
+}
+
+/// Has those look at their limits again who are over the soft one: a connection on which nothing moves would
+/// not notice by itself that its time is over.
+fn remind_slow_readers(engine: &Engine) {
+    engine.clients.for_each(|client| {
+        if client.figures.over_soft_limit_ms.load(Ordering::Relaxed) != 0 {
+            client.wake();
+        }
+    });
 }
 
 /// Closes clients that were idle for longer than `timeout`.

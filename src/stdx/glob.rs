@@ -23,6 +23,9 @@ impl Case {
     }
 }
 
+/// A pattern with more `*` than this, neighbours counted once, matches nothing, as in Redis.
+pub const STARS_MAX: usize = 1000;
+
 /// Whether `pattern` matches the whole of `text`.
 ///
 /// A class that is not closed ends with the pattern, and a `\` at its end is itself. Empty text is
@@ -34,11 +37,18 @@ pub fn matches(pattern: &[u8], text: &[u8], case: Case) -> bool {
     let (mut p, mut t) = (0, 0);
     // Behind the last `*`, and the first byte of the text that it has not taken.
     let mut retry: Option<(usize, usize)> = None;
+    let mut stars = 0;
     while t < text.len() {
         if pattern.get(p) == Some(&b'*') {
-            p += 1;
+            while pattern.get(p) == Some(&b'*') {
+                p += 1;
+            }
             if p == pattern.len() {
                 return true;
+            }
+            stars += 1;
+            if stars > STARS_MAX {
+                return false;
             }
             retry = Some((p, t));
             continue;
@@ -107,6 +117,13 @@ mod tests {
 
     fn yes(pattern: &str, text: &str) -> bool {
         matches(pattern.as_bytes(), text.as_bytes(), Case::Sensitive)
+    }
+
+    #[test]
+    fn a_pattern_of_too_many_stars_matches_nothing() {
+        let text = "a".repeat(2000);
+        assert!(yes(&"*?".repeat(STARS_MAX), &text));
+        assert!(!yes(&"*?".repeat(STARS_MAX + 1), &text));
     }
 
     #[test]

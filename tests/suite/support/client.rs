@@ -59,6 +59,15 @@ impl Client {
         Ok(client)
     }
 
+    /// The same connection twice, so that one thread sends while another reads.
+    pub fn split(self) -> io::Result<(Client, Client)> {
+        let second = match self.socket.get_ref() {
+            Socket::Tcp(s) => Socket::Tcp(s.try_clone()?),
+            Socket::Unix(s) => Socket::Unix(s.try_clone()?),
+        };
+        Ok((Client::over(second)?, self))
+    }
+
     /// How long a read or a write may take from now on.
     pub fn patience(&mut self, patience: Duration) -> io::Result<()> {
         match self.socket.get_ref() {

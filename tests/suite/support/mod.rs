@@ -3,3 +3,4 @@
 pub mod client;
 pub mod reply;
 pub mod server;
+pub mod watch;

@@ -1,0 +1,597 @@
+//! DEBUG: switches, crashes and inside views, for tests and for those who look for a mistake.
+//!
+//! All of it runs alone, with every shard held: a digest is of one moment, and SLEEP stops everybody,
+//! as it does in Redis. Nothing here is fast, and `enable-debug-command` decides who may use it at all.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sha1::{Digest, Sha1};
+
+use crate::command::args::{Args, word};
+use crate::command::context::{Context, DONE, Reply};
+use crate::command::error::Error;
+use crate::command::table::Command;
+use crate::command::{config, help};
+use crate::config::choice::MaxmemoryPolicy;
+use crate::config::memory::parse_bytes;
+use crate::keyspace::entry::{Entry, Str, Value};
+use crate::keyspace::shard::{SHARDS, SLOTS_PER_SHARD};
+use crate::observe::allocator;
+use crate::observe::log::warning;
+use crate::resp::reply::Protocol;
+use crate::spec::{Arity, Flag, Group};
+use crate::stdx::number::{parse_f64, parse_i64};
+
+/// This family's commands.
+pub const COMMANDS: &[Command] = &[DEBUG];
+
+/// The container; its subcommands are not commands of their own, as in Redis.
+pub const DEBUG: Command = Command {
+    name: "DEBUG",
+    since: "1.0.0",
+    group: Group::Server,
+    arity: Arity::AtLeast(2),
+    flags: &[Flag::Admin, Flag::NoScript, Flag::Loading, Flag::Stale, Flag::Alone],
+    categories: &[],
+    keys: &[],
+    usage: "",
+    summary: "A container for debugging commands.",
+    complexity: "Depends on subcommand.",
+    tips: &[],
+    history: &[],
+    deprecated: None,
+    subcommands: &[],
+    run: debug,
+};
+
+/// A subcommand: its name, how many words it takes in all (DEBUG included), what runs it.
+type Sub = (&'static str, std::ops::RangeInclusive<usize>, fn(&mut Context<'_>, &Args<'_>) -> Reply);
+
+const ANY: usize = usize::MAX;
+
+const SUBCOMMANDS: &[Sub] = &[
+    ("ASSERT", 2..=2, |_, _| crash_by_assertion()),
+    ("CONFIG-REWRITE-FORCE-ALL", 2..=2, |ctx, _| {
+        config::rewrite(ctx, true)?;
+        ok(ctx)
+    }),
+    ("DICT-RESIZING", 3..=3, |ctx, _| ok(ctx)),
+    ("DIGEST", 2..=2, digest),
+    ("DIGEST-VALUE", 2..=ANY, digest_value),
+    ("ERROR", 3..=3, |_, args| Err(Error::text(one_line(args.at(2))))),
+    ("HELP", 2..=2, help_text),
+    ("HTSTATS", 3..=3, htstats),
+    ("HTSTATS-KEY", 3..=4, htstats_key),
+    ("LOG", 3..=3, |ctx, args| {
+        warning!("DEBUG LOG: {}", String::from_utf8_lossy(args.at(2)));
+        ok(ctx)
+    }),
+    ("MALLCTL", 3..=4, mallctl),
+    ("MALLCTL-STR", 3..=3, mallctl_str),
+    ("OBJECT", 3..=3, object),
+    ("PANIC", 2..=2, |_, _| panic!("called by a client with DEBUG PANIC")),
+    ("PAUSE-CRON", 3..=3, |ctx, args| throw(ctx, &ctx.engine.debug.cron, leading_number(args.at(2)) == 0)),
+    ("POPULATE", 3..=5, populate),
+    ("PROTOCOL", 3..=3, protocol),
+    ("QUICKLIST-PACKED-THRESHOLD", 3..=3, packed_threshold),
+    ("REPLYBUFFER", 4..=4, reply_buffer),
+    ("SEGFAULT", 2..=2, |ctx, _| {
+        ctx.engine.host.crash();
+        ok(ctx)
+    }),
+    ("SET-ACTIVE-EXPIRE", 3..=3, |ctx, args| {
+        throw(ctx, &ctx.engine.debug.active_expire, leading_number(args.at(2)) != 0)
+    }),
+    ("SLEEP", 3..=3, |ctx, args| {
+        let seconds = parse_f64(args.at(2)).filter(|s| *s > 0.0).unwrap_or(0.0);
+        std::thread::sleep(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+        ok(ctx)
+    }),
+];
+
+const NOT_ALLOWED: &str = "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", \
+    you can run it from a local connection, otherwise you need to set this option in the configuration file, \
+    and then restart the server.";
+
+fn debug(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    if !ctx.config.enable_debug_command.allows(ctx.session.shared.is_local()) {
+        return Err(Error::text(NOT_ALLOWED));
+    }
+    let sub = SUBCOMMANDS.iter().find(|(name, words, _)| args.is(1, name) && words.contains(&args.len()));
+    let (_, _, run) = sub.ok_or_else(|| help::wrong_form("DEBUG", args.at(1)))?;
+    run(ctx, args)
+}
+
+fn ok(ctx: &mut Context<'_>) -> Reply {
+    ctx.out.ok();
+    DONE
+}
+
+fn throw(ctx: &mut Context<'_>, switch: &AtomicBool, on: bool) -> Reply {
+    switch.store(on, Ordering::Relaxed);
+    ok(ctx)
+}
+
+/// The number that a text begins with; 0 where it begins with none.
+fn leading_number(text: &[u8]) -> i64 {
+    let end = text.iter().skip(1).position(|b| !b.is_ascii_digit()).map_or(text.len(), |at| at + 1);
+    parse_i64(&text[..end]).unwrap_or(0)
+}
+
+fn one_line(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).replace(['\r', '\n'], " ")
+}
+
+fn crash_by_assertion() -> Reply {
+    let asked_for = true;
+    assert!(!asked_for, "called by a client with DEBUG ASSERT");
+    DONE
+}
+
+fn packed_threshold(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    // How long an element may be before it has a node to itself is no setting of ours.
+    if parse_bytes(args.at(2)).is_none_or(|bytes| bytes > 4 << 30) {
+        return Err(Error::text("ERR argument must be a memory value bigger than 1 and smaller than 4gb"));
+    }
+    ok(ctx)
+}
+
+fn reply_buffer(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    // Output buffers are given back when they are empty: there is neither a peak nor a timer to set.
+    match word(args.at(2), &["PEAK-RESET-TIME", "RESIZING"]) {
+        Some("PEAK-RESET-TIME") if !args.is(3, "NEVER") && !args.is(3, "RESET") => drop(args.integer(3)?),
+        Some(_) => {}
+        None => return Err(help::wrong_form("DEBUG", args.at(1))),
+    }
+    ok(ctx)
+}
+
+fn mallctl(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    let new = if args.len() == 4 { Some(args.integer(3)?) } else { None };
+    let was = allocator::number(args.at(2), new).map_err(|words| Error::text(format!("ERR {words}")))?;
+    ctx.out.integer(was);
+    DONE
+}
+
+fn mallctl_str(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    let text = allocator::text(args.at(2)).map_err(|words| Error::text(format!("ERR {words}")))?;
+    ctx.out.bulk(&text);
+    DONE
+}
+
+/// Adds keys `prefix:N`, leaving alone those that exist. They are not passed on to the log.
+fn populate(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    let positive = |i: usize| u64::try_from(args.integer(i).unwrap_or(-1)).map_err(|_| Error::NotPositive);
+    let count = positive(2)?;
+    let prefix = args.opt(3).unwrap_or(b"key");
+    let size = if args.len() == 5 { positive(4)? } else { 0 };
+    if size > ctx.config.proto_max_bulk_len {
+        return Err(Error::StringTooLong);
+    }
+    let clock = ctx.db.moment().initial_clock();
+    for n in 0..count {
+        let name = [prefix, format!(":{n}").as_bytes()].concat();
+        let key = ctx.db.key(&name);
+        if ctx.db.exists(&key) {
+            continue;
+        }
+        let mut value = format!("value:{n}").into_bytes();
+        if size > 0 {
+            value.resize(size as usize, 0);
+        }
+        let entry = Entry::new(key.hash.bits(), &name, Str::Bytes(&value), None, clock);
+        ctx.db.insert(&key, entry);
+    }
+    ok(ctx)
+}
+
+fn protocol(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    const TYPES: &[&str] = &[
+        "STRING", "INTEGER", "DOUBLE", "BIGNUM", "NULL", "ARRAY", "SET", "MAP", "ATTRIB", "PUSH", "VERBATIM", "TRUE",
+        "FALSE",
+    ];
+    let out = &mut *ctx.out;
+    match word(args.at(2), TYPES) {
+        Some("STRING") => out.bulk(b"Hello World"),
+        Some("INTEGER") => out.integer(12345),
+        Some("DOUBLE") => out.double(3.141),
+        Some("BIGNUM") => out.bignum("1234567999999999999999999999999999999"),
+        Some("NULL") => out.null(),
+        Some("ARRAY") => {
+            out.array(3);
+            (0..3).for_each(|n| out.integer(n));
+        }
+        Some("SET") => {
+            out.set(3);
+            (0..3).for_each(|n| out.integer(n));
+        }
+        Some("MAP") => {
+            out.map(3);
+            for n in 0..3 {
+                out.integer(n);
+                out.boolean(n == 1);
+            }
+        }
+        Some("ATTRIB") => {
+            if out.protocol() == Protocol::Resp3 {
+                out.attribute(1);
+                out.bulk(b"key-popularity");
+                out.array(2);
+                out.bulk(b"key:123");
+                out.integer(90);
+            }
+            out.bulk(b"Some real reply following the attribute");
+        }
+        Some("PUSH") => {
+            if out.protocol() != Protocol::Resp3 {
+                return Err(Error::text("ERR RESP2 is not supported by this command"));
+            }
+            out.push(2);
+            out.bulk(b"server-cpu-usage");
+            out.integer(42);
+            out.bulk(b"Some real reply following the push reply");
+        }
+        Some("VERBATIM") => out.verbatim("txt", b"This is a verbatim\nstring"),
+        Some("TRUE") => out.boolean(true),
+        Some("FALSE") => out.boolean(false),
+        _ => {
+            return Err(Error::text(
+                "ERR Wrong protocol type name. Please use one of the following: \
+                 string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false",
+            ));
+        }
+    }
+    DONE
+}
+
+/// Integers below this are one shared object each in Redis, and OBJECT REFCOUNT says so.
+const SHARED_INTEGERS: i64 = 10_000;
+
+fn object(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    let key = args.key(&ctx.db, 2);
+    let moment = *ctx.db.moment();
+    let entry = ctx.db.look(&key).ok_or(Error::NoSuchKey)?;
+    let clocked = ctx.config.maxmemory > 0
+        && matches!(
+            ctx.config.maxmemory_policy,
+            MaxmemoryPolicy::AllkeysLru
+                | MaxmemoryPolicy::VolatileLru
+                | MaxmemoryPolicy::AllkeysLfu
+                | MaxmemoryPolicy::VolatileLfu
+        );
+    let shared = matches!(entry.value(), Value::Int(n) if (0..SHARED_INTEGERS).contains(&n)) && !clocked;
+    let text = format!(
+        "Value at:{:#x} refcount:{} encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{}",
+        entry.id(),
+        if shared { i32::MAX } else { 1 },
+        entry.encoding(),
+        serialized_bytes(entry.value()),
+        entry.clock(),
+        moment.idle_seconds(entry.clock()),
+    );
+    ctx.out.simple(&text);
+    DONE
+}
+
+/// What a value takes in a snapshot that does not compress.
+fn serialized_bytes(value: Value<'_>) -> usize {
+    let text = |len: usize| match len {
+        0..64 => 1 + len,
+        64..16384 => 2 + len,
+        _ => 5 + len,
+    };
+    match value {
+        Value::Int(n) if i8::try_from(n).is_ok() => 2,
+        Value::Int(n) if i16::try_from(n).is_ok() => 3,
+        Value::Int(n) if i32::try_from(n).is_ok() => 5,
+        Value::Int(n) => text(n.to_string().len()),
+        Value::Bytes(bytes) => text(bytes.len()),
+        Value::Large(large) => text(large.bytes().len()),
+        Value::Object(object) => object.memory(),
+    }
+}
+
+/// A digest of data in which the order of additions counts for `mix` and does not for `add`: SHA-1 sums,
+/// combined by exclusive or.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Fingerprint([u8; 20]);
+
+impl Fingerprint {
+    fn add(&mut self, bytes: &[u8]) {
+        for (mine, other) in self.0.iter_mut().zip(Sha1::digest(bytes)) {
+            *mine ^= other;
+        }
+    }
+
+    fn mix(&mut self, bytes: &[u8]) {
+        self.add(bytes);
+        self.0 = Sha1::digest(self.0).into();
+    }
+
+    /// Adds a value with its deadline, if it has one; what the deadline is does not count.
+    fn add_value(&mut self, entry: &Entry) {
+        self.mix(&u32::from(entry.kind() as u8).to_be_bytes());
+        match entry.value() {
+            Value::Int(n) => self.mix(n.to_string().as_bytes()),
+            Value::Bytes(bytes) => self.mix(bytes),
+            Value::Large(large) => self.mix(large.bytes()),
+            // Collections cannot be stored by any command yet; their elements are mixed in with them.
+            Value::Object(object) => self.mix(object.encoding().as_bytes()),
+        }
+        if entry.deadline().is_some() {
+            self.add(b"!!expire!!");
+        }
+    }
+
+    fn text(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+fn digest(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
+    let mut all = Fingerprint::default();
+    let now_ms = ctx.db.now_ms();
+    let keyspace = ctx.db.keyspace();
+    for (db, _) in keyspace.counts(&mut ctx.db.hold, now_ms) {
+        all.mix(&u32::try_from(db).unwrap_or(u32::MAX).to_be_bytes());
+        for slot in 0..SHARDS * SLOTS_PER_SHARD {
+            keyspace.walk_slots(&mut ctx.db.hold, db, slot, |entry| {
+                let mut one = Fingerprint::default();
+                one.mix(entry.key());
+                one.add_value(entry);
+                all.add(&one.0);
+            });
+        }
+    }
+    ctx.out.simple(&all.text());
+    DONE
+}
+
+fn digest_value(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    ctx.out.array(args.len() - 2);
+    for i in 2..args.len() {
+        let key = args.key(&ctx.db, i);
+        let mut one = Fingerprint::default();
+        if let Some(entry) = ctx.db.look(&key) {
+            one.add_value(entry);
+        }
+        ctx.out.simple(&one.text());
+    }
+    DONE
+}
+
+/// A table in the words for a chained one: no bucket of ours holds more than one entry.
+fn describe_table(text: &mut String, buckets: u64, entries: u64) {
+    // Writing to a string cannot fail, here and below.
+    let _ = writeln!(text, "Hash table 0 stats (main hash table):");
+    if entries == 0 {
+        let _ = writeln!(text, "No stats available for empty dictionaries");
+        return;
+    }
+    let (buckets, free) = (buckets.max(entries), buckets.saturating_sub(entries));
+    let percent = |n: u64| n as f64 * 100.0 / buckets as f64;
+    let _ = write!(
+        text,
+        " table size: {buckets}\n number of elements: {entries}\n different slots: {entries}\n \
+         max chain length: 1\n avg chain length (counted): 1.00\n avg chain length (computed): 1.00\n \
+         Chain length distribution:\n   0: {free} ({:.2}%)\n   1: {entries} ({:.2}%)\n",
+        percent(free),
+        percent(entries),
+    );
+}
+
+/// What a bucket takes: a pointer, and a byte that tells what is in it.
+const BUCKET_BYTES: u64 = size_of::<Entry>() as u64 + 1;
+
+fn htstats(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    let db = args.integer(2)?;
+    let db = usize::try_from(db).ok().filter(|db| *db < ctx.config.databases as usize);
+    let db = db.ok_or(Error::text("ERR Out of range database"))?;
+    let (mut table_bytes, mut entries, mut volatile) = (0, 0, 0);
+    for shard in 0..SHARDS {
+        ctx.db.hold.visit(shard, |shard| {
+            if let Some(part) = shard.part(db) {
+                let tables = (0..SLOTS_PER_SHARD).map(|slot| part.slot(slot).allocated_bytes());
+                table_bytes += tables.sum::<usize>() as u64;
+                entries += part.len() as u64;
+                volatile += part.volatile().len() as u64;
+            }
+        });
+    }
+    let mut text = String::from("[Dictionary HT]\n");
+    describe_table(&mut text, table_bytes / BUCKET_BYTES, entries);
+    text.push_str("[Expires HT]\n");
+    // The index of deadlines is no table: it has a place for each key and none besides.
+    describe_table(&mut text, volatile, volatile);
+    ctx.out.verbatim("txt", text.as_bytes());
+    DONE
+}
+
+fn htstats_key(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    if args.len() == 4 && !args.is(3, "full") {
+        return Err(help::wrong_form("DEBUG", args.at(1)));
+    }
+    let key = args.key(&ctx.db, 2);
+    ctx.db.look(&key).ok_or(Error::NoSuchKey)?;
+    // No value is a table yet.
+    Err(Error::text("ERR The value stored at the specified key is not represented using an hash table"))
+}
+
+fn help_text(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
+    help::write(
+        ctx.out,
+        "DEBUG",
+        &[
+            ("ASSERT", &["Crash by a failed assertion."]),
+            ("CONFIG-REWRITE-FORCE-ALL", &["CONFIG REWRITE that writes every directive."]),
+            ("DICT-RESIZING <0|1>", &["Accepted without effect: tables grow in small steps."]),
+            ("DIGEST", &["Tell a digest of all data."]),
+            ("DIGEST-VALUE <key> [<key> ...]", &["Tell a digest of the value of each key."]),
+            ("ERROR <string>", &["Reply with an error of this text."]),
+            ("HTSTATS <dbid>", &["Tell about the tables of a database."]),
+            ("HTSTATS-KEY <key> [full]", &["The same for the table in a value."]),
+            ("LOG <message>", &["Write a message to the log."]),
+            ("MALLCTL <key> [<val>]", &["Read or set a number of the allocator."]),
+            ("MALLCTL-STR <key>", &["Read a text of the allocator."]),
+            ("OBJECT <key>", &["Tell how a value is stored."]),
+            ("PANIC", &["Crash by a panic."]),
+            ("PAUSE-CRON <0|1>", &["Stop periodic work."]),
+            ("POPULATE <count> [<prefix>] [<size>]", &["Add <count> strings named key:<num>."]),
+            ("PROTOCOL <type>", &["Reply with a value of this type."]),
+            ("QUICKLIST-PACKED-THRESHOLD <size>", &["Accepted without effect."]),
+            ("REPLYBUFFER <PEAK-RESET-TIME|RESIZING> <value>", &["Accepted without effect."]),
+            ("SEGFAULT", &["Crash by a signal."]),
+            ("SET-ACTIVE-EXPIRE <0|1>", &["Stop removing keys that nobody accesses when they expire."]),
+            ("SLEEP <seconds>", &["Stop the server for so long. Decimals allowed."]),
+        ],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::testing::Bench;
+
+    fn bench() -> Bench {
+        Bench::with("enable-debug-command yes\n")
+    }
+
+    #[test]
+    fn who_may_use_it_is_configured() {
+        assert_eq!(Bench::new().run("DEBUG SLEEP 0"), format!("-{NOT_ALLOWED}|"));
+        // The bench's client has an address elsewhere.
+        assert_eq!(Bench::with("enable-debug-command local\n").run("DEBUG SLEEP 0"), format!("-{NOT_ALLOWED}|"));
+        assert_eq!(bench().run("DEBUG SLEEP 0"), "+OK|");
+    }
+
+    #[test]
+    fn digests_are_those_of_redis() {
+        // Each was asked of a running Redis.
+        let mut bench = bench();
+        let zeros = "0".repeat(40);
+        assert_eq!(bench.run("DEBUG DIGEST"), format!("+{zeros}|"));
+        bench.run("SET a 1");
+        assert_eq!(bench.run("DEBUG DIGEST"), "+943d800368fb9c0e951138f1bc0e313ac769d91f|");
+        assert_eq!(bench.run("DEBUG DIGEST-VALUE a"), "*1|+b4fc66738120fba0b5aa500ab5c2bf89cea1c5da|");
+        bench.run("SET a 1 PXAT 4102444800000");
+        assert_eq!(bench.run("DEBUG DIGEST"), "+0c68bbcf4ad5c984f8ca839729889d52ec025271|");
+        let reply = bench.run("DEBUG DIGEST-VALUE a b");
+        assert_eq!(reply, format!("*2|+5279988c5d1911f474bcbbf2f0a87012d40f8459|+{zeros}|"));
+        bench.run("SET b hello");
+        assert_eq!(bench.run("DEBUG DIGEST"), "+bd6c42b827c67d2717e11feac6ed92c703682f4f|");
+        bench.session.db = 3;
+        bench.run("SET c 3");
+        assert_eq!(bench.run("DEBUG DIGEST"), "+1de4619fbb3cf94f79cd030aeef630a1c7ef4afb|");
+    }
+
+    #[test]
+    fn populate_adds_what_is_missing_and_nothing_else() {
+        let mut bench = bench();
+        bench.run("SET key:1 mine");
+        assert_eq!(bench.run("DEBUG POPULATE 3"), "+OK|");
+        assert_eq!(bench.run("MGET key:0 key:1 key:2 key:3"), "*4|$7|value:0|$4|mine|$7|value:2|$-1|");
+        bench.run("DEBUG POPULATE 2 sized 10");
+        assert_eq!(bench.run("GET sized:1"), "$10|value:1\0\0\0|");
+        bench.run("DEBUG POPULATE 2 short 3");
+        assert_eq!(bench.run("GET short:1"), "$3|val|");
+        for bad in ["abc", "-1", "2 sized abc", "2 sized -1"] {
+            let reply = bench.run(&format!("DEBUG POPULATE {bad}"));
+            assert_eq!(reply, "-ERR value is out of range, must be positive|");
+        }
+    }
+
+    #[test]
+    fn an_object_is_described_as_redis_does() {
+        let mut bench = bench();
+        for (value, told) in [
+            ("127", "refcount:2147483647 encoding:int serializedlength:2"),
+            ("9999", "refcount:2147483647 encoding:int serializedlength:3"),
+            ("32768", "refcount:1 encoding:int serializedlength:5"),
+            ("99999999999", "refcount:1 encoding:int serializedlength:12"),
+            ("hello", "refcount:1 encoding:embstr serializedlength:6"),
+        ] {
+            bench.run(&format!("SET a {value}"));
+            let reply = bench.run("DEBUG OBJECT a");
+            assert!(reply.starts_with("+Value at:0x") && reply.contains(&format!(" {told} lru:")), "{reply}");
+            assert!(reply.ends_with(" lru_seconds_idle:0|"), "{reply}");
+        }
+        assert_eq!(bench.run("DEBUG OBJECT none"), "-ERR no such key|");
+    }
+
+    #[test]
+    fn every_type_of_reply_is_there_in_both_protocols() {
+        let mut bench = bench();
+        for (kind, reply) in [
+            ("double", "$5|3.141|"),
+            ("null", "$-1|"),
+            ("map", "*6|:0|:0|:1|:1|:2|:0|"),
+            ("attrib", "$39|Some real reply following the attribute|"),
+            ("push", "-ERR RESP2 is not supported by this command|"),
+            ("verbatim", "$25|This is a verbatim\nstring|"),
+            ("true", ":1|"),
+        ] {
+            assert_eq!(bench.run(&format!("DEBUG PROTOCOL {kind}")), reply, "{kind}");
+        }
+        assert!(bench.run("DEBUG PROTOCOL nonsense").starts_with("-ERR Wrong protocol type name."));
+    }
+
+    #[test]
+    fn switches_are_thrown() {
+        let mut bench = bench();
+        assert_eq!(bench.run("DEBUG SET-ACTIVE-EXPIRE 0"), "+OK|");
+        assert_eq!(bench.run("DEBUG PAUSE-CRON 1"), "+OK|");
+        let on = |switch: &AtomicBool| switch.load(Ordering::Relaxed);
+        assert!(!on(&bench.engine.debug.active_expire) && !on(&bench.engine.debug.cron));
+        bench.run("DEBUG SET-ACTIVE-EXPIRE 1");
+        bench.run("DEBUG PAUSE-CRON 0");
+        assert!(on(&bench.engine.debug.active_expire) && on(&bench.engine.debug.cron));
+    }
+
+    #[test]
+    fn tables_are_described_in_redis_words() {
+        let mut bench = bench();
+        let empty = "Hash table 0 stats (main hash table):\nNo stats available for empty dictionaries\n";
+        let reply = bench.run("DEBUG HTSTATS 5");
+        assert!(reply.contains(&format!("[Dictionary HT]\n{empty}[Expires HT]\n{empty}")), "{reply}");
+        bench.run("DEBUG POPULATE 100");
+        let reply = bench.run("DEBUG HTSTATS 0");
+        assert!(reply.contains("\n number of elements: 100\n different slots: 100\n max chain length: 1\n"), "{reply}");
+        assert_eq!(bench.run("DEBUG HTSTATS 99"), "-ERR Out of range database|");
+        assert_eq!(bench.run("DEBUG HTSTATS abc"), "-ERR value is not an integer or out of range|");
+        assert!(bench.run("DEBUG HTSTATS-KEY key:1").ends_with("is not represented using an hash table|"));
+    }
+
+    #[test]
+    fn wrong_forms_are_told_as_such() {
+        let mut bench = bench();
+        for line in ["NONSENSE", "SLEEP", "DIGEST x", "LOG a b", "RELOAD", "REPLYBUFFER FOO 0", "HELP x"] {
+            let name = line.split(' ').next().unwrap();
+            let error = format!("-ERR unknown subcommand or wrong number of arguments for '{name}'. Try DEBUG HELP.|");
+            assert_eq!(bench.run(&format!("DEBUG {line}")), error);
+        }
+        assert_eq!(bench.run("DEBUG"), "-ERR wrong number of arguments for 'debug' command|");
+        assert_eq!(bench.run("DEBUG ERROR \"MY error\ntext\""), "-MY error text|");
+        assert!(bench.run("DEBUG QUICKLIST-PACKED-THRESHOLD 5gb").starts_with("-ERR argument must be a memory"));
+        assert_eq!(bench.run("DEBUG QUICKLIST-PACKED-THRESHOLD 100b"), "+OK|");
+        assert_eq!(bench.run("DEBUG REPLYBUFFER PEAK-RESET-TIME NEVER"), "+OK|");
+        assert!(bench.run("DEBUG HELP").starts_with("*45|+DEBUG <subcommand>"));
+    }
+
+    #[test]
+    #[should_panic(expected = "DEBUG PANIC")]
+    fn a_panic_is_one() {
+        bench().run("DEBUG PANIC");
+    }
+
+    #[cfg(feature = "jemalloc")]
+    #[test]
+    fn options_of_the_allocator_are_read() {
+        let mut bench = bench();
+        assert_eq!(bench.run("DEBUG MALLCTL arenas.page"), ":4096|");
+        assert_eq!(bench.run("DEBUG MALLCTL nonsense"), "-ERR No such file or directory|");
+        assert_eq!(bench.run("DEBUG MALLCTL arenas.page 5"), "-ERR Operation not permitted|");
+        assert!(bench.run("DEBUG MALLCTL-STR version").starts_with('$'));
+    }
+}

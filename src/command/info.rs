@@ -1,0 +1,481 @@
+//! INFO: the value of every field of [`observe::info`](crate::observe::info).
+//!
+//! Each section has a function that answers its fields. What is dear to find out is found out once, and
+//! only if a field asks for it. Fields of what Spinel cannot do yet (snapshots, append only file,
+//! replication, scripts, pub/sub, tracking, cluster) show what a Redis shows that makes no use of it.
+
+use std::cell::OnceCell;
+use std::env;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use sha1::{Digest, Sha1};
+
+use crate::client::shared::{Mark, Shared};
+use crate::command::args::Args;
+use crate::command::context::{Context, DONE, Reply};
+use crate::command::engine::{Engine, PauseMode};
+use crate::command::memory::Usage;
+use crate::command::table::Command;
+use crate::config::choice::Supervised;
+use crate::config::table::Config;
+use crate::keyspace::hold::Hold;
+use crate::observe::allocator;
+use crate::observe::info::{
+    self, Answer, Human, Keyspace, Percent, Selection, answer_commandstats, answer_from_stats, answer_latencystats,
+};
+use crate::observe::process::{self, CpuTime, Whose};
+use crate::observe::stats::Counter;
+use crate::spec::{Arity, Flag, Group};
+use crate::stdx::ticks::Ticks;
+
+/// This family's commands.
+pub const COMMANDS: &[Command] = &[INFO];
+
+/// The Redis version whose commands and replies these are.
+pub const REDIS_VERSION: &str = "7.2.4";
+
+/// Replies with what is known of the server, a section after the other.
+pub const INFO: Command = Command {
+    name: "INFO",
+    since: "1.0.0",
+    group: Group::Server,
+    arity: Arity::AtLeast(1),
+    flags: &[Flag::Loading, Flag::Stale],
+    categories: &[crate::spec::Category::Dangerous],
+    keys: &[],
+    usage: "[section...]",
+    summary: "Returns information and statistics about the server.",
+    complexity: "O(1)",
+    tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
+    history: &[("7.0.0", "Added support for taking multiple section arguments.")],
+    deprecated: None,
+    subcommands: &[],
+    run: info_command,
+};
+
+fn info_command(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    let selection = Selection::parse(args.from(1));
+    let text = text(ctx.engine, ctx.config, &mut ctx.db.hold, &selection);
+    ctx.out.verbatim("txt", text.as_bytes());
+    DONE
+}
+
+/// The selected sections as INFO prints them.
+///
+/// Takes the locks of shards and of the client registry one at a time; `hold` holds nothing or everything.
+pub fn text(engine: &Engine, config: &Config, hold: &mut Hold<'_>, selection: &Selection) -> String {
+    let mut scene = Scene::new(engine, config, hold);
+    info::render(selection, |field, to| scene.answer(field, to))
+}
+
+/// What the answers are taken from.
+struct Scene<'a, 'h, 'k> {
+    engine: &'a Engine,
+    config: &'a Config,
+    hold: &'h mut Hold<'k>,
+    now_ms: u64,
+    usage: Option<Usage>,
+    clients: OnceCell<Vec<Arc<Shared>>>,
+}
+
+impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
+    fn new(engine: &'a Engine, config: &'a Config, hold: &'h mut Hold<'k>) -> Self {
+        Scene { engine, config, hold, now_ms: engine.clock.now_ms(), usage: None, clients: OnceCell::new() }
+    }
+
+    /// Answers one field; a field that is unknown here stays without an answer.
+    fn answer(&mut self, field: &'static str, to: &mut Answer<'_>) {
+        let _ = answer_from_stats(&self.engine.stats, field, to)
+            || self.server(field, to)
+            || self.clients(field, to)
+            || self.memory(field, to)
+            || self.persistence(field, to)
+            || self.stats(field, to)
+            || self.replication(field, to)
+            || self.rows(field, to);
+    }
+
+    fn server(&self, field: &str, to: &mut Answer<'_>) -> bool {
+        let (engine, config) = (self.engine, self.config);
+        let uptime_s = self.now_ms.saturating_sub(engine.identity.started_ms) / 1000;
+        match field {
+            "redis_version" => to.put(REDIS_VERSION),
+            "server_name" => to.put("spinel"),
+            "spinel_version" => to.put(env!("CARGO_PKG_VERSION")),
+            "redis_git_sha1" => to.put("00000000"),
+            "redis_git_dirty" => to.put(0),
+            "redis_build_id" => to.put(build_id()),
+            "redis_mode" => to.put(if config.cluster_enabled { "cluster" } else { "standalone" }),
+            "os" => to.put(process::operating_system()),
+            "arch_bits" => to.put(usize::BITS),
+            "monotonic_clock" => to.put(Ticks::source()),
+            "multiplexing_api" => to.put(if cfg!(target_os = "linux") { "epoll" } else { "kqueue" }),
+            "atomicvar_api" => to.put("rust-core"),
+            "process_id" => to.put(std::process::id()),
+            "process_supervised" => to.put(supervised(config)),
+            "run_id" => to.put(&engine.identity.run_id),
+            "tcp_port" => to.put(engine.host.port()),
+            "server_time_usec" => to.put(engine.clock.now_us()),
+            "uptime_in_seconds" => to.put(uptime_s),
+            "uptime_in_days" => to.put(uptime_s / 86_400),
+            "hz" | "configured_hz" => to.put(config.hz),
+            "lru_clock" => to.put(self.now_ms / 1000 & 0xff_ffff),
+            "executable" => to.put(engine.host.executable()),
+            "config_file" => to.put(engine.host.config_file().unwrap_or_default()),
+            "availability_zone" => {
+                if !config.availability_zone.is_empty() {
+                    to.put(String::from_utf8_lossy(&config.availability_zone));
+                }
+            }
+            "io_threads_active" => to.flag(config.io_threads > 1),
+            "listener" => self.listeners(to),
+            _ => return false,
+        }
+        true
+    }
+
+    fn listeners(&self, to: &mut Answer<'_>) {
+        let mut lines = Vec::new();
+        let port = self.engine.host.port();
+        if port != 0 {
+            let binds: String = self.config.bind.0.iter().map(|address| format!("bind={address},")).collect();
+            lines.push(format!("name=tcp,{binds}port={port}"));
+        }
+        if let Some(path) = &self.config.unixsocket {
+            lines.push(format!("name=unix,bind={}", String::from_utf8_lossy(path)));
+        }
+        lines.iter().enumerate().for_each(|(n, line)| to.row(n, line));
+    }
+
+    fn clients(&self, field: &str, to: &mut Answer<'_>) -> bool {
+        let all = || self.clients.get_or_init(|| self.engine.clients.all());
+        let largest = |bytes: &dyn Fn(&Shared) -> usize| all().iter().map(|client| bytes(client)).max().unwrap_or(0);
+        match field {
+            "connected_clients" => to.put(self.engine.clients.len()),
+            "maxclients" => to.put(self.config.maxclients),
+            "client_recent_max_input_buffer" => to.put(largest(&|client| {
+                let figures = &client.figures;
+                figures.query_bytes.load(Ordering::Relaxed) + figures.query_free.load(Ordering::Relaxed)
+            })),
+            "client_recent_max_output_buffer" => {
+                to.put(largest(&|client| client.figures.output_bytes.load(Ordering::Relaxed) + client.outbox.bytes()))
+            }
+            "blocked_clients" => to.put(all().iter().filter(|client| client.has(Mark::Blocked)).count()),
+            "cluster_connections"
+            | "tracking_clients"
+            | "pubsub_clients"
+            | "watching_clients"
+            | "clients_in_timeout_table"
+            | "total_watched_keys"
+            | "total_blocking_keys"
+            | "total_blocking_keys_on_nokey" => to.put(0),
+            "paused_reason" | "paused_actions" | "paused_timeout_milliseconds" => {
+                if let Some((mode, until_ms)) = self.engine.pause.active(self.now_ms) {
+                    match field {
+                        "paused_reason" => to.put("client_pause"),
+                        "paused_actions" => to.put(if mode == PauseMode::All { "all" } else { "write" }),
+                        _ => to.put(until_ms - self.now_ms),
+                    }
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn usage(&mut self) -> &Usage {
+        let (engine, hold, now_ms) = (self.engine, &mut *self.hold, self.now_ms);
+        self.usage.get_or_insert_with(|| Usage::now(engine, hold, now_ms))
+    }
+
+    fn memory(&mut self, field: &str, to: &mut Answer<'_>) -> bool {
+        if let Some(bytes) = self.memory_bytes(field.strip_suffix("_human").unwrap_or(field)) {
+            if field.ends_with("_human") {
+                to.put(Human(bytes))
+            } else {
+                to.put(bytes)
+            }
+            return true;
+        }
+        match field {
+            "used_memory_peak_perc" => to.put(Percent(self.usage().used, self.usage().peak)),
+            "used_memory_dataset_perc" => to.put(Percent(self.usage().dataset(), self.usage().since_startup())),
+            "number_of_cached_scripts" | "number_of_functions" | "number_of_libraries" => to.put(0),
+            "maxmemory_policy" => to.put(self.config.maxmemory_policy.name()),
+            "allocator_frag_ratio" => to.put(ratio(self.usage().fragmentation().ratio())),
+            "allocator_frag_bytes" => to.put(self.usage().fragmentation().bytes()),
+            "allocator_rss_ratio" => to.put(ratio(self.usage().retained().ratio())),
+            "allocator_rss_bytes" => to.put(self.usage().retained().bytes()),
+            "rss_overhead_ratio" => to.put(ratio(self.usage().beyond_allocator().ratio())),
+            "rss_overhead_bytes" => to.put(self.usage().beyond_allocator().bytes()),
+            "mem_fragmentation_ratio" => to.put(ratio(self.usage().in_all().ratio())),
+            "mem_fragmentation_bytes" => to.put(self.usage().in_all().bytes()),
+            "mem_allocator" => to.put(allocator::name()),
+            "active_defrag_running" => to.put(0),
+            "lazyfree_pending_objects" => to.put(self.engine.keyspace.reclaimer().pending()),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Fields that are an amount of memory, some of which are printed for people too.
+    fn memory_bytes(&mut self, field: &str) -> Option<u64> {
+        Some(match field {
+            "used_memory" => self.usage().used,
+            "used_memory_rss" => self.usage().resident,
+            "used_memory_peak" => self.usage().peak,
+            "used_memory_overhead" => self.usage().overhead(),
+            "used_memory_startup" => self.usage().startup,
+            "used_memory_dataset" => self.usage().dataset(),
+            "allocator_allocated" => self.usage().allocator.allocated,
+            "allocator_active" => self.usage().allocator.active,
+            "allocator_resident" => self.usage().allocator.resident,
+            "total_system_memory" => process::machine_memory_bytes(),
+            "maxmemory" => self.config.maxmemory,
+            "mem_clients_normal" => self.usage().clients,
+            "used_memory_lua"
+            | "used_memory_vm_eval"
+            | "used_memory_scripts_eval"
+            | "used_memory_vm_functions"
+            | "used_memory_vm_total"
+            | "used_memory_functions"
+            | "used_memory_scripts"
+            | "mem_not_counted_for_evict"
+            | "mem_replication_backlog"
+            | "mem_total_replication_buffers"
+            | "mem_replica_full_sync_buffer"
+            | "mem_clients_slaves"
+            | "mem_cluster_links"
+            | "mem_aof_buffer" => 0,
+            // A table that grows rehashes one segment at a time and keeps no second copy of itself.
+            "mem_overhead_db_hashtable_rehashing" => 0,
+            _ => return None,
+        })
+    }
+
+    fn persistence(&self, field: &str, to: &mut Answer<'_>) -> bool {
+        match field {
+            "rdb_changes_since_last_save" => to.put(self.engine.dirty.load(Ordering::Relaxed)),
+            // Before the first save this is when the server started.
+            "rdb_last_save_time" => to.put(self.engine.identity.started_ms / 1000),
+            "rdb_last_bgsave_status" | "aof_last_bgrewrite_status" | "aof_last_write_status" => to.put("ok"),
+            "rdb_last_bgsave_time_sec"
+            | "rdb_current_bgsave_time_sec"
+            | "aof_last_rewrite_time_sec"
+            | "aof_current_rewrite_time_sec" => to.put(-1),
+            "current_fork_perc" => to.put("0.00"),
+            "loading"
+            | "async_loading"
+            | "current_cow_peak"
+            | "current_cow_size"
+            | "current_cow_size_age"
+            | "current_save_keys_processed"
+            | "current_save_keys_total"
+            | "rdb_bgsave_in_progress"
+            | "rdb_saves"
+            | "rdb_last_cow_size"
+            | "rdb_last_load_keys_expired"
+            | "rdb_last_load_keys_loaded"
+            | "aof_enabled"
+            | "aof_rewrite_in_progress"
+            | "aof_rewrite_scheduled"
+            | "aof_rewrites"
+            | "aof_rewrites_consecutive_failures"
+            | "aof_last_cow_size"
+            | "module_fork_in_progress"
+            | "module_fork_last_cow_size" => to.put(0),
+            _ => return false,
+        }
+        true
+    }
+
+    fn stats(&self, field: &str, to: &mut Answer<'_>) -> bool {
+        let by_threads = |counter| if self.config.io_threads > 1 { self.engine.stats.total(counter) } else { 0 };
+        match field {
+            "expired_stale_perc" => to.put("0.00"),
+            // Every worker reads and writes for its own connections.
+            "io_threaded_reads_processed" => to.put(by_threads(Counter::ReadsProcessed)),
+            "io_threaded_writes_processed" => to.put(by_threads(Counter::WritesProcessed)),
+            "current_eviction_exceeded_time"
+            | "pubsub_channels"
+            | "pubsub_patterns"
+            | "pubsubshard_channels"
+            | "latest_fork_usec"
+            | "migrate_cached_sockets"
+            | "slave_expires_tracked_keys"
+            | "active_defrag_hits"
+            | "active_defrag_misses"
+            | "active_defrag_key_hits"
+            | "active_defrag_key_misses"
+            | "total_active_defrag_time"
+            | "current_active_defrag_time"
+            | "tracking_total_keys"
+            | "tracking_total_items"
+            | "tracking_total_prefixes" => to.put(0),
+            _ => return false,
+        }
+        true
+    }
+
+    fn replication(&self, field: &str, to: &mut Answer<'_>) -> bool {
+        match field {
+            "role" => to.put("master"),
+            "connected_slaves"
+            | "master_repl_offset"
+            | "repl_backlog_active"
+            | "repl_backlog_first_byte_offset"
+            | "repl_backlog_histlen" => to.put(0),
+            "min_slaves_good_slaves" => {
+                if self.config.min_replicas_to_write > 0 && self.config.min_replicas_max_lag > 0 {
+                    to.put(0);
+                }
+            }
+            "master_failover_state" => to.put("no-failover"),
+            "master_replid" => to.put(&self.engine.identity.replication_id),
+            "master_replid2" => to.put("0".repeat(40)),
+            "second_repl_offset" => to.put(-1),
+            "repl_backlog_size" => to.put(self.config.repl_backlog_size),
+            _ => return false,
+        }
+        true
+    }
+
+    /// The last sections: processor, commands, cluster, keyspace.
+    fn rows(&mut self, field: &str, to: &mut Answer<'_>) -> bool {
+        let stats = &self.engine.stats;
+        let cpu = |time: std::time::Duration| format!("{}.{:06}", time.as_secs(), time.subsec_micros());
+        let of = |whose, part: fn(CpuTime) -> std::time::Duration| cpu(part(process::cpu_time(whose)));
+        match field {
+            "used_cpu_sys" => to.put(of(Whose::Process, |time| time.system)),
+            "used_cpu_user" => to.put(of(Whose::Process, |time| time.user)),
+            "used_cpu_sys_children" => to.put(of(Whose::Children, |time| time.system)),
+            "used_cpu_user_children" => to.put(of(Whose::Children, |time| time.user)),
+            "used_cpu_sys_main_thread" => to.put(of(Whose::MainThread, |time| time.system)),
+            "used_cpu_user_main_thread" => to.put(of(Whose::MainThread, |time| time.user)),
+            "cmdstat_" | "latency_percentiles_usec_" => {
+                let names = self.engine.commands.names();
+                let name = |command: u16| names[usize::from(command)];
+                if field == "cmdstat_" {
+                    answer_commandstats(stats, name, to);
+                } else {
+                    answer_latencystats(stats, name, &self.config.latency_tracking_info_percentiles.0, to);
+                }
+            }
+            "cluster_enabled" => to.flag(self.config.cluster_enabled),
+            "db" => {
+                for (db, counts) in self.engine.keyspace.counts(self.hold, self.now_ms) {
+                    let (keys, expires, avg_ttl_ms) = (counts.keys, counts.volatile, counts.mean_ttl_ms);
+                    to.row(db, Keyspace { keys, expires, avg_ttl_ms });
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+}
+
+fn ratio(ratio: f64) -> String {
+    format!("{ratio:.2}")
+}
+
+/// Tells builds apart that differ in version, features or target.
+fn build_id() -> String {
+    let build = [
+        env!("CARGO_PKG_VERSION"),
+        env::consts::ARCH,
+        env::consts::OS,
+        if cfg!(debug_assertions) { "debug" } else { "release" },
+        if cfg!(feature = "jemalloc") { "jemalloc" } else { "libc" },
+    ];
+    let digest = Sha1::digest(build.join(" "));
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The supervisor that is told when the server is ready; `auto` goes by the environment.
+fn supervised(config: &Config) -> &'static str {
+    let there = |name| env::var_os(name).is_some();
+    match config.supervised {
+        Supervised::Auto if there("UPSTART_JOB") => "upstart",
+        Supervised::Auto if there("NOTIFY_SOCKET") => "systemd",
+        Supervised::Auto => "no",
+        set => set.name(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::testing::Bench;
+
+    #[test]
+    fn no_field_is_left_unanswered() {
+        let bench = Bench::new();
+        let config = bench.engine.config.load_full();
+        let mut hold = bench.engine.keyspace.hold_none();
+        let mut scene = Scene::new(&bench.engine, &config, &mut hold);
+        assert_eq!(info::unanswered(|field, to| scene.answer(field, to)), Vec::<&str>::new());
+    }
+
+    fn value(bench: &mut Bench, section: &str, field: &str) -> String {
+        let text = bench.run(&format!("INFO {section}"));
+        let found = text.split('|').find_map(|line| line.strip_prefix(field)?.strip_prefix(':').map(str::to_owned));
+        found.unwrap_or_else(|| panic!("no {field} in {text}"))
+    }
+
+    #[test]
+    fn sections_are_selected_by_name() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.run("INFO nonsense"), "$0||");
+        assert_eq!(bench.run("INFO modules CLUSTER"), "$43|# Modules||# Cluster|cluster_enabled:0||");
+        let text = bench.run("INFO");
+        assert!(text.contains("# Server|") && text.contains("# Keyspace|") && !text.contains("# Commandstats|"));
+        assert!(bench.run("INFO everything").contains("# Commandstats|"));
+    }
+
+    #[test]
+    fn the_server_tells_who_it_is_and_how_long_it_runs() {
+        let mut bench = Bench::new();
+        bench.clock.advance(100_000_000);
+        assert_eq!(value(&mut bench, "server", "redis_version"), "7.2.4");
+        assert_eq!(value(&mut bench, "server", "uptime_in_seconds"), "100000");
+        assert_eq!(value(&mut bench, "server", "uptime_in_days"), "1");
+        assert_eq!(value(&mut bench, "server", "tcp_port"), "6379");
+        assert_eq!(value(&mut bench, "server", "listener0"), "name=tcp,bind=*,bind=-::*,port=6379");
+        assert_eq!(value(&mut bench, "server", "run_id").len(), 40);
+        assert_eq!(value(&mut bench, "replication", "master_replid").len(), 40);
+        assert_ne!(value(&mut bench, "replication", "master_replid"), value(&mut bench, "server", "run_id"));
+    }
+
+    #[test]
+    fn commands_errors_and_keys_are_counted() {
+        let mut bench = Bench::new();
+        ["SET a 1", "SET b 1 PX 60000", "GET a", "GET none", "INCR"].iter().for_each(|line| drop(bench.run(line)));
+        assert_eq!(value(&mut bench, "keyspace", "db0"), "keys=2,expires=1,avg_ttl=60000");
+        assert_eq!(value(&mut bench, "stats", "keyspace_hits"), "1");
+        assert_eq!(value(&mut bench, "stats", "keyspace_misses"), "1");
+        assert_eq!(value(&mut bench, "errorstats", "errorstat_ERR"), "count=1");
+        assert!(value(&mut bench, "commandstats", "cmdstat_get").starts_with("calls=2,usec="));
+        assert!(value(&mut bench, "latencystats", "latency_percentiles_usec_get").starts_with("p50="));
+        assert_eq!(value(&mut bench, "persistence", "rdb_changes_since_last_save"), "2");
+        assert_eq!(value(&mut bench, "clients", "connected_clients"), "1");
+    }
+
+    #[test]
+    fn memory_is_told_in_bytes_and_for_people() {
+        let mut bench = Bench::with("maxmemory 100mb\nmaxmemory-policy allkeys-lru\n");
+        assert_eq!(value(&mut bench, "memory", "maxmemory"), "104857600");
+        assert_eq!(value(&mut bench, "memory", "maxmemory_human"), "100.00M");
+        assert_eq!(value(&mut bench, "memory", "maxmemory_policy"), "allkeys-lru");
+        assert!(value(&mut bench, "memory", "used_memory_rss").parse::<u64>().unwrap() > 0);
+    }
+
+    #[test]
+    fn a_pause_is_told_while_it_lasts() {
+        let mut bench = Bench::new();
+        assert!(!bench.run("INFO clients").contains("paused_reason"));
+        bench.engine.pause.start(1_000_005_000, PauseMode::Write, 1_000_000_000);
+        assert_eq!(value(&mut bench, "clients", "paused_actions"), "write");
+        assert_eq!(value(&mut bench, "clients", "paused_timeout_milliseconds"), "5000");
+    }
+}
