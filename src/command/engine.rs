@@ -121,6 +121,8 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// The error reply's text where none waits.
     fn abort_shutdown(&self) -> Result<(), String>;
+    /// Whether a signal asked for a shutdown that has yet to begin; ABORT takes it back.
+    fn scheduled(&self) -> &AtomicBool;
 
     /// Makes what runs follow a changed configuration: listeners, the log, the process.
     ///

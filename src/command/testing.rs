@@ -14,6 +14,7 @@ use crate::stdx::clock::{Clock, ManualClock};
 use crate::stdx::words::split_words;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// A host that does nothing, and refuses a changed configuration only where it is told to.
 #[derive(Default)]
@@ -28,6 +29,10 @@ impl Host for NoHost {
     }
     fn abort_shutdown(&self) -> Result<(), String> {
         Err("ERR No shutdown in progress.".into())
+    }
+    fn scheduled(&self) -> &AtomicBool {
+        static NEVER: AtomicBool = AtomicBool::new(false);
+        &NEVER
     }
     fn apply(&self, _: &Config, _: &Config) -> Result<(), (&'static str, String)> {
         self.refuses.map_or(Ok(()), |(directive, reason)| Err((directive, reason.to_owned())))

@@ -677,7 +677,7 @@ directives! {
         /// Whether periodic work is done more often with many clients.
         dynamic_hz("dynamic-hz"): bool = true, None, [], Moot("what timers do does not grow with the number of clients");
         /// Whether the allocator gives memory back to the system in a thread of its own.
-        jemalloc_bg_thread("jemalloc-bg-thread"): bool = true, None, [], Stored("allocator settings");
+        jemalloc_bg_thread("jemalloc-bg-thread"): bool = true, None, [], Effective;
     }
     Defragmentation {
         /// Whether values are moved to closer ranks while the server runs, to give memory back.

@@ -306,7 +306,6 @@ pub fn answer_from_stats(stats: &Stats, field: &str, to: &mut Answer<'_>) -> boo
         "reply_buffer_expands" => Counter::ReplyBufferExpands,
         "eventloop_cycles" => Counter::LoopCycles,
         "eventloop_duration_sum" => Counter::LoopUs,
-        "eventloop_duration_cmd_sum" => Counter::LoopCommandUs,
         "eventloop_duration_aof_sum" => Counter::LoopAofUs,
         "eventloop_duration_cron_sum" => Counter::LoopCronUs,
         "acl_access_denied_auth" => Counter::AccessDeniedAuth,
@@ -336,6 +335,9 @@ fn answer_from_figures(stats: &Stats, field: &str, to: &mut Answer<'_>) -> bool 
         "instantaneous_eventloop_duration_usec" => to.put(stats.rate(Rate::LoopUs)),
         "expire_cycle_cpu_milliseconds" => to.put(stats.total(Counter::ExpireCycleUs) / 1000),
         "total_eviction_exceeded_time" => to.put(stats.total(Counter::EvictionExceededUs) / 1000),
+        "eventloop_duration_cmd_sum" => {
+            to.put(stats.commands().iter().map(|(_, totals)| totals.nanoseconds).sum::<u64>() / 1000);
+        }
         "eventloop_duration_max" => to.put(stats.largest(Peak::LoopUs)),
         "eventloop_cmd_per_cycle_max" => to.put(stats.largest(Peak::CommandsPerCycle)),
         "expire_lag_usec_p50" => to.put(stats.expire_lag.summary().p50),

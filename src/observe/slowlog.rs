@@ -63,6 +63,10 @@ impl SlowLog {
         name: &[u8],
         most: usize,
     ) {
+        // What is not kept takes no id, as in servers after 7.2.
+        if most == 0 {
+            return;
+        }
         let args = abridged(args);
         let mut state = self.0.lock();
         let id = state.next_id;

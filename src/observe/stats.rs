@@ -108,8 +108,6 @@ counters! {
     LoopCycles,
     /// Microseconds of those turns.
     LoopUs,
-    /// Microseconds of those turns spent in commands.
-    LoopCommandUs,
     /// Microseconds of those turns spent in writing the append-only file.
     LoopAofUs,
     /// Microseconds spent in timers.

@@ -220,6 +220,7 @@ impl Connection {
         let (ran, stop) =
             tools.executor.run(&self.engine, &mut self.session, &mut self.out, buf, &tools.spans, &tools.requests);
         self.session.shared.figures.commands.fetch_add(ran as u64, Ordering::Relaxed);
+        tools.ran += ran as u64;
         if matches!(stop, Stop::Done) {
             return None;
         }
@@ -281,6 +282,16 @@ impl Connection {
         }
     }
 
+    /// Closes the connection where more has come than it may keep, also where its request is whole by now.
+    fn check_query_limit(&self, tools: &Tools) {
+        let shared = &self.session.shared;
+        if self.input.len() as u64 > tools.executor.config().client_query_buffer_limit && !shared.is_closing() {
+            warning!("Closing client id={} addr={} that reached max query buffer length", shared.id, shared.addr);
+            self.engine.stats.add(Counter::QueryBufferDisconnections, 1);
+            shared.close();
+        }
+    }
+
     /// Reads once and runs what came; `Ready(false)` at the end of the stream.
     fn read(&mut self, cx: &mut Context<'_>, tools: &mut Tools) -> Poll<io::Result<bool>> {
         let n = if self.input.is_empty() {
@@ -313,18 +324,17 @@ impl Connection {
             };
             if n > 0 {
                 self.note_input(tools, n);
-                self.process_input(tools);
+                self.check_query_limit(tools);
+                if !self.session.shared.is_closing() {
+                    self.process_input(tools);
+                }
             }
             n
         };
         let shared = &self.session.shared;
         shared.figures.query_bytes.store(self.input.len(), Ordering::Relaxed);
         shared.figures.query_free.store(self.input.capacity() - self.input.len(), Ordering::Relaxed);
-        if self.input.len() as u64 > tools.executor.config().client_query_buffer_limit {
-            warning!("Closing client id={} addr={} that reached max query buffer length", shared.id, shared.addr);
-            self.engine.stats.add(Counter::QueryBufferDisconnections, 1);
-            shared.close();
-        }
+        self.check_query_limit(tools);
         Poll::Ready(Ok(n > 0))
     }
 
@@ -449,7 +459,9 @@ impl Future for Connection {
         }
         with_tools(|tools| {
             this.out.lend(std::mem::take(&mut tools.replies));
+            let started = Ticks::now();
             let turn = this.turn(cx, tools);
+            tools.count_turn(&this.engine, started);
             // A buffer that one large reply has made large is not kept.
             tools.replies = this.out.take_back().filter(|buf| buf.capacity() <= KEPT_BYTES).unwrap_or_default();
             turn

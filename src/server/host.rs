@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::mpsc;
 
 use parking_lot::Mutex;
@@ -11,6 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::command::engine::{Host, ShutdownRequest};
 use crate::config::rewrite::{Extent, rewrite};
 use crate::config::table::Config;
+use crate::observe::log::notice;
 use crate::persist::disk;
 use crate::server::listener::{self, Listening};
 use crate::server::process;
@@ -44,6 +45,7 @@ pub struct ServerHost {
     /// Whether the server listens at all.
     pub listens: bool,
     rewriting: Mutex<()>,
+    scheduled: AtomicBool,
 }
 
 impl ServerHost {
@@ -58,6 +60,7 @@ impl ServerHost {
             process,
             listens: true,
             rewriting: Mutex::new(()),
+            scheduled: AtomicBool::new(false),
         }
     }
 
@@ -104,7 +107,15 @@ impl Host for ServerHost {
     }
 
     fn abort_shutdown(&self) -> Result<(), String> {
+        if self.scheduled.swap(false, Ordering::AcqRel) {
+            notice!("Shutdown manually aborted.");
+            return Ok(());
+        }
         Err("ERR No shutdown in progress.".into())
+    }
+
+    fn scheduled(&self) -> &AtomicBool {
+        &self.scheduled
     }
 
     fn apply(&self, new: &Config, old: &Config) -> Result<(), (&'static str, String)> {

@@ -7,6 +7,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,9 +21,9 @@ use crate::config::choice::{
 use crate::config::expand_title;
 use crate::config::load::{LoadError, Loaded, Source, from_args};
 use crate::config::table::Config;
-use crate::observe::crash;
 use crate::observe::info::Selection;
 use crate::observe::log::{self, notice, warning};
+use crate::observe::{allocator, crash};
 use crate::persist::disk;
 use crate::server::host::ServerHost;
 use crate::server::process;
@@ -172,6 +174,7 @@ fn run(program: &str, no_arguments: bool, loaded: Loaded) -> Result<(), Box<dyn 
     std::env::set_current_dir(path_of(&config.dir.0))
         .map_err(|error| format!("Can't chdir to '{}': {}", path_of(&config.dir.0).display(), plain(&error)))?;
     config.dir.0 = std::env::current_dir()?.into_os_string().into_vec();
+    allocator::set_background_thread(config.jemalloc_bg_thread);
     process::ignore(libc::SIGHUP);
     process::ignore(libc::SIGPIPE);
     notice!("oO0OoO0OoO0Oo Spinel is starting oO0OoO0OoO0Oo");
@@ -318,6 +321,7 @@ fn raise_limits(config: &mut Config) {
     }
 }
 
+/// Writes the score that the configuration asks for, or the one that ours replaced.
 fn set_oom_score(config: &Config) -> Result<(), String> {
     /// The score that was there before ours, while ours is in force.
     static BEFORE: Mutex<Option<i32>> = Mutex::new(None);
@@ -367,6 +371,9 @@ fn follow(log: &log::Handle, title: &Title, new: &Config, old: &Config) -> Resul
     }
     if new.crash_log_enabled != old.crash_log_enabled {
         if new.crash_log_enabled { crash::arm() } else { crash::disarm() }
+    }
+    if new.jemalloc_bg_thread != old.jemalloc_bg_thread {
+        allocator::set_background_thread(new.jemalloc_bg_thread);
     }
     log.set_level(level(new.loglevel));
     log.set_format(format(new.log_format));
@@ -456,7 +463,8 @@ fn install_crash_report(engine: &Arc<Engine>) {
 fn tell_state(engine: &Engine, out: &mut dyn Write) {
     let config = engine.config.load();
     let mut nothing = engine.keyspace.hold_none();
-    for section in ["server", "persistence", "stats", "replication", "cpu", "commandstats", "cluster", "clients", "errorstats"]
+    for section in
+        ["server", "persistence", "stats", "replication", "cpu", "commandstats", "cluster", "clients", "errorstats"]
     {
         // Nothing can be done about a report that cannot be written.
         let _ = writeln!(out, "{}", info::text(engine, &config, &mut nothing, &Selection::parse([section])));
@@ -465,6 +473,9 @@ fn tell_state(engine: &Engine, out: &mut dyn Write) {
         }
     }
 }
+
+/// How often a shutdown that waits for the timers looks at them.
+const CRON_LOOK: Duration = Duration::from_millis(10);
 
 /// Signals end the server, the second SIGINT at once.
 fn watch_signals(engine: Arc<Engine>) -> io::Result<()> {
@@ -493,6 +504,15 @@ fn watch_signals(engine: Arc<Engine>) -> io::Result<()> {
                 };
                 warning!("Received {name} scheduling shutdown...");
                 asked = true;
+                engine.host.scheduled().store(true, Ordering::Release);
+                // As long as timers are held back (DEBUG PAUSE-CRON) it can be called off.
+                while !engine.debug.cron.load(Ordering::Relaxed) && engine.host.scheduled().load(Ordering::Acquire) {
+                    tokio::time::sleep(CRON_LOOK).await;
+                }
+                if !engine.host.scheduled().swap(false, Ordering::AcqRel) {
+                    asked = false;
+                    continue;
+                }
                 if let Err(reason) = engine.host.shutdown(request_of(options)) {
                     warning!("{reason}");
                 }

@@ -11,9 +11,11 @@ use crate::client::shared::Shared;
 use crate::command::dispatch::{Executor, Request};
 use crate::command::engine::Engine;
 use crate::observe::crash;
+use crate::observe::stats::{Counter, Peak};
 use crate::resp::request::Span;
 use crate::server::connection::Connection;
 use crate::server::stream::Stream;
+use crate::stdx::ticks::Ticks;
 
 /// What a worker reads into: one buffer for all its connections, which stays in the cache.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -32,6 +34,27 @@ pub struct Tools {
     pub requests: Vec<Request>,
     /// A buffer for replies, lent to the connection that is polled.
     pub replies: Vec<u8>,
+    /// How many requests ran since the last turn was counted.
+    pub ran: u64,
+    /// What turns took beyond whole microseconds.
+    spare_ns: u64,
+}
+
+impl Tools {
+    /// Counts a connection's turn, which is what Redis calls a cycle of the event loop, if it ran anything.
+    pub fn count_turn(&mut self, engine: &Engine, started: Ticks) {
+        let ran = std::mem::take(&mut self.ran);
+        if ran == 0 {
+            return;
+        }
+        let ns = started.elapsed_ns() + self.spare_ns;
+        self.spare_ns = ns % 1000;
+        let stats = engine.stats.worker(self.number);
+        stats.add(Counter::LoopCycles, 1);
+        stats.add(Counter::LoopUs, ns / 1000);
+        stats.peak(Peak::LoopUs, ns / 1000);
+        stats.peak(Peak::CommandsPerCycle, ran);
+    }
 }
 
 thread_local! {
@@ -105,6 +128,8 @@ pub fn start(engine: Arc<Engine>, number: usize) -> std::io::Result<(WorkerHandl
             spans: Vec::new(),
             requests: Vec::new(),
             replies: Vec::with_capacity(16 * 1024),
+            ran: 0,
+            spare_ns: 0,
         };
         TOOLS.set(Some(tools));
         runtime.block_on(run(engine, receiver, theirs));

@@ -2,7 +2,8 @@
 //!
 //! `interop` puts the same commands to Spinel and to a real Redis and compares the replies byte by
 //! byte; `protocol` does so for raw bytes; `limits` is for clients that ask too much, `memory` for what is
-//! given back, `parallel` for many at once; `tools` drives the programs and libraries that users have;
+//! given back, `parallel` for many at once; `process` starts,
+//! signals and crashes it; `tools` drives the programs and libraries that users have;
 //! `house` holds the sources to their plan. The subject is the binary that cargo built, or the program
 //! named by `SPINEL_SUBJECT`; the oracle is the `redis-server` on the `PATH`. Without an oracle the
 //! tests that need one say so and pass, unless `SPINEL_REQUIRE_ORACLE=1`.
@@ -13,6 +14,7 @@ mod interop;
 mod limits;
 mod memory;
 mod parallel;
+mod process;
 mod protocol;
 mod support;
 mod tools;

@@ -1,0 +1,428 @@
+//! The server as a process: command line, files, signals, exit codes, the report of a crash.
+//!
+//! Most of these servers listen on a Unix socket in a directory of their own, so that no port can be
+//! taken by somebody else.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use crate::support::client::Client;
+use crate::support::server::subject_program;
+
+/// A patience that no healthy server needs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A directory that is gone with its test.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new() -> Dir {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("spinel-process-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Dir(dir)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        std::fs::write(self.path(name), text).unwrap();
+        self.path(name)
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    fn client(&self) -> Client {
+        Client::unix(&self.path("socket")).unwrap()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The program, in a directory, told nothing.
+fn program(dir: &Dir) -> Command {
+    let mut command = Command::new(subject_program());
+    command.current_dir(&dir.0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The program told to listen on the directory's socket only.
+fn server(dir: &Dir) -> Command {
+    let mut command = program(dir);
+    command.args(LISTEN);
+    command
+}
+
+const LISTEN: &[&str] = &["--port", "0", "--unixsocket", "socket", "--save", "", "--enable-debug-command", "yes"];
+
+/// Runs a program that ends by itself.
+fn end(command: &mut Command) -> (Output, String, String) {
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    (output, out, err)
+}
+
+/// A process, and what it prints.
+struct Process {
+    child: Child,
+    lines: Receiver<String>,
+    log: String,
+}
+
+impl Process {
+    fn start(command: &mut Command) -> Process {
+        let mut process = Process::spawn(command);
+        process.wait_for("Ready to accept");
+        process
+    }
+
+    fn spawn(command: &mut Command) -> Process {
+        let mut child = command.spawn().unwrap();
+        let (sender, lines) = channel();
+        let streams: [Box<dyn Read + Send>; 2] =
+            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        for stream in streams {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                let mut stream = BufReader::new(stream);
+                let mut line = Vec::new();
+                while stream.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+                    if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                        return;
+                    }
+                    line.clear();
+                }
+            });
+        }
+        Process { child, lines, log: String::new() }
+    }
+
+    /// Waits until `text` was printed; searches what came since the start.
+    fn wait_for(&mut self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log.contains(text) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => self.log.push_str(&line),
+                Err(error) => panic!("{text:?} is not printed ({error}):\n{}", self.log),
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        signal(self.child.id(), name);
+    }
+
+    /// Waits for its end; returns how it ended and all it printed.
+    fn ended(mut self) -> (ExitStatus, String) {
+        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+            self.log.push_str(&line);
+        }
+        let status = self.child.try_wait().unwrap().or_else(|| self.child.wait().ok()).unwrap();
+        (status, std::mem::take(&mut self.log))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It has not been waited for, or the id is known to be done with: only this child can be meant.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap().success());
+}
+
+/// Tries until something is there.
+fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = attempt() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn text(reply: Vec<u8>) -> String {
+    String::from_utf8_lossy(&reply).into_owned()
+}
+
+/// The value of one directive.
+fn config(client: &mut Client, name: &str) -> String {
+    text(client.cmd(&["CONFIG", "GET", name])).split("\r\n").nth(4).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn it_tells_its_version_its_usage_and_what_the_system_is_like() {
+    let dir = Dir::new();
+    for (word, said) in [("--version", " v="), ("-v", " v="), ("--help", "Usage:"), ("-h", "Usage:")] {
+        let (output, out, err) = end(program(&dir).arg(word));
+        assert!(output.status.success() && out.contains(said) && err.is_empty(), "{word}: {out}{err}");
+    }
+    let (output, out, _) = end(program(&dir).arg("--check-system"));
+    assert!(out.lines().all(|line| line.starts_with('[')), "{out}");
+    assert_eq!(output.status.success(), !out.contains("WARNING"), "{out}");
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_is_refused_with_its_line() {
+    let dir = Dir::new();
+    let file = dir.write("bad.conf", "# one\nport 0\nmaxmemory lots\n");
+    let (output, out, err) = end(program(&dir).arg(&file));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(out.is_empty(), "{out}");
+    for part in ["*** FATAL CONFIG FILE ERROR", "Reading the configuration file, at line 3", ">>> 'maxmemory lots'"] {
+        assert!(err.contains(part), "no {part:?} in {err}");
+    }
+    let (output, _, err) = end(program(&dir).args(["--port", "6379", "6380"]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err.contains("'port \"6379\" \"6380\"'") && err.contains("wrong number of arguments"), "{err}");
+}
+
+#[test]
+fn file_included_file_standard_input_and_options_follow_each_other() {
+    let dir = Dir::new();
+    dir.write("more.conf", "maxmemory 3mb\ntimeout 3\n");
+    let file = dir.write("a.conf", "maxmemory 2mb\ninclude more.conf\nhz 20\n");
+    let mut process =
+        Process::spawn(program(&dir).arg(&file).args(LISTEN).args(["--hz", "30", "-"]).stdin(Stdio::piped()));
+    process.child.stdin.take().unwrap().write_all(b"tcp-keepalive 77\n").unwrap();
+    process.wait_for("Ready to accept");
+    let mut client = dir.client();
+    for (name, value) in [("maxmemory", "3145728"), ("timeout", "3"), ("hz", "30"), ("tcp-keepalive", "77")] {
+        assert_eq!(config(&mut client, name), value, "{name}");
+    }
+}
+
+#[test]
+fn a_port_in_use_ends_the_start() {
+    let dir = Dir::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let (output, out, _) = end(program(&dir).args(["--port", &port, "--bind", "127.0.0.1", "--pidfile", "pid"]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(out.contains(&format!("Failed listening on port {port}")), "{out}");
+    assert!(!dir.path("pid").exists());
+}
+
+#[test]
+fn sigterm_and_sigint_end_it_cleanly_and_sighup_does_nothing() {
+    for name in ["TERM", "INT"] {
+        let dir = Dir::new();
+        let process = Process::start(server(&dir).args(["--pidfile", "pid", "--unixsocketperm", "700"]));
+        assert_eq!(dir.read("pid").trim(), process.child.id().to_string());
+        let mode = std::fs::metadata(dir.path("socket")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        process.signal("HUP");
+        assert_eq!(dir.client().cmd(&["PING"]), b"+PONG\r\n");
+        process.signal(name);
+        let (status, log) = process.ended();
+        assert!(status.success(), "{status}: {log}");
+        for part in
+            [&format!("Received SIG{name} scheduling shutdown..."), "Removing the pid file.", "ready to exit, bye bye"]
+        {
+            assert!(log.contains(part), "no {part:?} in {log}");
+        }
+        assert!(!dir.path("pid").exists() && !dir.path("socket").exists());
+    }
+}
+
+#[test]
+fn a_shutdown_by_signal_can_be_called_off_until_the_timers_run() {
+    let dir = Dir::new();
+    let mut process = Process::start(&mut server(&dir));
+    let mut client = dir.client();
+    assert_eq!(client.cmd(&["SHUTDOWN", "ABORT"]), b"-ERR No shutdown in progress.\r\n");
+    assert_eq!(client.cmd(&["DEBUG", "PAUSE-CRON", "1"]), b"+OK\r\n");
+    process.signal("TERM");
+    process.wait_for("Received SIGTERM");
+    eventually("the shutdown is not called off", || (client.cmd(&["SHUTDOWN", "ABORT"]) == b"+OK\r\n").then_some(()));
+    process.wait_for("Shutdown manually aborted");
+    assert_eq!(client.cmd(&["DEBUG", "PAUSE-CRON", "0"]), b"+OK\r\n");
+    assert_eq!(client.cmd(&["PING"]), b"+PONG\r\n");
+    process.signal("TERM");
+    assert!(process.ended().0.success());
+}
+
+#[test]
+fn shutdown_ends_it_whatever_else_it_is_told() {
+    for words in [&["SHUTDOWN"][..], &["SHUTDOWN", "NOSAVE"], &["SHUTDOWN", "NOSAVE", "NOW", "FORCE"]] {
+        let dir = Dir::new();
+        let process = Process::start(&mut server(&dir));
+        assert!(dir.client().ask(words).is_err());
+        let (status, log) = process.ended();
+        assert!(status.success() && log.contains("User requested shutdown"), "{words:?}: {status}: {log}");
+    }
+}
+
+#[test]
+fn a_log_file_that_is_moved_away_is_opened_anew() {
+    let dir = Dir::new();
+    let mut command = server(&dir);
+    command.args(["--logfile", dir.path("log").to_str().unwrap()]);
+    let process = Process::spawn(&mut command);
+    eventually("nothing is logged", || {
+        std::fs::read_to_string(dir.path("log")).ok().filter(|log| log.contains("Ready to accept"))
+    });
+    std::fs::rename(dir.path("log"), dir.path("log.1")).unwrap();
+    process.signal("TERM");
+    let (status, printed) = process.ended();
+    assert!(status.success() && printed.is_empty(), "{printed}");
+    assert!(dir.read("log").contains("bye bye"));
+    assert!(!dir.read("log.1").contains("bye bye"));
+}
+
+#[test]
+fn a_daemon_goes_on_in_the_background() {
+    let dir = Dir::new();
+    let status = server(&dir)
+        .args(["--daemonize", "yes", "--pidfile", "pid", "--logfile", dir.path("log").to_str().unwrap()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let mut client = eventually("the daemon does not listen", || Client::unix(&dir.path("socket")).ok());
+    let info = text(client.cmd(&["INFO", "server"]));
+    assert!(info.contains(&format!("process_id:{}\r\n", dir.read("pid").trim())), "{info}");
+    assert!(client.ask(&["SHUTDOWN", "NOSAVE"]).is_err());
+    eventually("the daemon does not end", || (!dir.path("pid").exists()).then_some(()));
+}
+
+#[test]
+fn systemd_is_told_that_it_is_ready() {
+    let dir = Dir::new();
+    let socket = UnixDatagram::bind(dir.path("notify")).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _process =
+        Process::start(server(&dir).args(["--supervised", "systemd"]).env("NOTIFY_SOCKET", dir.path("notify")));
+    let mut told = [0; 256];
+    let n = socket.recv(&mut told).unwrap();
+    assert!(told[..n].starts_with(b"READY=1"), "{}", told[..n].escape_ascii());
+}
+
+#[test]
+fn its_title_is_made_of_the_template() {
+    let dir = Dir::new();
+    let file = dir.write("t.conf", "proc-title-template \"TEST {title} {port} {unixsocket} {config-file}\"\n");
+    let process = Process::start(program(&dir).arg(&file).args(LISTEN));
+    let title = std::fs::read(format!("/proc/{}/cmdline", process.child.id())).unwrap();
+    let title = String::from_utf8_lossy(&title).trim_end_matches('\0').to_owned();
+    let words: Vec<&str> = title.split(' ').collect();
+    let program = subject_program().into_string().unwrap();
+    assert_eq!(words, ["TEST", &program, "0", "socket", file.to_str().unwrap()]);
+}
+
+#[test]
+fn a_rewritten_file_keeps_its_comments_and_what_is_not_a_parameter() {
+    let dir = Dir::new();
+    let file = dir.write("r.conf", "# mine\nhz 20\nrename-command FLUSHALL gone\nrename-command KEYS \"\"\n# end\n");
+    let process = Process::start(program(&dir).arg(&file).args(LISTEN));
+    let mut client = dir.client();
+    assert!(client.cmd(&["FLUSHALL"]).starts_with(b"-ERR unknown command"));
+    assert!(client.cmd(&["KEYS", "*"]).starts_with(b"-ERR unknown command"));
+    assert_eq!(client.cmd(&["GONE"]), b"+OK\r\n");
+    assert_eq!(client.cmd(&["CONFIG", "SET", "hz", "25"]), b"+OK\r\n");
+    assert_eq!(client.cmd(&["CONFIG", "REWRITE"]), b"+OK\r\n");
+    let text = dir.read("r.conf");
+    for line in ["# mine", "hz 25", "# end"] {
+        assert!(text.lines().any(|l| l == line), "no {line:?} in {text}");
+    }
+    process.signal("TERM");
+    assert!(process.ended().0.success());
+    // What was written starts a server that is the same.
+    let _process = Process::start(program(&dir).arg(&file));
+    assert_eq!(dir.client().cmd(&["GONE"]), b"+OK\r\n");
+    assert!(dir.client().cmd(&["KEYS", "*"]).starts_with(b"-ERR unknown command"));
+}
+
+#[test]
+fn the_number_of_clients_fits_the_number_of_files() {
+    let dir = Dir::new();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -n 128; exec \"$0\" \"$@\""]).arg(subject_program()).args(LISTEN);
+    shell.current_dir(&dir.0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = Process::start(&mut shell);
+    process.wait_for("maxclients is reduced to 96");
+    assert_eq!(config(&mut dir.client(), "maxclients"), "96");
+}
+
+/// Sends a command after which there is no server; returns how it ended and its log.
+fn crash(args: &[&str], die: impl FnOnce(&Process, &mut Client)) -> (ExitStatus, String) {
+    let dir = Dir::new();
+    let process = Process::start(server(&dir).args(args));
+    die(&process, &mut dir.client());
+    process.ended()
+}
+
+#[test]
+fn a_crash_is_reported_with_command_backtrace_and_info() {
+    let segv = |_: &Process, client: &mut Client| {
+        assert_eq!(client.cmd(&["PING"]), b"+PONG\r\n");
+        assert!(client.ask(&["DEBUG", "SEGFAULT"]).is_err());
+    };
+    let (status, log) = crash(&["--hide-user-data-from-log", "no"], segv);
+    assert_eq!(status.signal(), Some(11), "{log}");
+    let parts = [
+        "BUG REPORT START",
+        "crashed by signal: 11",
+        "command: debug, argc: 2",
+        "argv[1]: \"SEGFAULT\"",
+        "STACK TRACE",
+        "# Server",
+        "run_id:",
+        "used_memory:",
+        "cmdstat_ping:calls=1",
+        "BUG REPORT END",
+    ];
+    let mut rest = log.as_str();
+    for part in parts {
+        let at = rest.find(part).unwrap_or_else(|| panic!("no {part:?} in {log}"));
+        rest = &rest[at..];
+    }
+    // By default the log has no data of users.
+    let (_, log) = crash(&[], segv);
+    assert!(log.contains("command: debug, argc: 2") && !log.contains("argv["), "{log}");
+}
+
+#[test]
+fn a_fault_from_outside_and_a_panic_are_reported_too() {
+    let (status, log) = crash(&[], |process, _| process.signal("SEGV"));
+    assert_eq!(status.signal(), Some(11));
+    assert!(log.contains("crashed by signal: 11") && log.contains("BUG REPORT END"), "{log}");
+    let (status, log) = crash(&[], |_, client| assert!(client.ask(&["DEBUG", "PANIC"]).is_err()));
+    assert_eq!(status.signal(), Some(6));
+    assert!(log.contains("ASSERTION FAILED") && log.contains("BUG REPORT END"), "{log}");
+}
+
+#[test]
+fn a_bad_directory_and_a_missing_file_end_the_start() {
+    let dir = Dir::new();
+    let missing = Path::new("missing.conf");
+    let (output, _, err) = end(program(&dir).arg(missing));
+    assert!(!output.status.success() && err.contains("missing.conf"), "{err}");
+    let (output, out, err) = end(server(&dir).args(["--dir", "missing"]));
+    assert!(!output.status.success() && format!("{out}{err}").contains("missing"), "{out}{err}");
+}
