@@ -31,6 +31,8 @@ use crate::stdx::ticks::Ticks;
 const BATCH_REQUESTS: usize = 1024;
 /// At most so many bytes are sent before other connections have their turn.
 const TURN_BYTES: usize = 256 * 1024;
+/// Replies of more bytes are sent at once.
+const DEFERRED_BYTES: usize = 64 * 1024;
 /// At most so many reads before other connections have their turn.
 const TURN_READS: usize = 8;
 /// After so long, in microseconds, there is no further read before other connections have their turn: one
@@ -41,6 +43,8 @@ const READ_BYTES: usize = 16 * 1024;
 
 /// The largest buffer for replies that a worker keeps for the next connection.
 const KEPT_BYTES: usize = 1024 * 1024;
+/// The most buffers that it keeps.
+const KEPT_BUFFERS: usize = 64;
 
 /// What a connection does next.
 enum State {
@@ -402,8 +406,11 @@ impl Connection {
                 Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             }
-            if matches!(self.state, State::Open) && !self.out.is_empty() && self.flush(cx, tools).is_err() {
-                return Poll::Ready(());
+            // Replies go out once every connection that was ready has been read: the peers then wake to many
+            // of them at once, which costs less on both sides than one wake-up for each.
+            if matches!(self.state, State::Open) && !self.out.is_empty() && self.out.len() <= DEFERRED_BYTES {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
         }
         go_on_later(cx);
@@ -458,12 +465,17 @@ impl Future for Connection {
             this.has_waker = true;
         }
         with_tools(|tools| {
-            this.out.lend(std::mem::take(&mut tools.replies));
+            if this.out.is_empty() {
+                this.out.lend(tools.replies.pop().unwrap_or_default());
+            }
             let started = Ticks::now();
             let turn = this.turn(cx, tools);
             tools.count_turn(&this.engine, started);
             // A buffer that one large reply has made large is not kept.
-            tools.replies = this.out.take_back().filter(|buf| buf.capacity() <= KEPT_BYTES).unwrap_or_default();
+            let back = this.out.take_back().filter(|buf| (1..=KEPT_BYTES).contains(&buf.capacity()));
+            if tools.replies.len() < KEPT_BUFFERS {
+                tools.replies.extend(back);
+            }
             turn
         })
     }

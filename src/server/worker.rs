@@ -32,8 +32,8 @@ pub struct Tools {
     pub spans: Vec<Span>,
     /// The requests of a batch.
     pub requests: Vec<Request>,
-    /// A buffer for replies, lent to the connection that is polled.
-    pub replies: Vec<u8>,
+    /// Buffers for replies, lent to connections that have some to send.
+    pub replies: Vec<Vec<u8>>,
     /// How many requests ran since the last turn was counted.
     pub ran: u64,
     /// What turns took beyond whole microseconds.
@@ -127,7 +127,7 @@ pub fn start(engine: Arc<Engine>, number: usize) -> std::io::Result<(WorkerHandl
             scratch: vec![0; SCRATCH_BYTES].into(),
             spans: Vec::new(),
             requests: Vec::new(),
-            replies: Vec::with_capacity(16 * 1024),
+            replies: Vec::new(),
             ran: 0,
             spare_ns: 0,
         };
