@@ -93,7 +93,7 @@ fn set(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
             ctx.hidden.push(i + 1);
         }
     }
-    if args.len() % 2 != 0 {
+    if !args.len().is_multiple_of(2) {
         return Err(Error::Syntax);
     }
     let words: Vec<&[u8]> = args.from(2).collect();

@@ -120,7 +120,7 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "uptime_in_seconds" => to.put(uptime_s),
             "uptime_in_days" => to.put(uptime_s / 86_400),
             "hz" | "configured_hz" => to.put(config.hz),
-            "lru_clock" => to.put(self.now_ms / 1000 & 0xff_ffff),
+            "lru_clock" => to.put((self.now_ms / 1000) & 0xff_ffff),
             "executable" => to.put(engine.host.executable()),
             "config_file" => to.put(engine.host.config_file().unwrap_or_default()),
             "availability_zone" => {

@@ -64,6 +64,12 @@ pub struct Bench {
     out: Output,
 }
 
+impl Default for Bench {
+    fn default() -> Bench {
+        Bench::new()
+    }
+}
+
 impl Bench {
     /// A server with default settings.
     pub fn new() -> Bench {

@@ -226,7 +226,10 @@ impl Keyspace {
             };
             let mut hold = self.hold_none();
             let swept = match patience {
-                Patience::Wait => Some(hold.visit(shard, sweep)),
+                Patience::Wait => {
+                    hold.visit(shard, sweep);
+                    Some(())
+                }
                 Patience::None => hold.try_visit(shard, sweep),
             };
             if swept.is_none() {
@@ -350,6 +353,7 @@ impl Keyspace {
 pub struct Flushed {
     /// How many keys there were.
     pub keys: u64,
+    #[allow(clippy::vec_box, reason = "a part is thousands of bytes and comes in its box: it is not copied")]
     parts: Vec<Box<Part>>,
     /// Tables of the part that is being freed.
     slots: Vec<Table<Entry>>,

@@ -7,6 +7,7 @@
 //! `house` holds the sources to their plan. The subject is the binary that cargo built, or the program
 //! named by `SPINEL_SUBJECT`; the oracle is the `redis-server` on the `PATH`. Without an oracle the
 //! tests that need one say so and pass, unless `SPINEL_REQUIRE_ORACLE=1`.
+#![allow(clippy::unwrap_used, reason = "all of this crate is tests, its helpers too")]
 
 mod embedding;
 mod house;
