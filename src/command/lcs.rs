@@ -46,7 +46,7 @@ impl<'s> Table<'s> {
         self.lengths[i * (self.b.len() + 1) + j]
     }
 
-    /// The length of the longest common subsequence.
+    /// Its length.
     pub fn length(&self) -> usize {
         self.at(self.a.len(), self.b.len()) as usize
     }

@@ -64,14 +64,9 @@ pub struct Bench {
     out: Output,
 }
 
-impl Default for Bench {
-    fn default() -> Bench {
-        Bench::new()
-    }
-}
-
 impl Bench {
     /// A server with default settings.
+    #[allow(clippy::new_without_default, reason = "a test says that it makes a server")]
     pub fn new() -> Bench {
         Bench::with("")
     }

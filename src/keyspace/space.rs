@@ -225,15 +225,13 @@ impl Keyspace {
                 }
             };
             let mut hold = self.hold_none();
-            let swept = match patience {
-                Patience::Wait => {
-                    hold.visit(shard, sweep);
-                    Some(())
+            match patience {
+                Patience::Wait => hold.visit(shard, sweep),
+                Patience::None => {
+                    if hold.try_visit(shard, sweep).is_none() {
+                        return (removed, false);
+                    }
                 }
-                Patience::None => hold.try_visit(shard, sweep),
-            };
-            if swept.is_none() {
-                return (removed, false);
             }
             removed += late.len();
         }
@@ -353,7 +351,7 @@ impl Keyspace {
 pub struct Flushed {
     /// How many keys there were.
     pub keys: u64,
-    #[allow(clippy::vec_box, reason = "a part is thousands of bytes and comes in its box: it is not copied")]
+    #[allow(clippy::vec_box, reason = "parts are taken out of their shards as they are: they are large")]
     parts: Vec<Box<Part>>,
     /// Tables of the part that is being freed.
     slots: Vec<Table<Entry>>,

@@ -423,7 +423,8 @@ impl Title {
 /// The banner, or its one line where nobody looks at a terminal.
 fn show_banner(config: &Config) {
     let mode = if config.cluster_enabled { "cluster" } else { "standalone" };
-    if !(config.always_show_logo || process::stdout_is_terminal() && config.logfile.is_empty()) {
+    let seen = process::stdout_is_terminal() && config.logfile.is_empty();
+    if !(config.always_show_logo || seen) {
         notice!("Running mode={mode}, port={}.", config.port);
         return;
     }

@@ -7,7 +7,8 @@
 //! `house` holds the sources to their plan. The subject is the binary that cargo built, or the program
 //! named by `SPINEL_SUBJECT`; the oracle is the `redis-server` on the `PATH`. Without an oracle the
 //! tests that need one say so and pass, unless `SPINEL_REQUIRE_ORACLE=1`.
-#![allow(clippy::unwrap_used, reason = "all of this crate is tests, its helpers too")]
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
 mod embedding;
 mod house;

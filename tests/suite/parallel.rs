@@ -12,7 +12,7 @@ use crate::support::server::{Server, tell};
 /// How long the threads of a test go at each other.
 const SPAN: Duration = Duration::from_secs(if cfg!(debug_assertions) { 3 } else { 10 });
 
-/// What one client does, again and again.
+/// What one thread does over and over with its own connection.
 type Actor = Box<dyn Fn(&mut Client, &mut Random) + Send>;
 
 /// Runs every actor on a thread of its own until the time is over; a panic in one ends all.
