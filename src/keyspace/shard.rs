@@ -241,7 +241,7 @@ impl Part {
         Some(entry)
     }
 
-    /// Removes entries whose deadline lies before `now`, about the oldest first (see the index of deadlines), `limit` at most; returns
+    /// Removes entries whose deadline lies before `now`, about the oldest first, `limit` at most; returns
     /// whether more may be due.
     ///
     /// Walks the index of deadlines, not the tables, so the cost is what it removes, however many
