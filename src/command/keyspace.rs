@@ -254,11 +254,14 @@ pub const RANDOMKEY: Command = Command {
     name: "RANDOMKEY",
     summary: "Returns a random key name from the database.",
     tips: &["request_policy:all_shards", "response_policy:special", "nondeterministic_output"],
-    run: |ctx, _| randomkey((), ctx),
+    run: |ctx, _| randomkey(Draw, ctx),
     ..KEYSPACE
 };
 
-fn randomkey((): (), ctx: &mut Context<'_>) -> Reply {
+/// A search for a random key that has not expired; it remembers nothing between its pieces.
+struct Draw;
+
+fn randomkey(draw: Draw, ctx: &mut Context<'_>) -> Reply {
     let started = Ticks::now();
     let (db, now, keyspace) = (ctx.db.index(), ctx.db.now_ms(), ctx.db.keyspace());
     let mut rng = fastrand::Rng::new();
@@ -276,7 +279,7 @@ fn randomkey((): (), ctx: &mut Context<'_>) -> Reply {
         }
         // Many keys may have expired that the timer has not got to yet.
         if started.elapsed_us() >= PIECE_US {
-            return later((), randomkey);
+            return later(draw, randomkey);
         }
     }
 }
