@@ -1,7 +1,7 @@
 //! COMPATIBILITY.md: which commands and directives of Redis 7.2 there are, written from the tables.
 //!
 //! What stays true: the page in the repository is what [`page`] writes; a test holds it to that. Only
-//! `REDIS` and docs/differences.md are written by hand.
+//! `REDIS`, docs/differences.md and docs/upstream.md are written by hand.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -114,6 +114,9 @@ const REDIS: &[(&str, &str)] = &[
 /// What the tables cannot tell: differences that are meant, with their reasons.
 const DIFFERENCES: &str = include_str!("../../docs/differences.md");
 
+/// How Valkey's test suite fares; written after a run.
+const UPSTREAM: &str = include_str!("../../docs/upstream.md");
+
 const HEAD: &str = "\
 # Compatibility
 
@@ -131,6 +134,7 @@ pub fn page() -> String {
     let mut text = format!("{HEAD}\n{}\n", DIFFERENCES.trim_end());
     write_commands(&mut text, &mut known);
     write_directives(&mut text);
+    let _ = write!(text, "\n{}\n", UPSTREAM.trim_end());
     text
 }
 

@@ -73,6 +73,9 @@ pub struct Connection {
     has_waker: bool,
 }
 
+/// Replies up to this size are not looked at: what Redis keeps in a client's own buffer.
+const UNLIMITED_BYTES: usize = 16 * 1024;
+
 impl Connection {
     /// A connection that was just accepted.
     pub fn new(
@@ -97,6 +100,13 @@ impl Connection {
 
     /// Sends what waits, as far as the socket takes it; `Err` where the peer is gone.
     fn flush(&mut self, cx: &mut Context<'_>, tools: &Tools) -> io::Result<()> {
+        if self.out.len() > UNLIMITED_BYTES {
+            // Redis looks before it writes: a reply beyond the limit ends the connection however fast it reads.
+            self.check_output_limit();
+            if self.session.shared.is_closing() {
+                return Ok(());
+            }
+        }
         let mut left = TURN_BYTES;
         while !self.out.is_empty() {
             if left == 0 {
