@@ -34,7 +34,10 @@ const KEYS: u64 = 1_000_000;
 const VALUE: [u8; 32] = [b'x'; 32];
 
 /// There is no server around these engines.
-struct Nowhere;
+#[derive(Default)]
+struct Nowhere {
+    scheduled: std::sync::atomic::AtomicBool,
+}
 
 impl Host for Nowhere {
     fn shutdown(&self, _: ShutdownRequest) -> Result<(), String> {
@@ -59,6 +62,9 @@ impl Host for Nowhere {
         0
     }
     fn crash(&self) {}
+    fn scheduled(&self) -> &std::sync::atomic::AtomicBool {
+        &self.scheduled
+    }
 }
 
 /// An engine and one client that runs batches on it.
@@ -76,7 +82,8 @@ impl Client {
     fn new() -> Client {
         let keyspace = Keyspace::new(Routing::Hash, 1).expect("threads can be started");
         let config = Config { io_threads: 1, ..Config::default() };
-        let engine = Engine::new(config, Clock::real(), Box::new(Nowhere), keyspace).expect("the defaults are good");
+        let engine =
+            Engine::new(config, Clock::real(), Box::new(Nowhere::default()), keyspace).expect("the defaults are good");
         let shared = Shared::new(1, Link::InProcess, String::new(), String::new(), -1, engine.clock.now_ms());
         Client {
             executor: Executor::new(&engine, Some(0)),

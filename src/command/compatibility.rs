@@ -1,7 +1,7 @@
 //! COMPATIBILITY.md: which commands and directives of Redis 7.2 there are, written from the tables.
 //!
 //! What stays true: the page in the repository is what [`page`] writes; a test holds it to that. Only
-//! [`REDIS`], docs/differences.md and docs/upstream.md are not.
+//! `REDIS`, docs/differences.md and docs/upstream.md are not.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

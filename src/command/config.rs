@@ -77,7 +77,7 @@ fn get(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 const SET: Command = Command {
     name: "SET",
     arity: Arity::AtLeast(4),
-    usage: "{parameter value}...",
+    usage: "data{parameter value}...",
     summary: "Sets configuration parameters in-flight.",
     complexity: "O(N) when N is the number of configuration parameters provided",
     tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
@@ -93,7 +93,7 @@ fn set(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
             ctx.hidden.push(i + 1);
         }
     }
-    if args.len() % 2 != 0 {
+    if !args.len().is_multiple_of(2) {
         return Err(Error::Syntax);
     }
     let words: Vec<&[u8]> = args.from(2).collect();
@@ -133,6 +133,7 @@ const REWRITE: Command = Command {
     since: "2.8.0",
     arity: Arity::Exactly(2),
     summary: "Persists the effective configuration to file.",
+    tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
     run: |ctx, _| {
         rewrite(ctx, ctx.engine.debug.rewrite_all.load(Ordering::Relaxed))?;
         ctx.out.ok();

@@ -109,7 +109,7 @@ fn log_in(ctx: &mut Context<'_>, user: &[u8], password: &[u8]) -> Result<(), Err
 pub const AUTH: Command = Command {
     name: "AUTH",
     arity: Arity::AtLeast(2),
-    usage: "[username] password",
+    usage: "[username]@6.0.0 password",
     summary: "Authenticates the connection.",
     complexity: "O(N) where N is the number of passwords defined for the user",
     history: &[("6.0.0", "Added ACL style (username and password).")],
@@ -138,7 +138,7 @@ pub const HELLO: Command = Command {
     name: "HELLO",
     since: "6.0.0",
     arity: Arity::AtLeast(1),
-    usage: "[protover [AUTH username password] [SETNAME clientname]]",
+    usage: "[arguments{protover:integer [AUTH auth{username password}] [SETNAME clientname]}]",
     summary: "Handshakes with the server.",
     history: &[(
         "6.2.0",

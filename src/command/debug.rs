@@ -11,6 +11,7 @@ use sha1::{Digest, Sha1};
 
 use crate::command::args::{Args, word};
 use crate::command::context::{Context, DONE, Reply};
+use crate::command::engine::random_id;
 use crate::command::error::Error;
 use crate::command::table::Command;
 use crate::command::{config, help};
@@ -33,7 +34,7 @@ pub const DEBUG: Command = Command {
     since: "1.0.0",
     group: Group::Server,
     arity: Arity::AtLeast(2),
-    flags: &[Flag::Admin, Flag::NoScript, Flag::Loading, Flag::Stale, Flag::Alone],
+    flags: &[Flag::Admin, Flag::NoScript, Flag::Loading, Flag::Stale, Flag::Alone, Flag::System],
     categories: &[],
     keys: &[],
     usage: "",
@@ -53,6 +54,11 @@ const ANY: usize = usize::MAX;
 
 const SUBCOMMANDS: &[Sub] = &[
     ("ASSERT", 2..=2, |_, _| crash_by_assertion()),
+    ("CHANGE-REPL-ID", 2..=2, |ctx, _| {
+        warning!("Changing the replication ID as DEBUG CHANGE-REPL-ID asks");
+        *ctx.engine.identity.replication_id.lock() = random_id();
+        ok(ctx)
+    }),
     ("CONFIG-REWRITE-FORCE-ALL", 2..=2, |ctx, _| {
         config::rewrite(ctx, true)?;
         ok(ctx)
@@ -196,7 +202,7 @@ fn protocol(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     match word(args.at(2), TYPES) {
         Some("STRING") => out.bulk(b"Hello World"),
         Some("INTEGER") => out.integer(12345),
-        Some("DOUBLE") => out.double(3.141),
+        Some("DOUBLE") => out.double(3141.0 / 1000.0),
         Some("BIGNUM") => out.bignum("1234567999999999999999999999999999999"),
         Some("NULL") => out.null(),
         Some("ARRAY") => {
@@ -425,6 +431,7 @@ fn help_text(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
         "DEBUG",
         &[
             ("ASSERT", &["Crash by a failed assertion."]),
+            ("CHANGE-REPL-ID", &["Begin another history of writes: no replica can go on where it stopped."]),
             ("CONFIG-REWRITE-FORCE-ALL", &["CONFIG REWRITE that writes every directive."]),
             ("DICT-RESIZING <0|1>", &["Accepted without effect: tables grow in small steps."]),
             ("DIGEST", &["Tell a digest of all data."]),
@@ -564,6 +571,16 @@ mod tests {
     }
 
     #[test]
+    fn change_repl_id_begins_another_history() {
+        let mut bench = bench();
+        let id = |bench: &Bench| bench.engine.identity.replication_id.lock().clone();
+        let before = id(&bench);
+        assert_eq!(bench.run("DEBUG CHANGE-REPL-ID"), "+OK|");
+        let after = id(&bench);
+        assert!(before != after && after.len() == 40 && after.bytes().all(|b| b.is_ascii_hexdigit()));
+    }
+
+    #[test]
     fn wrong_forms_are_told_as_such() {
         let mut bench = bench();
         for line in ["NONSENSE", "SLEEP", "DIGEST x", "LOG a b", "RELOAD", "REPLYBUFFER FOO 0", "HELP x"] {
@@ -576,7 +593,7 @@ mod tests {
         assert!(bench.run("DEBUG QUICKLIST-PACKED-THRESHOLD 5gb").starts_with("-ERR argument must be a memory"));
         assert_eq!(bench.run("DEBUG QUICKLIST-PACKED-THRESHOLD 100b"), "+OK|");
         assert_eq!(bench.run("DEBUG REPLYBUFFER PEAK-RESET-TIME NEVER"), "+OK|");
-        assert!(bench.run("DEBUG HELP").starts_with("*45|+DEBUG <subcommand>"));
+        assert!(bench.run("DEBUG HELP").starts_with("*47|+DEBUG <subcommand>"));
     }
 
     #[test]

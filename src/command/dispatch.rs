@@ -534,7 +534,7 @@ fn call_for_outcome(
     let config = changed.as_deref().unwrap_or(context.config);
     if ns >= changed.as_deref().map_or(context.notable_ns, notable_ns) {
         let event = if entry.has(Flag::Fast) { "fast-command" } else { "command" };
-        let shown = (!entry.has(Flag::SkipSlowlog)).then(|| || visible(&context.hidden, args));
+        let shown = (!entry.has(Flag::SkipSlowlog)).then_some(|| visible(&context.hidden, args));
         note_slow(engine, config, context.session, ns, event, shown);
     }
     context.hidden.clear();

@@ -191,9 +191,14 @@ pub struct Identity {
     /// 40 random hexadecimal digits, new with each start.
     pub run_id: String,
     /// 40 more of them: the history of writes that this server has begun.
-    pub replication_id: String,
+    pub replication_id: Mutex<String>,
     /// Unix milliseconds of the start.
     pub started_ms: u64,
+}
+
+/// 40 random hexadecimal digits.
+pub fn random_id() -> String {
+    String::from_utf8_lossy(&crate::stdx::random::run_id()).into_owned()
 }
 
 /// Switches that DEBUG throws.
@@ -260,7 +265,6 @@ impl Engine {
     pub fn new(config: Config, clock: Clock, host: Box<dyn Host>, keyspace: Keyspace) -> Result<Engine, String> {
         let commands = CommandTable::new(&renamed_commands(&config))?;
         let workers = usize::try_from(config.io_threads).unwrap_or(1);
-        let random_id = || String::from_utf8_lossy(&crate::stdx::random::run_id()).into_owned();
         Ok(Engine {
             keyspace,
             stats: Stats::new(workers, commands.count()),
@@ -274,7 +278,11 @@ impl Engine {
             monitors: Monitors::default(),
             log: WriteLog::default(),
             host,
-            identity: Identity { run_id: random_id(), replication_id: random_id(), started_ms: clock.now_ms() },
+            identity: Identity {
+                run_id: random_id(),
+                replication_id: Mutex::new(random_id()),
+                started_ms: clock.now_ms(),
+            },
             clock,
             debug: DebugSwitches {
                 active_expire: AtomicBool::new(true),

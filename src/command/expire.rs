@@ -24,7 +24,7 @@ pub const EXPIRE: Command = Command {
     flags: &[Flag::Write, Flag::Fast],
     categories: &[Category::Keyspace],
     keys: &[Keys::At { first: 1, access: Access::UPDATE }],
-    usage: "key seconds:integer [NX | XX | GT | LT]",
+    usage: "key seconds [condition(NX | XX | GT | LT)]@7.0.0",
     summary: "Sets the expiration time of a key in seconds.",
     complexity: "O(1)",
     tips: &[],
@@ -38,7 +38,7 @@ pub const EXPIRE: Command = Command {
 pub const PEXPIRE: Command = Command {
     name: "PEXPIRE",
     since: "2.6.0",
-    usage: "key milliseconds:integer [NX | XX | GT | LT]",
+    usage: "key milliseconds [condition(NX | XX | GT | LT)]@7.0.0",
     summary: "Sets the expiration time of a key in milliseconds.",
     run: |ctx, args| expire(ctx, args, TimeUnit::Milliseconds, Origin::Now, "pexpire"),
     ..EXPIRE
@@ -48,7 +48,7 @@ pub const PEXPIRE: Command = Command {
 pub const EXPIREAT: Command = Command {
     name: "EXPIREAT",
     since: "1.2.0",
-    usage: "key unix-time-seconds [NX | XX | GT | LT]",
+    usage: "key unix-time-seconds [condition(NX | XX | GT | LT)]@7.0.0",
     summary: "Sets the expiration time of a key to a Unix timestamp.",
     run: |ctx, args| expire(ctx, args, TimeUnit::Seconds, Origin::Epoch, "expireat"),
     ..EXPIRE
@@ -58,7 +58,7 @@ pub const EXPIREAT: Command = Command {
 pub const PEXPIREAT: Command = Command {
     name: "PEXPIREAT",
     since: "2.6.0",
-    usage: "key unix-time-milliseconds [NX | XX | GT | LT]",
+    usage: "key unix-time-milliseconds [condition(NX | XX | GT | LT)]@7.0.0",
     summary: "Sets the expiration time of a key to a Unix milliseconds timestamp.",
     run: |ctx, args| expire(ctx, args, TimeUnit::Milliseconds, Origin::Epoch, "pexpireat"),
     ..EXPIRE

@@ -44,7 +44,7 @@ pub const INFO: Command = Command {
     flags: &[Flag::Loading, Flag::Stale],
     categories: &[crate::spec::Category::Dangerous],
     keys: &[],
-    usage: "[section:string...]",
+    usage: "[section...]",
     summary: "Returns information and statistics about the server.",
     complexity: "O(1)",
     tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
@@ -120,7 +120,7 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "uptime_in_seconds" => to.put(uptime_s),
             "uptime_in_days" => to.put(uptime_s / 86_400),
             "hz" | "configured_hz" => to.put(config.hz),
-            "lru_clock" => to.put(self.now_ms / 1000 & 0xff_ffff),
+            "lru_clock" => to.put((self.now_ms / 1000) & 0xff_ffff),
             "executable" => to.put(engine.host.executable()),
             "config_file" => to.put(engine.host.config_file().unwrap_or_default()),
             "availability_zone" => {
@@ -332,7 +332,7 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
                 }
             }
             "master_failover_state" => to.put("no-failover"),
-            "master_replid" => to.put(&self.engine.identity.replication_id),
+            "master_replid" => to.put(self.engine.identity.replication_id.lock()),
             "master_replid2" => to.put("0".repeat(40)),
             "second_repl_offset" => to.put(-1),
             "repl_backlog_size" => to.put(self.config.repl_backlog_size),

@@ -261,7 +261,7 @@ pub const MOVE: Command = Command {
     arity: Arity::Exactly(3),
     flags: &[Flag::Write, Flag::Fast],
     keys: &[Keys::At { first: 1, access: Access::READ_UPDATE }],
-    usage: "key db:integer",
+    usage: "key db",
     summary: "Moves a key to another database.",
     run: move_key,
     ..TYPE

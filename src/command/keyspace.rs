@@ -197,7 +197,7 @@ pub const SCAN: Command = Command {
     name: "SCAN",
     since: "2.8.0",
     arity: Arity::AtLeast(2),
-    usage: "cursor:integer [MATCH pattern] [COUNT count:integer] [TYPE type:string]",
+    usage: "cursor [MATCH pattern] [COUNT count] [TYPE type]@6.0.0",
     summary: "Iterates over the key names in the database.",
     complexity: "O(1) for every call. O(N) for a complete iteration, including enough command calls for the cursor to return back to 0. N is the number of elements inside the collection.",
     tips: &["nondeterministic_output", "request_policy:special", "response_policy:special"],
@@ -254,11 +254,14 @@ pub const RANDOMKEY: Command = Command {
     name: "RANDOMKEY",
     summary: "Returns a random key name from the database.",
     tips: &["request_policy:all_shards", "response_policy:special", "nondeterministic_output"],
-    run: |ctx, _| randomkey((), ctx),
+    run: |ctx, _| randomkey(Draw, ctx),
     ..KEYSPACE
 };
 
-fn randomkey((): (), ctx: &mut Context<'_>) -> Reply {
+/// A search for a random key that has not expired; it remembers nothing between its pieces.
+struct Draw;
+
+fn randomkey(draw: Draw, ctx: &mut Context<'_>) -> Reply {
     let started = Ticks::now();
     let (db, now, keyspace) = (ctx.db.index(), ctx.db.now_ms(), ctx.db.keyspace());
     let mut rng = fastrand::Rng::new();
@@ -276,7 +279,7 @@ fn randomkey((): (), ctx: &mut Context<'_>) -> Reply {
         }
         // Many keys may have expired that the timer has not got to yet.
         if started.elapsed_us() >= PIECE_US {
-            return later((), randomkey);
+            return later(draw, randomkey);
         }
     }
 }
@@ -368,7 +371,7 @@ pub const FLUSHDB: Command = Command {
     arity: Arity::AtLeast(1),
     flags: &[Flag::Write, Flag::Alone],
     categories: &[Category::Keyspace, Category::Dangerous],
-    usage: "[ASYNC | SYNC]",
+    usage: "[flush-type(ASYNC@4.0.0 | SYNC@6.2.0)]",
     summary: "Remove all keys from the current database.",
     complexity: "O(N) where N is the number of keys in the selected database",
     tips: &["request_policy:all_shards", "response_policy:all_succeeded"],

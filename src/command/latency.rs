@@ -70,7 +70,7 @@ fn now_s(ctx: &Context<'_>) -> u64 {
 const GRAPH: Command = Command {
     name: "GRAPH",
     arity: Arity::Exactly(3),
-    usage: "event:string",
+    usage: "event",
     summary: "Returns a latency graph for an event.",
     run: |ctx, args| {
         let event = args.at(2);
@@ -87,7 +87,7 @@ const GRAPH: Command = Command {
 const HISTORY: Command = Command {
     name: "HISTORY",
     arity: Arity::Exactly(3),
-    usage: "event:string",
+    usage: "event",
     summary: "Returns timestamp-latency samples for an event.",
     run: |ctx, args| {
         let samples = ctx.engine.latency.history(args.at(2));
@@ -123,9 +123,9 @@ const LATEST: Command = Command {
 const RESET: Command = Command {
     name: "RESET",
     arity: Arity::AtLeast(2),
-    usage: "[event:string...]",
+    usage: "[event...]",
     summary: "Resets the latency data for one or more events.",
-    tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
+    tips: &["request_policy:all_nodes", "response_policy:agg_sum"],
     run: |ctx, args| {
         let events: Vec<&[u8]> = args.from(2).collect();
         ctx.out.integer(ctx.engine.latency.reset(&events) as i64);
@@ -138,7 +138,7 @@ const HISTOGRAM: Command = Command {
     name: "HISTOGRAM",
     since: "7.0.0",
     arity: Arity::AtLeast(2),
-    usage: "[command:string...]",
+    usage: "[command...]",
     summary: "Returns the cumulative distribution of latencies of a subset or all commands.",
     complexity: "O(N) where N is the number of commands with latency information being retrieved.",
     run: histogram,

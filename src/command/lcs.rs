@@ -47,7 +47,7 @@ impl<'s> Table<'s> {
     }
 
     /// Its length.
-    pub fn len(&self) -> usize {
+    pub fn length(&self) -> usize {
         self.at(self.a.len(), self.b.len()) as usize
     }
 
@@ -65,7 +65,7 @@ impl<'s> Table<'s> {
 
     /// The subsequence itself.
     pub fn text(&self) -> Vec<u8> {
-        let mut text = Vec::with_capacity(self.len());
+        let mut text = Vec::with_capacity(self.length());
         self.walk(|i, _| text.push(self.a[i]));
         text.reverse();
         text
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn a_subsequence_and_its_runs_are_found_from_the_end() {
         let table = Table::new(b"ohmytext", b"mynewtext").unwrap();
-        assert_eq!((table.len(), table.text()), (6, b"mytext".to_vec()));
+        assert_eq!((table.length(), table.text()), (6, b"mytext".to_vec()));
         assert_eq!(table.matches(), [Match { a: 4, b: 5, len: 4 }, Match { a: 2, b: 0, len: 2 }]);
         assert_eq!(Table::new(b"", b"abc").unwrap().text(), b"");
     }

@@ -165,7 +165,7 @@ const USAGE: Command = Command {
     arity: Arity::AtLeast(3),
     flags: &[Flag::ReadOnly],
     keys: &[Keys::At { first: 2, access: Access::META }],
-    usage: "key [SAMPLES count:integer]",
+    usage: "key [SAMPLES count]",
     summary: "Estimates the memory usage of a key.",
     complexity: "O(N) where N is the number of samples.",
     tips: &[],

@@ -46,7 +46,7 @@ const DEFAULT_COUNT: usize = 10;
 
 const GET: Command = Command {
     name: "GET",
-    usage: "[count:integer]",
+    usage: "[count]",
     summary: "Returns the slow log's entries.",
     complexity: "O(N) where N is the number of entries returned",
     tips: &["request_policy:all_nodes", "nondeterministic_output"],

@@ -406,12 +406,12 @@ fn getex(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
                 .effects
                 .log_as(|| vec![vec![b"PEXPIREAT".to_vec(), key.bytes.to_vec(), deadline.to_string().into_bytes()]]);
         }
-        None if options.expiry == Some(Expires::Persist) => {
-            if ctx.db.look(&key).is_some_and(|entry| entry.deadline().is_some()) {
-                ctx.db.set_deadline(&key, None);
-                ctx.db.note(&key, Class::Generic, "persist");
-                ctx.db.effects.log_as(|| vec![vec![b"PERSIST".to_vec(), key.bytes.to_vec()]]);
-            }
+        None if options.expiry == Some(Expires::Persist)
+            && ctx.db.look(&key).is_some_and(|entry| entry.deadline().is_some()) =>
+        {
+            ctx.db.set_deadline(&key, None);
+            ctx.db.note(&key, Class::Generic, "persist");
+            ctx.db.effects.log_as(|| vec![vec![b"PERSIST".to_vec(), key.bytes.to_vec()]]);
         }
         None => {}
     }
@@ -875,7 +875,7 @@ fn lcs_command(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let table = lcs::Table::new(&values[0], &values[1])
         .ok_or(Error::text("ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len"))?;
     if len {
-        ctx.out.integer(table.len() as i64);
+        ctx.out.integer(table.length() as i64);
     } else if idx {
         let matches: Vec<_> = table.matches().into_iter().filter(|m| m.len >= least).collect();
         ctx.out.map(2);
@@ -893,7 +893,7 @@ fn lcs_command(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
             }
         }
         ctx.out.bulk(b"len");
-        ctx.out.integer(table.len() as i64);
+        ctx.out.integer(table.length() as i64);
     } else {
         ctx.out.bulk(&table.text());
     }

@@ -297,6 +297,7 @@ mod tests {
 
     #[test]
     fn the_arity_of_every_command_fits_its_usage() {
+        let mut wrong = Vec::new();
         for_every(|entry, name_words| {
             let command = entry.command;
             // What a container takes itself is its subcommands' affair.
@@ -310,8 +311,13 @@ mod tests {
             } else {
                 Arity::AtLeast(least as u8)
             };
-            assert_eq!(command.arity, expected, "{} {}", entry.full_name, command.usage);
+            // QUIT takes what it is given, DEBUG has help of its own.
+            let tells_nothing = command.usage.is_empty() && ["quit", "debug"].contains(&&*entry.full_name);
+            if command.arity != expected && !tells_nothing {
+                wrong.push(format!("{} {}: {:?}", entry.full_name, command.usage, command.arity));
+            }
         });
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
     /// Where the first argument stands that key specification `spec` finds, optional ones before it left out.

@@ -66,6 +66,7 @@ pub struct Bench {
 
 impl Bench {
     /// A server with default settings.
+    #[allow(clippy::new_without_default, reason = "a test says that it makes a server")]
     pub fn new() -> Bench {
         Bench::with("")
     }

@@ -101,7 +101,7 @@ impl Range {
         let (number, otherwise) = match self.form {
             Form::Decimal => (parse_decimal(text).map(i128::from), "argument couldn't be parsed into an integer"),
             Form::Memory => {
-                (parse_bytes(text).map(|n| i128::try_from(n).unwrap_or(i128::MAX)), "argument must be a memory value")
+                (parse_bytes(text).map(|n| n.min(u64::MAX.into()) as i128), "argument must be a memory value")
             }
             Form::Octal => (parse_lenient(text, 8), "argument couldn't be parsed as an octal number"),
         };

@@ -677,7 +677,7 @@ directives! {
         /// Whether periodic work is done more often with many clients.
         dynamic_hz("dynamic-hz"): bool = true, None, [], Moot("what timers do does not grow with the number of clients");
         /// Whether the allocator gives memory back to the system in a thread of its own.
-        jemalloc_bg_thread("jemalloc-bg-thread"): bool = true, None, [], Stored("allocator settings");
+        jemalloc_bg_thread("jemalloc-bg-thread"): bool = true, None, [], Effective;
     }
     Defragmentation {
         /// Whether values are moved to closer ranks while the server runs, to give memory back.
@@ -797,6 +797,9 @@ pub(super) const FORGOTTEN: [&str; 3] =
 /// The lowest and highest `hz` that has an effect; others are cut to these.
 const HZ: std::ops::RangeInclusive<u32> = 1..=500;
 
+/// The smallest backlog that is made; smaller wishes are raised to it.
+const REPL_BACKLOG_LEAST: u64 = 16 * 1024;
+
 /// Every directive that has a value, in the order of redis.conf.example.
 pub fn directives() -> &'static [Directive] {
     DIRECTIVES
@@ -861,9 +864,10 @@ impl PartialEq for Directive {
 }
 
 impl Config {
-    /// Cuts what may be written but not used to what is used: `hz`, and the databases of a cluster node.
+    /// Cuts what may be written but not used to what is used: `hz`, a backlog, and the databases of a cluster node.
     pub(super) fn settle(&mut self) {
         self.hz = self.hz.clamp(*HZ.start(), *HZ.end());
+        self.repl_backlog_size = self.repl_backlog_size.max(REPL_BACKLOG_LEAST);
         if self.cluster_enabled {
             self.databases = 1;
         }
@@ -935,10 +939,10 @@ mod tests {
     }
 
     #[test]
-    fn hz_is_cut_and_a_cluster_has_one_database() {
-        let mut config = Config { hz: 10_000, cluster_enabled: true, ..Config::default() };
+    fn hz_is_cut_a_backlog_raised_and_a_cluster_has_one_database() {
+        let mut config = Config { hz: 10_000, repl_backlog_size: 1, cluster_enabled: true, ..Config::default() };
         config.settle();
-        assert_eq!((config.hz, config.databases), (500, 1));
+        assert_eq!((config.hz, config.repl_backlog_size, config.databases), (500, 16 * 1024, 1));
         config.hz = 0;
         config.settle();
         assert_eq!(config.hz, 1);

@@ -69,11 +69,11 @@ impl Moment {
 
     #[inline]
     fn seconds(&self) -> u32 {
-        (self.now_ms / 1000 & CLOCK_BITS) as u32
+        ((self.now_ms / 1000) & CLOCK_BITS) as u32
     }
 
     fn minutes(&self) -> u32 {
-        (self.now_ms / 60_000 & 0xffff) as u32
+        ((self.now_ms / 60_000) & 0xffff) as u32
     }
 }
 

@@ -189,8 +189,7 @@ impl Keyspace {
     }
 
     /// Removes keys of one shard whose deadline has passed, in bounded holds of its lock; returns how many,
-    /// or `None`, with less or nothing done, where `patience` does not allow to wait for somebody who has
-    /// the shard.
+    /// and whether it got to the end: without `patience` it stops where somebody else has the shard.
     ///
     /// `now_ms` tells the time. `pass_on` is called within each hold that removed keys, with how late
     /// each was, in milliseconds.
@@ -201,17 +200,17 @@ impl Keyspace {
         now_ms: impl Fn() -> u64,
         effects: &mut Effects,
         mut pass_on: impl FnMut(&mut Effects, &[u64]),
-    ) -> Option<usize> {
+    ) -> (usize, bool) {
         let mut removed = 0;
         let mut late = Vec::new();
         let mut more = true;
         while more {
             more = false;
             late.clear();
-            let sweep = |content: &mut Shard| {
+            let sweep = |held: &mut Shard| {
                 let now_ms = now_ms();
-                for db in content.databases().collect::<Vec<_>>() {
-                    let Some(part) = content.part_mut(db) else { continue };
+                for db in held.databases().collect::<Vec<_>>() {
+                    let Some(part) = held.part_mut(db) else { continue };
                     let hash = |key: &[u8]| self.hasher.hash(key);
                     more |= part.remove_due(now_ms, EXPIRE_BATCH, hash, |entry| {
                         effects.note_expired(db, entry.key());
@@ -219,7 +218,7 @@ impl Keyspace {
                         self.free(entry);
                     });
                 }
-                self.next_due[shard].store(content.next_deadline().unwrap_or(NEVER), Ordering::Relaxed);
+                self.next_due[shard].store(held.next_deadline().unwrap_or(NEVER), Ordering::Relaxed);
                 // What waits on these keys is served before anybody else can touch them.
                 if !late.is_empty() {
                     pass_on(effects, &late);
@@ -228,11 +227,24 @@ impl Keyspace {
             let mut hold = self.hold_none();
             match patience {
                 Patience::Wait => hold.visit(shard, sweep),
-                Patience::None => hold.try_visit(shard, sweep)?,
+                Patience::None => {
+                    if hold.try_visit(shard, sweep).is_none() {
+                        return (removed, false);
+                    }
+                }
             }
             removed += late.len();
         }
-        Some(removed)
+        (removed, true)
+    }
+
+    /// Gives back what databases without keys still hold, in all shards that nobody else has at the moment.
+    pub fn release_empty(&self) {
+        let mut hold = self.hold_none();
+        for shard in 0..SHARDS {
+            // Whoever has it will not have it the next time.
+            let _ = hold.try_visit(shard, Shard::release_empty_parts);
+        }
     }
 
     /// Calls `f` for every key of `db` in the slots `slots`, one shard's lock at a time.
@@ -339,6 +351,7 @@ impl Keyspace {
 pub struct Flushed {
     /// How many keys there were.
     pub keys: u64,
+    #[allow(clippy::vec_box, reason = "parts are taken out of their shards as they are: they are large")]
     parts: Vec<Box<Part>>,
     /// Tables of the part that is being freed.
     slots: Vec<Table<Entry>>,
@@ -374,100 +387,5 @@ impl Flushed {
 impl std::fmt::Debug for Flushed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Flushed({} keys)", self.keys)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::keyspace::db::{Db, Expiry, Touch};
-    use crate::keyspace::entry::Str;
-    use crate::keyspace::moment::{AccessPolicy, Moment};
-    use std::collections::BTreeMap;
-
-    fn change(keyspace: &Keyspace, f: impl FnOnce(&mut Db<'_>)) {
-        let mut effects = Effects::default();
-        let moment = Moment { now_ms: 1000, policy: AccessPolicy::Lru };
-        f(&mut Db::new(keyspace, keyspace.hold(ShardSet::ALL), &mut effects, 0, moment, Touch::Yes));
-    }
-
-    fn set(keyspace: &Keyspace, names: impl Iterator<Item = String>) {
-        change(keyspace, |db| {
-            for name in names {
-                let key = db.key(name.as_bytes());
-                db.set(&key, Str::Int(1), Expiry::Clear);
-            }
-        });
-    }
-
-    fn remove(keyspace: &Keyspace, names: impl Iterator<Item = String>) {
-        change(keyspace, |db| {
-            for name in names {
-                let key = db.key(name.as_bytes());
-                db.remove(&key);
-            }
-        });
-    }
-
-    /// Walks from end to end with a budget that varies, calling `between` after every step; how often each key
-    /// was seen.
-    fn walk(keyspace: &Keyspace, most: usize, mut between: impl FnMut(usize)) -> BTreeMap<Vec<u8>, usize> {
-        let mut seen: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
-        let (mut cursor, mut calls) = (0, 0);
-        loop {
-            let mut visited = 0;
-            let budget = 1 + (calls * 7919) % most;
-            cursor = keyspace.scan(&mut keyspace.hold_none(), 0, cursor, budget, |entry| {
-                visited += 1;
-                *seen.entry(entry.key().to_vec()).or_default() += 1;
-            });
-            assert!(cursor < 1 << 33);
-            // Hashes that agree come together, no more.
-            assert!(visited <= budget + 8, "{visited} for {budget}");
-            calls += 1;
-            between(calls);
-            if cursor == 0 {
-                return seen;
-            }
-        }
-    }
-
-    #[test]
-    fn a_scan_sees_every_key_that_stays_once_whatever_comes_and_goes_meanwhile() {
-        let (stay, come) = if cfg!(miri) { (60, 20) } else { (5000, 3000) };
-        for routing in [Routing::Hash, Routing::Slot] {
-            for (most, tagged) in [(3, false), (40, false), (2000, false), (40, true)] {
-                let keyspace = Keyspace::new(routing, 1).unwrap();
-                // With a tag they are all in one slot of a cluster, so that its table splits and merges.
-                let tag = if tagged { "{tag}" } else { "" };
-                let stays = || (0..stay).map(move |n| format!("stay{tag}:{n}"));
-                set(&keyspace, stays());
-                let seen = walk(&keyspace, most, |call| {
-                    // Growth and shrinking while it goes on, in turns.
-                    let names = || (0..come).map(move |n| format!("goes{tag}:{n}"));
-                    match call % 40 {
-                        5 => set(&keyspace, names()),
-                        25 => remove(&keyspace, names()),
-                        _ => {}
-                    }
-                });
-                for name in stays() {
-                    assert_eq!(seen.get(name.as_bytes()), Some(&1), "{name} with {most}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn an_undisturbed_scan_sees_each_key_once_and_a_removed_one_never() {
-        let keyspace = Keyspace::new(Routing::Hash, 1).unwrap();
-        assert_eq!(walk(&keyspace, 10, |_| ()).len(), 0);
-        let keys = if cfg!(miri) { 100 } else { 10_000 };
-        set(&keyspace, (0..keys).map(|n| n.to_string()));
-        remove(&keyspace, (0..keys).step_by(2).map(|n| n.to_string()));
-        let seen = walk(&keyspace, 100, |_| ());
-        assert_eq!(seen.len(), keys / 2);
-        assert!(seen.values().all(|times| *times == 1));
-        assert_eq!(keyspace.len(&mut keyspace.hold_none(), 0), keys as u64 / 2);
     }
 }

@@ -56,9 +56,10 @@ impl Volatile {
         self.deadlines.next()
     }
 
-    /// Takes out entries whose deadline lies before `now`, earliest first, `limit` at most, and calls
+    /// Takes out entries whose deadline lies before `now`, `limit` at most, and calls
     /// `with` for the key and deadline of each; the entries themselves are still to be removed.
-    /// Returns whether more may be due.
+    /// Returns whether more may be due. Earlier chunks of the index go first, within a chunk any: so what stays
+    /// longer than something that was due later does so by a few hundred keys at most.
     pub fn take_due(&mut self, now: u64, limit: usize, ids: &mut Vec<u64>, mut with: impl FnMut(&[u8], u64)) -> bool {
         ids.clear();
         let more = self.deadlines.take_due(now, limit, exact, ids);

@@ -62,8 +62,12 @@ fn listen(config: &Config, port: u16, listening: &mut Listening) -> Result<(), B
     for name in &config.bind.0 {
         let optional = name.starts_with('-');
         let plain = name.trim_start_matches('-');
-        let result = addresses(plain, port)
-            .and_then(|all| all.into_iter().try_for_each(|addr| Ok(listening.tcp.push(open(addr, config)?))));
+        let result = addresses(plain, port).and_then(|all| {
+            all.into_iter().try_for_each(|addr| {
+                listening.tcp.push(open(addr, config)?);
+                Ok(())
+            })
+        });
         let Err(error) = result else {
             if port == 0 {
                 break;

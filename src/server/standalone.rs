@@ -21,9 +21,9 @@ use crate::config::choice::{
 use crate::config::expand_title;
 use crate::config::load::{LoadError, Loaded, Source, from_args};
 use crate::config::table::Config;
-use crate::observe::crash;
 use crate::observe::info::Selection;
 use crate::observe::log::{self, notice, warning};
+use crate::observe::{allocator, crash};
 use crate::persist::disk;
 use crate::server::host::ServerHost;
 use crate::server::process;
@@ -174,6 +174,7 @@ fn run(program: &str, no_arguments: bool, loaded: Loaded) -> Result<(), Box<dyn 
     std::env::set_current_dir(path_of(&config.dir.0))
         .map_err(|error| format!("Can't chdir to '{}': {}", path_of(&config.dir.0).display(), plain(&error)))?;
     config.dir.0 = std::env::current_dir()?.into_os_string().into_vec();
+    allocator::set_background_thread(config.jemalloc_bg_thread);
     process::ignore(libc::SIGHUP);
     process::ignore(libc::SIGPIPE);
     notice!("oO0OoO0OoO0Oo Spinel is starting oO0OoO0OoO0Oo");
@@ -371,6 +372,9 @@ fn follow(log: &log::Handle, title: &Title, new: &Config, old: &Config) -> Resul
     if new.crash_log_enabled != old.crash_log_enabled {
         if new.crash_log_enabled { crash::arm() } else { crash::disarm() }
     }
+    if new.jemalloc_bg_thread != old.jemalloc_bg_thread {
+        allocator::set_background_thread(new.jemalloc_bg_thread);
+    }
     log.set_level(level(new.loglevel));
     log.set_format(format(new.log_format));
     log.set_timestamp(timestamp(new.log_timestamp_format));
@@ -419,7 +423,8 @@ impl Title {
 /// The banner, or its one line where nobody looks at a terminal.
 fn show_banner(config: &Config) {
     let mode = if config.cluster_enabled { "cluster" } else { "standalone" };
-    if !config.always_show_logo && !(process::stdout_is_terminal() && config.logfile.is_empty()) {
+    let seen = process::stdout_is_terminal() && config.logfile.is_empty();
+    if !(config.always_show_logo || seen) {
         notice!("Running mode={mode}, port={}.", config.port);
         return;
     }

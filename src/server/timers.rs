@@ -21,6 +21,9 @@ use crate::stdx::ticks::Ticks;
 const EXPIRE_EVERY: Duration = Duration::from_millis(5);
 /// The same while there is neither a client nor a key that can expire.
 const IDLE_EVERY: Duration = Duration::from_millis(100);
+/// How often the memory of databases that have become empty is given back: seldom enough that a database which
+/// gets and loses its only key again and again does not pay for it.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
 /// How often rates are sampled.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 
@@ -31,8 +34,12 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 pub fn start(engine: Arc<Engine>, stop: Arc<AtomicBool>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("timers".into()).spawn(move || {
         crash::prepare_thread();
-        let mut timers =
-            Timers { effects: Effects::default(), removed: 0, sampled: Instant::now(), cron: Instant::now() };
+        let mut timers = Timers {
+            effects: Effects::default(),
+            sampled: Instant::now(),
+            tidied: Instant::now(),
+            cron: Instant::now(),
+        };
         while !stop.load(Ordering::Acquire) {
             let busy = timers.tick(&engine);
             std::thread::park_timeout(if busy { EXPIRE_EVERY } else { IDLE_EVERY });
@@ -42,9 +49,8 @@ pub fn start(engine: Arc<Engine>, stop: Arc<AtomicBool>) -> std::io::Result<Join
 
 struct Timers {
     effects: Effects,
-    /// Keys that the current pass removed.
-    removed: u64,
     sampled: Instant,
+    tidied: Instant,
     cron: Instant,
 }
 
@@ -57,6 +63,11 @@ impl Timers {
             self.sampled = Instant::now();
             engine.stats.sample(engine.clock.monotonic_us());
             engine.memory_peak.fetch_max(memory::used() as u64, Ordering::Relaxed);
+        }
+        if self.tidied.elapsed() >= TIDY_EVERY {
+            self.tidied = Instant::now();
+            let _gate = engine.keyspace.gates().enter(engine.keyspace.gates().shared_index());
+            engine.keyspace.release_empty();
         }
         let hz = engine.config.load().hz.max(1);
         if engine.debug.cron.load(Ordering::Relaxed) && self.cron.elapsed() >= Duration::from_secs(1) / hz {
@@ -74,24 +85,24 @@ impl Timers {
     /// Removes keys whose deadline has passed; returns whether there are keys that can expire.
     fn expire(&mut self, engine: &Engine) -> bool {
         let started = Ticks::now();
-        let now_ms = engine.clock.now_ms();
+        let mut removed = 0;
         let mut volatile = false;
+        let now_ms = engine.clock.now_ms();
         // Those that somebody else has come second: who was taken off the processor with a shard in hand would
         // otherwise have all keys wait that are due elsewhere.
         let mut taken = Vec::new();
         for shard in 0..SHARDS {
             let Some(next) = engine.keyspace.next_due(shard) else { continue };
             volatile = true;
-            if next < now_ms && !self.expire_shard(engine, shard, Patience::None) {
+            if next < now_ms && !self.expire_shard(engine, shard, Patience::None, &mut removed) {
                 taken.push(shard);
             }
         }
         for shard in taken {
-            self.expire_shard(engine, shard, Patience::Wait);
+            self.expire_shard(engine, shard, Patience::Wait, &mut removed);
         }
-        let removed = std::mem::take(&mut self.removed);
         if removed > 0 {
-            engine.stats.add(Counter::ExpiredKeys, removed);
+            engine.stats.add(Counter::ExpiredKeys, removed as u64);
             let ms = started.elapsed_us() / 1000;
             if Latency::wants(engine.config.load().latency_monitor_threshold, ms) {
                 engine.latency.record("expire-cycle", engine.clock.now_ms() / 1000, ms);
@@ -100,18 +111,19 @@ impl Timers {
         volatile
     }
 
-    /// Removes what is due in one shard; returns false, with less or nothing done, where that would mean to wait.
-    fn expire_shard(&mut self, engine: &Engine, shard: usize, patience: Patience) -> bool {
-        let Timers { effects, removed, .. } = self;
+    /// Removes what is due in one shard; returns whether all of it: without `patience`, nobody waits for who has it.
+    fn expire_shard(&mut self, engine: &Engine, shard: usize, patience: Patience, removed: &mut usize) -> bool {
         // The gate is taken for each shard anew: whoever wants to run alone waits for one at most.
         let _gate = engine.keyspace.gates().enter(engine.keyspace.gates().shared_index());
-        effects.begin(engine.interest());
+        self.effects.begin(engine.interest());
         let pass_on = |effects: &mut Effects, late: &[u64]| {
-            *removed += late.len() as u64;
             late.iter().for_each(|ms| engine.stats.expire_lag.record(ms * 1000));
             engine.pass_on(0, effects, Vec::new);
         };
-        engine.keyspace.expire_shard(shard, patience, || engine.clock.now_ms(), effects, pass_on).is_some()
+        let now_ms = || engine.clock.now_ms();
+        let (gone, all) = engine.keyspace.expire_shard(shard, patience, now_ms, &mut self.effects, pass_on);
+        *removed += gone;
+        all
     }
 }
 

@@ -145,13 +145,15 @@ impl<'a> Argument<'a> {
 
     /// How many words it takes at least.
     pub fn least(&self) -> usize {
-        if self.optional {
-            return 0;
-        }
+        if self.optional { 0 } else { self.least_if_there() }
+    }
+
+    fn least_if_there(&self) -> usize {
         let token = usize::from(self.token.is_some());
         match self.kind {
             Kind::PureToken => 1,
-            Kind::OneOf => token + self.arguments.iter().map(Argument::least).min().unwrap_or(0),
+            // What is chosen is there, although KILL's filters are each said to be optional.
+            Kind::OneOf => token + self.arguments.iter().map(Argument::least_if_there).min().unwrap_or(0),
             Kind::Block => token + self.arguments.iter().map(Argument::least).sum::<usize>(),
             _ => token + 1,
         }

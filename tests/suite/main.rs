@@ -8,6 +8,8 @@
 //! named by `SPINEL_SUBJECT`; the oracle is the `redis-server` on the `PATH`. Without an oracle the
 //! tests that need one say so and pass, unless `SPINEL_REQUIRE_ORACLE=1`.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
+
 mod embedding;
 mod house;
 mod interop;

@@ -107,6 +107,7 @@ const SETNAME: Command = Command {
     arity: Arity::Exactly(3),
     usage: "connection-name",
     summary: "Sets the connection name.",
+    tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
     run: |ctx, args| {
         ctx.session.shared.names.lock().name = checked_name(args.at(2))?.to_vec();
         ok(ctx, args)
@@ -129,7 +130,7 @@ const SETINFO: Command = Command {
     name: "SETINFO",
     since: "7.2.0",
     arity: Arity::Exactly(4),
-    usage: "{LIB-NAME libname | LIB-VER libver}",
+    usage: "attr(LIB-NAME libname | LIB-VER libver)",
     summary: "Sets information specific to the client or connection.",
     tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
     run: setinfo,
@@ -183,7 +184,7 @@ const LIST: Command = Command {
     name: "LIST",
     arity: Arity::AtLeast(2),
     flags: ADMIN,
-    usage: "[TYPE {NORMAL | MASTER | REPLICA | PUBSUB}] [ID client-id...] [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME {YES | NO}] [MAXAGE maxage]",
+    usage: "[TYPE client-type(NORMAL | MASTER | REPLICA | PUBSUB)]@5.0.0 [ID client-id:integer...]@6.2.0 [USER username]@8.1.0 [ADDR addr/ip:port]@8.1.0 [LADDR laddr/ip:port]@8.1.0 [SKIPME skipme(YES | NO)]@8.1.0 [MAXAGE maxage:integer]@8.1.0",
     summary: "Lists open connections.",
     complexity: "O(N) where N is the number of client connections",
     tips: &["nondeterministic_output"],
@@ -230,7 +231,7 @@ const KILL: Command = Command {
     name: "KILL",
     arity: Arity::AtLeast(3),
     flags: ADMIN,
-    usage: "{ip:port | {[ID client-id] | [TYPE {NORMAL | MASTER | SLAVE | REPLICA | PUBSUB}] | [USER username] | [ADDR ip:port] | [LADDR ip:port] | [SKIPME {YES | NO}] | [MAXAGE maxage]}...}",
+    usage: "filter(old-format/ip:port | new-format([ID client-id:integer]@2.8.12 | [TYPE client-type(NORMAL | MASTER@3.2.0 | SLAVE | REPLICA@5.0.0 | PUBSUB)]@2.8.12 | [USER username] | [ADDR addr/ip:port] | [LADDR laddr/ip:port]@6.2.0 | [SKIPME skipme(YES | NO)] | [MAXAGE maxage:integer]@7.4.0)...)",
     summary: "Terminates open connections.",
     complexity: "O(N) where N is the number of client connections",
     history: &[
@@ -286,7 +287,7 @@ const NO_EVICT: Command = Command {
     since: "7.0.0",
     arity: Arity::Exactly(3),
     flags: ADMIN,
-    usage: "{ON | OFF}",
+    usage: "enabled(ON | OFF)",
     summary: "Sets the client eviction mode of the connection.",
     run: |ctx, args| {
         ctx.session.shared.mark(Mark::NoEvict, switch(args.at(2))?);
@@ -299,7 +300,7 @@ const NO_TOUCH: Command = Command {
     name: "NO-TOUCH",
     since: "7.2.0",
     arity: Arity::Exactly(3),
-    usage: "{ON | OFF}",
+    usage: "enabled(ON | OFF)",
     summary: "Controls whether commands sent by the client affect the LRU/LFU of accessed keys.",
     run: |ctx, args| {
         let on = switch(args.at(2))?;
@@ -312,10 +313,10 @@ const NO_TOUCH: Command = Command {
 
 const PAUSE: Command = Command {
     name: "PAUSE",
-    since: "2.9.50",
+    since: "3.0.0",
     arity: Arity::AtLeast(3),
     flags: ADMIN,
-    usage: "timeout [WRITE | ALL]",
+    usage: "timeout:integer [mode(WRITE | ALL)]@6.2.0",
     summary: "Suspends commands processing.",
     history: &[("6.2.0", "`CLIENT PAUSE WRITE` mode added along with the `mode` option.")],
     run: pause,
@@ -361,7 +362,7 @@ const REPLY: Command = Command {
     name: "REPLY",
     since: "3.2.0",
     arity: Arity::Exactly(3),
-    usage: "{ON | OFF | SKIP}",
+    usage: "action(ON | OFF | SKIP)",
     summary: "Instructs the server whether to reply to commands.",
     run: reply,
     ..SUB
@@ -387,7 +388,7 @@ const UNBLOCK: Command = Command {
     since: "5.0.0",
     arity: Arity::AtLeast(3),
     flags: ADMIN,
-    usage: "client-id [TIMEOUT | ERROR]",
+    usage: "client-id:integer [unblock-type(TIMEOUT | ERROR)]",
     summary: "Unblocks a client blocked by a blocking command from a different connection.",
     complexity: "O(log N) where N is the number of client connections",
     run: unblock,

@@ -18,6 +18,7 @@
 //! | `@fields` | the subject's text has at least the oracle's `name:` or `name=` fields |
 //! | `@ignore REASON` | sent to both, not compared; the reason is one (quoted) word |
 //! | `@version72 RAW` | Redis 7.2 answers this and the oracle is older: the exact bytes, in both protocols |
+//! | `@ours RAW REASON` | we answer this on purpose, whatever the oracle says: the exact bytes, and why (see docs/differences.md) |
 //! | `@swap72 FROM TO` | Redis 7.2 answers the same as the older oracle, but for this text |
 //! | `@resp2`, `@resp3` | only in this protocol |
 //! | `@replies N` | so many replies are read (default 1); 0 for CLIENT REPLY OFF |
@@ -50,6 +51,8 @@ pub struct Ask {
     pub compare: Compare,
     /// What Redis 7.2 answers, where older ones answer something else.
     pub version72: Option<Vec<u8>>,
+    /// What we answer on purpose, where every Redis answers something else.
+    pub ours: Option<Vec<u8>>,
     /// Texts of the oracle, and what Redis 7.2 says instead.
     pub swaps72: Vec<(Vec<u8>, Vec<u8>)>,
     /// Only in this version of the protocol: 2 or 3.
@@ -107,6 +110,7 @@ fn step(number: usize, line: &str) -> Result<Step, String> {
         args: Vec::new(),
         compare: Compare::Bytes,
         version72: None,
+        ours: None,
         swaps72: Vec::new(),
         only: None,
         replies: 1,
@@ -129,6 +133,10 @@ fn step(number: usize, line: &str) -> Result<Step, String> {
                 ask.compare = Compare::Ignored;
             }
             b"@version72" => ask.version72 = Some(value()?),
+            b"@ours" => {
+                ask.ours = Some(value()?);
+                value()?;
+            }
             b"@swap72" => {
                 let (from, to) = (value()?, value()?);
                 ask.swaps72.push((from, to));
