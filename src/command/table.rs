@@ -125,7 +125,9 @@ struct Place {
     head: u64,
     /// The place in `entries` plus one; 0 where there is none.
     entry: u16,
-    len: u16,
+    len: u8,
+    /// Whether `head` and `len` decide: eight letters or fewer, and folding mixes letters with nothing else.
+    exact: bool,
 }
 
 const PLACES: usize = 2048;
@@ -171,7 +173,9 @@ impl CommandTable {
                 i = (i + 1) % PLACES;
             }
             let entry = u16::try_from(at + 1).expect("fewer than 65535 commands");
-            table.places[i] = Place { head: head(&name), entry, len: name.len() as u16 };
+            let exact = name.len() <= 8 && name.iter().all(u8::is_ascii_lowercase);
+            let len = u8::try_from(name.len()).map_err(|_| "A command's name is too long")?;
+            table.places[i] = Place { head: head(&name), entry, len, exact };
         }
         Ok(table)
     }
@@ -188,7 +192,7 @@ impl CommandTable {
             }
             if place.head == head && usize::from(place.len) == name.len() {
                 let entry = &self.entries[usize::from(place.entry) - 1];
-                if self.is_called(entry, name) {
+                if place.exact || self.is_called(entry, name) {
                     return Some(entry);
                 }
             }
@@ -260,6 +264,8 @@ mod tests {
             assert_eq!(found.index, entry.index);
             assert_eq!(table.find(entry.command.name.as_bytes()).unwrap().index, entry.index);
         }
+        // Folded, these letters' neighbours in ASCII are other signs.
+        assert!(["g\x05t", "GE\x14", "p)ng", "\x07et"].iter().all(|name| table.find(name.as_bytes()).is_none()));
         assert!(["", "ge", "gett", "get ", "nosuchcommand"].iter().all(|name| table.find(name.as_bytes()).is_none()));
     }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::command::engine::{Engine, ShutdownRequest};
 use crate::command::info;
@@ -205,6 +205,7 @@ fn run(program: &str, no_arguments: bool, loaded: Loaded) -> Result<(), Box<dyn 
     show_banner(&config);
     let title = Title { program: program.to_owned(), config_file: config_file.clone() };
     title.show(&config);
+    let signals = Signals::catch()?;
     let in_force = handle.clone();
     let process_settings = Box::new(move |new: &Config, old: &Config| follow(&in_force, &title, new, old));
     let host = ServerHost::new(config_file, executable, Some(process_settings));
@@ -230,7 +231,7 @@ fn run(program: &str, no_arguments: bool, loaded: Loaded) -> Result<(), Box<dyn 
     if let Some(Supervised::Upstart) = supervised {
         process::raise(libc::SIGSTOP);
     }
-    watch_signals(server.engine().clone())?;
+    signals.watch(server.engine().clone())?;
     server.wait();
     if let Some(path) = &pidfile {
         notice!("Removing the pid file.");
@@ -478,49 +479,65 @@ fn tell_state(engine: &Engine, out: &mut dyn Write) {
 /// How often a shutdown that waits for the timers looks at them.
 const CRON_LOOK: Duration = Duration::from_millis(10);
 
-/// Signals end the server, the second SIGINT at once.
-fn watch_signals(engine: Arc<Engine>) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
-        runtime.block_on(async {
-            let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-                warning!("Signals cannot be watched");
-                return;
-            };
-            let mut asked = false;
-            loop {
-                let interrupted = tokio::select! {
-                    _ = term.recv() => false,
-                    _ = int.recv() => true,
-                };
-                if asked && interrupted {
-                    warning!("You insist... exiting now.");
-                    std::process::exit(1);
-                }
-                let config = engine.config.load();
-                let (name, options) = if interrupted {
-                    ("SIGINT", config.shutdown_on_sigint)
-                } else {
-                    ("SIGTERM", config.shutdown_on_sigterm)
-                };
-                warning!("Received {name} scheduling shutdown...");
-                asked = true;
-                engine.host.scheduled().store(true, Ordering::Release);
-                // As long as timers are held back (DEBUG PAUSE-CRON) it can be called off.
-                while !engine.debug.cron.load(Ordering::Relaxed) && engine.host.scheduled().load(Ordering::Acquire) {
-                    tokio::time::sleep(CRON_LOOK).await;
-                }
-                if !engine.host.scheduled().swap(false, Ordering::AcqRel) {
-                    asked = false;
-                    continue;
-                }
-                if let Err(reason) = engine.host.shutdown(request_of(options)) {
-                    warning!("{reason}");
-                }
+/// SIGTERM and SIGINT, remembered from the moment this is made: before anybody is told that the server is
+/// ready, so that no signal finds it unprepared and ends it without a farewell.
+struct Signals {
+    runtime: tokio::runtime::Runtime,
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Signals> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let inside = runtime.enter();
+        let (term, int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        drop(inside);
+        Ok(Signals { runtime, term, int })
+    }
+
+    /// From now on they end the server, the second SIGINT at once.
+    fn watch(self, engine: Arc<Engine>) -> io::Result<()> {
+        let Signals { runtime, term, int } = self;
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || runtime.block_on(follow_signals(&engine, term, int)))?;
+        Ok(())
+    }
+}
+
+async fn follow_signals(engine: &Engine, mut term: Signal, mut int: Signal) {
+    let insist = || {
+        warning!("You insist... exiting now.");
+        std::process::exit(1);
+    };
+    let mut asked = false;
+    loop {
+        let interrupted = tokio::select! {
+            _ = term.recv() => false,
+            _ = int.recv() => true,
+        };
+        if asked && interrupted {
+            insist();
+        }
+        let config = engine.config.load();
+        let (name, options) =
+            if interrupted { ("SIGINT", config.shutdown_on_sigint) } else { ("SIGTERM", config.shutdown_on_sigterm) };
+        warning!("Received {name} scheduling shutdown...");
+        let scheduled = engine.host.scheduled();
+        scheduled.store(true, Ordering::Release);
+        // As long as timers are held back (DEBUG PAUSE-CRON) it can be called off.
+        while !engine.debug.cron.load(Ordering::Relaxed) && scheduled.load(Ordering::Acquire) {
+            tokio::select! {
+                () = tokio::time::sleep(CRON_LOOK) => {}
+                _ = int.recv() => insist(),
             }
-        });
-    })?;
-    Ok(())
+        }
+        asked = scheduled.swap(false, Ordering::AcqRel);
+        if asked && let Err(reason) = engine.host.shutdown(request_of(options)) {
+            warning!("{reason}");
+        }
+    }
 }
 
 fn request_of(options: ShutdownOptions) -> ShutdownRequest {
