@@ -4,5 +4,6 @@ pub mod list;
 pub mod listpack;
 pub mod object;
 pub mod table;
+pub mod zset;
 
 pub use object::{Kind, Object};
