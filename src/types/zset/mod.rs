@@ -103,16 +103,8 @@ impl ZSet {
             && (longest > limits.bytes || pack.len() / 2 + members > limits.entries)
         {
             let mut sorted = Sorted::new();
-            let mut text = Vec::new();
             for (member, score) in packed::ascend(pack, 0) {
-                let bytes = match member {
-                    Item::Bytes(bytes) => bytes,
-                    Item::Int(_) => {
-                        text = member.to_vec();
-                        &text
-                    }
-                };
-                sorted.upsert(bytes, |_| Some(score));
+                sorted.upsert(&member.to_vec(), |_| Some(score));
             }
             self.0 = Repr::Sorted(Box::new(sorted));
         }
@@ -159,6 +151,7 @@ impl ZSet {
 
     /// Removes the members at these positions, or as many as there are.
     pub fn remove_range(&mut self, range: Range<usize>) {
+        let range = range.start..range.end.min(self.len());
         match &mut self.0 {
             Repr::Packed(pack) => pack.remove_range(2 * range.start, 2 * range.len()),
             Repr::Sorted(sorted) => sorted.remove_range(range.start, range.len()),

@@ -34,7 +34,7 @@ pub struct Sorted {
 impl Sorted {
     /// Without members.
     pub fn new() -> Sorted {
-        Sorted { tree: Tree::new(), index: SharedTable::new(), member_bytes: 0 }
+        Sorted { tree: Tree::new(), index: SharedTable::default(), member_bytes: 0 }
     }
 
     /// How many members there are.
