@@ -23,7 +23,10 @@ use crate::observe::allocator;
 use crate::observe::log::warning;
 use crate::resp::reply::Protocol;
 use crate::spec::{Arity, Flag, Group};
+use crate::stdx::number::double::append_double_17;
 use crate::stdx::number::{parse_f64, parse_i64};
+use crate::types::Object;
+use crate::types::zset::Direction;
 
 /// This family's commands.
 pub const COMMANDS: &[Command] = &[DEBUG];
@@ -323,7 +326,15 @@ impl Fingerprint {
             Value::Int(n) => self.mix(n.to_string().as_bytes()),
             Value::Bytes(bytes) => self.mix(bytes),
             Value::Large(large) => self.mix(large.bytes()),
-            // Collections cannot be stored by any command yet; their elements are mixed in with them.
+            Value::Object(Object::SortedSet(zset)) => {
+                for (member, score) in zset.iter(0, Direction::Up) {
+                    let (mut one, mut text) = (Fingerprint::default(), Vec::new());
+                    append_double_17(&mut text, score);
+                    one.mix(&member.to_vec());
+                    one.mix(&text);
+                    self.add(&one.0);
+                }
+            }
             Value::Object(object) => self.mix(object.encoding().as_bytes()),
         }
         if entry.deadline().is_some() {

@@ -201,12 +201,12 @@ impl ZSet {
     }
 
     /// Members with their scores from `position` on, in either direction; none where there is no such position.
-    pub fn iter(&self, position: usize, direction: Direction) -> Box<dyn Iterator<Item = (Item<'_>, f64)> + '_> {
+    pub fn iter(&self, position: usize, direction: Direction) -> impl Iterator<Item = (Item<'_>, f64)> {
         match (&self.0, direction) {
-            (Repr::Packed(pack), Direction::Up) => Box::new(packed::ascend(pack, position)),
-            (Repr::Packed(pack), Direction::Down) => Box::new(packed::descend(pack, position)),
-            (Repr::Sorted(sorted), Direction::Up) => Box::new(sorted.tree.ascend(position).map(item)),
-            (Repr::Sorted(sorted), Direction::Down) => Box::new(sorted.tree.descend(position).map(item)),
+            (Repr::Packed(pack), Direction::Up) => Iter::PackedUp(packed::ascend(pack, position)),
+            (Repr::Packed(pack), Direction::Down) => Iter::PackedDown(packed::descend(pack, position)),
+            (Repr::Sorted(sorted), Direction::Up) => Iter::SortedUp(sorted.tree.ascend(position).map(item)),
+            (Repr::Sorted(sorted), Direction::Down) => Iter::SortedDown(sorted.tree.descend(position).map(item)),
         }
     }
 
@@ -231,6 +231,33 @@ impl ZSet {
     /// Compares the bytes of a member, as [`ZSet::iter`] yields it.
     pub fn compare(member: Item<'_>, bytes: &[u8]) -> Ordering {
         packed::compare(member, bytes)
+    }
+}
+
+/// The iterators of both forms in both directions, as one.
+enum Iter<A, B, C, D> {
+    PackedUp(A),
+    PackedDown(B),
+    SortedUp(C),
+    SortedDown(D),
+}
+
+impl<T, A, B, C, D> Iterator for Iter<A, B, C, D>
+where
+    A: Iterator<Item = T>,
+    B: Iterator<Item = T>,
+    C: Iterator<Item = T>,
+    D: Iterator<Item = T>,
+{
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        match self {
+            Iter::PackedUp(iter) => iter.next(),
+            Iter::PackedDown(iter) => iter.next(),
+            Iter::SortedUp(iter) => iter.next(),
+            Iter::SortedDown(iter) => iter.next(),
+        }
     }
 }
 

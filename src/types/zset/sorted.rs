@@ -2,23 +2,13 @@
 //!
 //! What must stay true: tree and index hold the same members, a handle each.
 
-use std::sync::LazyLock;
-
-use ahash::RandomState;
-
 use super::member::{Member, drop_pair};
 use super::tree::{Key, Tree};
+use crate::stdx::hash::hash_bytes;
 use crate::types::table::{Entry, SharedTable};
 
-/// The seed of all indexes: random, so that nobody outside can choose members that collide.
-static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-
-fn hash(bytes: &[u8]) -> u64 {
-    HASHER.hash_one(bytes)
-}
-
 fn rehash(member: &Member) -> u64 {
-    hash(member.bytes())
+    hash_bytes(member.bytes())
 }
 
 /// See the [module](self).
@@ -44,12 +34,12 @@ impl Sorted {
 
     /// The score of a member.
     pub fn score(&self, bytes: &[u8]) -> Option<f64> {
-        self.index.find(hash(bytes), |member| member.bytes() == bytes).map(Member::score)
+        self.index.find(hash_bytes(bytes), |member| member.bytes() == bytes).map(Member::score)
     }
 
     /// Adds a member or changes its score to what `decide` says of the old one, if it says anything.
     pub fn upsert(&mut self, bytes: &[u8], decide: impl FnOnce(Option<f64>) -> Option<f64>) {
-        match self.index.entry(hash(bytes), |member| member.bytes() == bytes, rehash) {
+        match self.index.entry(hash_bytes(bytes), |member| member.bytes() == bytes, rehash) {
             Entry::Occupied(mut found) => {
                 let old = found.get().score();
                 if let Some(score) = decide(Some(old)).filter(|score| *score != old) {
@@ -69,7 +59,7 @@ impl Sorted {
 
     /// Removes a member; returns the score it had.
     pub fn remove(&mut self, bytes: &[u8]) -> Option<f64> {
-        let indexed = self.index.remove(hash(bytes), |member| member.bytes() == bytes, rehash)?;
+        let indexed = self.index.remove(hash_bytes(bytes), |member| member.bytes() == bytes, rehash)?;
         let score = indexed.score();
         let ordered = self.tree.remove(Key::new(score, bytes)).expect("tree and index hold the same members");
         self.member_bytes -= Member::memory(bytes.len());
@@ -83,7 +73,7 @@ impl Sorted {
             let Some(ordered) = self.tree.remove_at(start) else { return };
             let bytes = ordered.bytes();
             self.member_bytes -= Member::memory(bytes.len());
-            let indexed = self.index.remove(hash(bytes), |member| member.bytes() == bytes, rehash);
+            let indexed = self.index.remove(hash_bytes(bytes), |member| member.bytes() == bytes, rehash);
             drop_pair(indexed.expect("tree and index hold the same members"), ordered);
         }
     }

@@ -205,8 +205,12 @@ proptest! {
 #[test]
 fn it_grows_and_shrinks_in_any_order_through_several_levels() {
     let count = if cfg!(miri) { 1500 } else { 60_000u32 };
-    let orders: [fn(u32, u32) -> f64; 4] =
-        [|n, _| f64::from(n), |n, count| f64::from(count - n), |n, _| f64::from(n.wrapping_mul(2_654_435_761)), |_, _| 0.0];
+    let orders: [fn(u32, u32) -> f64; 4] = [
+        |n, _| f64::from(n),
+        |n, count| f64::from(count - n),
+        |n, _| f64::from(n.wrapping_mul(2_654_435_761)),
+        |_, _| 0.0,
+    ];
     for order in orders {
         let mut zset = ZSet::default();
         (0..count).for_each(|n| zset.insert(&name(n), order(n, count), LARGE));
@@ -243,7 +247,11 @@ fn a_scan_visits_whatever_stays_while_a_third_changes() {
         // Members with numbers divisible by three are removed, or get another score; new ones come.
         turn += 1;
         for n in (turn * 40..turn * 40 + 40).map(|n| n * 3 % count) {
-            if n % 2 == 0 { drop(zset.remove(&name(n))) } else { zset.insert(&name(n), 0.5, LARGE) }
+            if n % 2 == 0 {
+                zset.remove(&name(n));
+            } else {
+                zset.insert(&name(n), 0.5, LARGE);
+            }
             zset.insert(format!("new:{turn}:{n}").as_bytes(), 1.0, LARGE);
         }
         match next {

@@ -386,6 +386,7 @@ impl Tree {
     }
 
     /// How many members there are.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.root.count()
     }
