@@ -103,11 +103,8 @@ impl Input<'_> {
             Item::Bytes(bytes) => f(bytes, self.weigh(score)),
             Item::Int(_) => f(&member.to_vec(), self.weigh(score)),
         };
-        match self.value {
-            Some(Object::SortedSet(zset)) => {
-                zset.iter(0, Direction::Up).all(|(member, score)| visit(member, score));
-            }
-            _ => {}
+        if let Some(Object::SortedSet(zset)) = self.value {
+            zset.iter(0, Direction::Up).all(|(member, score)| visit(member, score));
         }
     }
 }

@@ -292,15 +292,17 @@ fn zincrby(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 
 /// What adding members came to.
 #[derive(Default)]
-pub(crate) struct Done {
-    pub(crate) added: usize,
-    pub(crate) changed: usize,
+pub struct Done {
+    /// How many were new.
+    pub added: usize,
+    /// How many had another score before.
+    pub changed: usize,
     /// The score of the last member that the rule allowed.
     last: Option<f64>,
 }
 
 /// Gives members scores, whatever they had; GEOADD's rules are ZADD's NX and XX.
-pub(crate) fn add_scored<'a>(
+pub fn add_scored<'a>(
     ctx: &mut Context<'_>,
     key: &Key<'_>,
     (only_new, only_old): (bool, bool),

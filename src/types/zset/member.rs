@@ -7,10 +7,7 @@
 //!
 //! What must stay true: the count is the number of handles; what they refer to is written only through
 //! [`Member::set_score`], by one who has borrowed all of them.
-#![allow(
-    unsafe_code,
-    reason = "one allocation of varying size behind two pointers: half of what an Arc for each would take"
-)]
+#![allow(unsafe_code, reason = "one allocation behind two pointers: half of what an Arc for each takes")]
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fmt;

@@ -528,7 +528,9 @@ impl Tree {
                 at += 1;
             }
             (at, left) = (at - 1, left - 1);
-            at.checked_sub(AHEAD).map(|ahead| leaf.members[ahead].prefetch());
+            if let Some(ahead) = at.checked_sub(AHEAD) {
+                leaf.members[ahead].prefetch();
+            }
             leaf.members.get(at)
         })
     }
