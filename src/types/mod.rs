@@ -3,6 +3,7 @@
 pub mod hash;
 pub mod list;
 pub mod listpack;
+pub mod member;
 pub mod object;
 pub mod table;
 

@@ -5,13 +5,15 @@
 //! removed.
 
 pub mod expire;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 
 use crate::command::args::Args;
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::error::Error;
-use crate::command::scan;
+use crate::command::scan::scan_value;
 use crate::command::table::Command;
 use crate::keyspace::change::Class;
 use crate::keyspace::db::Key;
@@ -25,8 +27,22 @@ use crate::types::hash::{Found, Hash, Limits, Living, Text};
 
 /// This family's commands.
 pub const COMMANDS: &[Command] = &[
-    HDEL, HEXISTS, HGET, HGETALL, HINCRBY, HINCRBYFLOAT, HKEYS, HLEN, HMGET, HMSET, HRANDFIELD, HSCAN, HSET, HSETNX,
-    HSTRLEN, HVALS,
+    HDEL,
+    HEXISTS,
+    HGET,
+    HGETALL,
+    HINCRBY,
+    HINCRBYFLOAT,
+    HKEYS,
+    HLEN,
+    HMGET,
+    HMSET,
+    HRANDFIELD,
+    HSCAN,
+    HSET,
+    HSETNX,
+    HSTRLEN,
+    HVALS,
 ];
 
 /// What most declarations of this file have in common.
@@ -64,10 +80,7 @@ fn hash_mut(entry: &mut Entry) -> Result<&mut Hash, Error> {
 
 fn limits(ctx: &Context<'_>) -> Limits {
     let limit = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-    Limits {
-        fields: limit(ctx.config.hash_max_listpack_entries),
-        bytes: limit(ctx.config.hash_max_listpack_value),
-    }
+    Limits { fields: limit(ctx.config.hash_max_listpack_entries), bytes: limit(ctx.config.hash_max_listpack_value) }
 }
 
 /// The hash at `key`, read by a command.
@@ -569,27 +582,17 @@ pub const HSCAN: Command = Command {
 };
 
 fn hscan(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
-    let cursor = scan::cursor(args)?;
-    let key = args.key(&ctx.db, 1);
     let now = ctx.db.now_ms();
-    let Some(hash) = ctx.db.read(&key).map(hash).transpose()?.map(|hash| hash.at(now)) else {
-        scan::write_nothing(ctx.out);
-        return DONE;
-    };
-    let options = scan::Options::parse(args)?;
-    scan::write(ctx.out, |out| {
-        let mut replies = 0;
-        let next = hash.scan(cursor, options.count, |name, found| {
-            if name.with(|name| options.wants(name)) {
-                write_text(out, name);
-                replies += 1;
-                if !options.novalues {
-                    write_text(out, found.value);
-                    replies += 1;
+    scan_value(ctx, args, hash, |hash, cursor, count, fields| {
+        hash.at(now).scan(cursor, count, |name, found| {
+            name.with(|name| {
+                if fields.wants(name) {
+                    fields.add(name);
+                    if !fields.names_only {
+                        found.value.with(|value| fields.add(value));
+                    }
                 }
-            }
-        });
-        (next, replies)
-    });
-    DONE
+            });
+        })
+    })
 }

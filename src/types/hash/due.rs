@@ -27,6 +27,11 @@ impl Due {
         self.len
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// The earliest deadline.
     pub fn first(&self) -> Option<u64> {
         self.chunks.first().map(|chunk| chunk[0].0)

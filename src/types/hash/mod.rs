@@ -13,10 +13,7 @@ pub mod field;
 #[cfg(test)]
 mod tests;
 
-use std::sync::LazyLock;
-
-use ahash::RandomState;
-
+use crate::stdx::hash::hash_bytes;
 use crate::types::hash::due::Due;
 use crate::types::hash::field::{Field, Outside};
 use crate::types::listpack::{Item, Listpack, Needle, Place};
@@ -103,26 +100,19 @@ struct Large {
     due: Option<Box<Due>>,
 }
 
-/// The hash of a name, under a seed of this process: nobody outside can choose names that collide.
-#[inline]
-fn hash_of(name: &[u8]) -> u64 {
-    static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    STATE.hash_one(name)
-}
-
 #[inline]
 fn rehash(field: &Field) -> u64 {
-    hash_of(field.name())
+    hash_bytes(field.name())
 }
 
 impl Large {
     fn find(&self, name: &[u8]) -> Option<&Field> {
-        self.fields.find(hash_of(name), |field| field.name() == name)
+        self.fields.find(hash_bytes(name), |field| field.name() == name)
     }
 
     /// Sets value and deadline; returns whether the field is new.
     fn set(&mut self, name: &[u8], value: Text<'_>, deadline: Option<u64>) -> bool {
-        let hash = hash_of(name);
+        let hash = hash_bytes(name);
         match self.fields.find_mut(hash, |field| field.name() == name) {
             Some(field) => {
                 let old = field.deadline();
@@ -150,13 +140,13 @@ impl Large {
         }
         match new {
             Some(new) => due.insert((new, hash)),
-            None if due.len() == 0 => self.due = None,
+            None if due.is_empty() => self.due = None,
             None => {}
         }
     }
 
     fn remove(&mut self, name: &[u8]) -> bool {
-        let hash = hash_of(name);
+        let hash = hash_bytes(name);
         let Some(field) = self.fields.remove(hash, |field| field.name() == name, rehash) else { return false };
         self.moved(hash, field.deadline(), None);
         true
@@ -166,7 +156,7 @@ impl Large {
     fn take_due(&mut self, now: u64) -> Option<Field> {
         let due = self.due.as_mut()?;
         let (deadline, hash) = due.take_before(now)?;
-        if due.len() == 0 {
+        if due.is_empty() {
             self.due = None;
         }
         let is_due = |field: &Field| field.deadline() == Some(deadline) && rehash(field) == hash;
@@ -255,18 +245,18 @@ impl Hash {
         }
     }
 
-    /// Bytes that it takes. Looks at every field of a large hash's first few hundred, and takes them for all.
+    /// Bytes that it takes. Of a large hash some hundred fields are looked at, and all taken to be alike.
     pub fn memory(&self) -> usize {
         const SAMPLES: usize = 512;
         match &self.0 {
             Repr::Packed(pack) | Repr::Timed(pack) => pack.memory(),
             Repr::Table(large) => {
-                let (mut sum, mut seen) = (0, 0);
+                let (mut sum, mut seen) = (0, 0usize);
                 large.fields.sample(0, SAMPLES, |field| {
                     sum += field.memory();
                     seen += 1;
                 });
-                let fields = if seen == 0 { 0 } else { (sum as u128 * large.fields.len() as u128 / seen) as usize };
+                let fields = sum.checked_div(seen).unwrap_or(0) * large.fields.len();
                 let due = large.due.as_ref().map_or(0, |due| size_of::<Due>() + due.memory());
                 size_of::<Large>() + large.fields.allocated_bytes() + fields + due
             }
@@ -412,7 +402,7 @@ impl Hash {
                 true
             }
             Repr::Table(large) => {
-                let hash = hash_of(name);
+                let hash = hash_bytes(name);
                 let Some(field) = large.fields.find_mut(hash, |field| field.name() == name) else { return false };
                 let old = field.deadline();
                 field.set_deadline(deadline);
@@ -512,9 +502,7 @@ impl<'a> Living<'a> {
                 self.hash.for_each(|_, found| living += usize::from(self.lives(found.deadline)));
                 living
             }
-            Repr::Table(large) => {
-                large.fields.len() - large.due.as_ref().map_or(0, |due| due.count_before(self.now))
-            }
+            Repr::Table(large) => large.fields.len() - large.due.as_ref().map_or(0, |due| due.count_before(self.now)),
         }
     }
 

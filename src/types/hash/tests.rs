@@ -31,8 +31,12 @@ impl Hash {
         match &self.0 {
             Repr::Packed(_) => assert!(model.values().all(|(_, deadline)| deadline.is_none())),
             Repr::Timed(pack) => {
-                let deadlines: Vec<u64> =
-                    pack.iter().skip(2).step_by(3).map(|item| String::from_utf8(item.to_vec()).unwrap().parse().unwrap()).collect();
+                let deadlines: Vec<u64> = pack
+                    .iter()
+                    .skip(2)
+                    .step_by(3)
+                    .map(|item| String::from_utf8(item.to_vec()).unwrap().parse().unwrap())
+                    .collect();
                 assert!(deadlines.is_sorted_by_key(|at| if *at == 0 { u64::MAX } else { *at }), "{deadlines:?}");
             }
             Repr::Table(large) => {
