@@ -26,6 +26,7 @@ use crate::spec::{Arity, Flag, Group};
 use crate::stdx::number::double::append_double_17;
 use crate::stdx::number::{parse_f64, parse_i64};
 use crate::types::Object;
+use crate::types::list::End;
 use crate::types::zset::Direction;
 
 /// This family's commands.
@@ -326,7 +327,18 @@ impl Fingerprint {
             Value::Int(n) => self.mix(n.to_string().as_bytes()),
             Value::Bytes(bytes) => self.mix(bytes),
             Value::Large(large) => self.mix(large.bytes()),
-            Value::Object(Object::SortedSet(zset)) => {
+            Value::Object(object) => self.add_object(object),
+        }
+        if entry.deadline().is_some() {
+            self.add(b"!!expire!!");
+        }
+    }
+
+    /// Adds a collection: the order of elements counts where they have one.
+    fn add_object(&mut self, object: &Object) {
+        match object {
+            Object::List(list) => list.iter(0, End::Head).for_each(|item| self.mix(&item.to_vec())),
+            Object::SortedSet(zset) => {
                 for (member, score) in zset.iter(0, Direction::Up) {
                     let (mut one, mut text) = (Fingerprint::default(), Vec::new());
                     append_double_17(&mut text, score);
@@ -335,10 +347,15 @@ impl Fingerprint {
                     self.add(&one.0);
                 }
             }
-            Value::Object(object) => self.mix(object.encoding().as_bytes()),
-        }
-        if entry.deadline().is_some() {
-            self.add(b"!!expire!!");
+            Object::Hash(hash) => hash.for_each(|name, found| {
+                let mut field = Fingerprint::default();
+                name.with(|name| field.mix(name));
+                found.value.with(|value| field.mix(value));
+                if found.deadline.is_some() {
+                    field.add(b"!!hexpire!!");
+                }
+                self.add(&field.0);
+            }),
         }
     }
 

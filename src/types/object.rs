@@ -1,5 +1,6 @@
 //! What a key can hold: the six types, and the collections behind five of them.
 
+use crate::types::hash::Hash;
 use crate::types::list::List;
 use crate::types::zset::ZSet;
 
@@ -46,6 +47,8 @@ pub enum Object {
     List(List),
     /// A sorted set.
     SortedSet(ZSet),
+    /// A hash.
+    Hash(Hash),
 }
 
 impl Object {
@@ -54,6 +57,7 @@ impl Object {
         match self {
             Object::List(_) => Kind::List,
             Object::SortedSet(_) => Kind::SortedSet,
+            Object::Hash(_) => Kind::Hash,
         }
     }
 
@@ -62,6 +66,7 @@ impl Object {
         match self {
             Object::List(list) => list.encoding(),
             Object::SortedSet(zset) => zset.encoding(),
+            Object::Hash(hash) => hash.encoding(),
         }
     }
 
@@ -71,6 +76,7 @@ impl Object {
             + match self {
                 Object::List(list) => list.memory(),
                 Object::SortedSet(zset) => zset.memory(),
+                Object::Hash(hash) => hash.memory(),
             }
     }
 
@@ -79,6 +85,7 @@ impl Object {
         match self {
             Object::List(list) => Object::List(list.clone()),
             Object::SortedSet(zset) => Object::SortedSet(zset.clone()),
+            Object::Hash(hash) => Object::Hash(hash.clone()),
         }
     }
 
@@ -87,6 +94,7 @@ impl Object {
         match self {
             Object::List(list) => list.len(),
             Object::SortedSet(zset) => zset.len(),
+            Object::Hash(hash) => hash.len(),
         }
     }
 
