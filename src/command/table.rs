@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::command::context::Handler;
 use crate::command::{
-    config, connection, debug, expire, hash, info, introspect, key, keyspace, latency, list, memory, monitor, server,
-    slowlog, string, zset,
+    config, connection, debug, expire, geo, hash, info, introspect, key, keyspace, latency, list, memory, monitor,
+    server, slowlog, string, zset,
 };
 use crate::spec::{self, Flag, Keys};
 
@@ -19,6 +19,7 @@ const FAMILIES: &[&[Command]] = &[
     connection::COMMANDS,
     debug::COMMANDS,
     expire::COMMANDS,
+    geo::COMMANDS,
     hash::COMMANDS,
     info::COMMANDS,
     introspect::COMMANDS,
