@@ -12,6 +12,7 @@ use crate::keyspace::db::Key;
 use crate::resp::reply::{Output, Protocol};
 use crate::spec::{Access, Arity, Flag, Group, Keys};
 use crate::stdx::number::{parse_f64, parse_i64};
+use crate::stdx::partial_sort::partial_sort;
 use crate::types::geo::{Area, Place, Shape};
 use crate::types::zset::{Direction, ZSet};
 
@@ -418,10 +419,17 @@ impl Search {
         }
         // The nearest are meant where only some are wanted and not just any.
         let order = if self.count > 0 && self.order == Order::None && !self.any { Order::Nearest } else { self.order };
-        match order {
-            Order::None => {}
-            Order::Nearest => all.sort_by(|a, b| a.distance.total_cmp(&b.distance)),
-            Order::Farthest => all.sort_by(|a, b| b.distance.total_cmp(&a.distance)),
+        let by_distance = |a: &Found, b: &Found| match order {
+            Order::Farthest => b.distance.total_cmp(&a.distance),
+            _ => a.distance.total_cmp(&b.distance),
+        };
+        if order != Order::None {
+            // Equally distant ones stay as they are, but where only some are wanted they do not.
+            if self.count == 0 || self.count >= all.len() {
+                all.sort_by(by_distance);
+            } else {
+                partial_sort(&mut all, 0..self.count, by_distance);
+            }
         }
         if self.count > 0 {
             all.truncate(self.count);
