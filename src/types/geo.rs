@@ -312,6 +312,8 @@ impl Area {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::f64::consts::TAU;
+
     use proptest::prelude::*;
 
     const PALERMO: Place = Place { longitude: 13.361389, latitude: 38.115556 };
@@ -358,7 +360,7 @@ mod tests {
 
         #[test]
         fn whatever_is_in_an_area_has_a_score_in_its_ranges(
-            center in place(), radius in 0.0..3e6f64, angle in 0.0..6.28f64, part in 0.0..1.0f64,
+            center in place(), radius in 0.0..3e6f64, angle in 0.0..TAU, part in 0.0..1.0f64,
         ) {
             // Redis misses places beyond the date line and near the poles, and so do we.
             prop_assume!(center.longitude.abs() < 100.0 && center.latitude.abs() < 50.0);

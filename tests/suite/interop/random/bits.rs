@@ -68,7 +68,7 @@ pub fn command(dice: &mut Dice) -> (Words, Same) {
         }
         26 | 27 => Command::new(&["PFCOUNT", &dice.key("p"), &dice.key("p")]),
         28 => Command::new(&["PFMERGE", &dice.key("p"), &dice.key("p"), &dice.key("p")]),
-        _ => Command::new(&["GET", &dice.pick(&["b1", "b2", "p1", "p2"])]),
+        _ => Command::new(&["GET", dice.pick(&["b1", "b2", "p1", "p2"])]),
     };
     command.done()
 }
