@@ -4,6 +4,7 @@
 //! it may touch. A file per family holds handlers and declarations side by side.
 
 pub mod args;
+pub mod call;
 pub mod client;
 pub mod compatibility;
 pub mod config;
