@@ -47,8 +47,8 @@ pub trait Blocked: Any + Send + Sync {
 pub type Queue = VecDeque<Arc<dyn Blocked>>;
 
 /// Who listens to one key.
-#[derive(Default)]
 struct Ears {
+    hash: KeyHash,
     watches: Vec<Arc<Watch>>,
     blocked: Queue,
 }
@@ -66,7 +66,7 @@ impl Equivalent<(usize, Box<[u8]>)> for Place<'_> {
 /// Who listens to the keys of one shard.
 #[derive(Default)]
 pub struct Listeners {
-    keys: HashMap<(usize, Box<[u8]>), (KeyHash, Ears), ahash::RandomState>,
+    keys: HashMap<(usize, Box<[u8]>), Ears, ahash::RandomState>,
 }
 
 impl std::fmt::Debug for Listeners {
@@ -77,7 +77,7 @@ impl std::fmt::Debug for Listeners {
 
 impl Listeners {
     fn ears(&mut self, db: usize, key: &[u8], hash: KeyHash) -> &mut Ears {
-        &mut self.keys.entry((db, key.into())).or_insert_with(|| (hash, Ears::default())).1
+        self.keys.entry((db, key.into())).or_insert_with(|| Ears { hash, watches: Vec::new(), blocked: Queue::new() })
     }
 
     /// Whether nobody listens.
@@ -107,7 +107,7 @@ impl Listeners {
 
     fn leave(&mut self, db: usize, key: &[u8], f: impl FnOnce(&mut Ears)) {
         let place = Place(db, key);
-        let Some((_, ears)) = self.keys.get_mut(&place) else { return };
+        let Some(ears) = self.keys.get_mut(&place) else { return };
         f(ears);
         if ears.watches.is_empty() && ears.blocked.is_empty() {
             self.keys.remove(&place);
@@ -116,18 +116,18 @@ impl Listeners {
 
     /// The client at `index` of those that are blocked on a key.
     pub fn blocked(&self, db: usize, key: &[u8], index: usize) -> Option<&Arc<dyn Blocked>> {
-        self.keys.get(&Place(db, key))?.1.blocked.get(index)
+        self.keys.get(&Place(db, key))?.blocked.get(index)
     }
 
     /// How many keys clients are blocked on, and how many are watched.
     pub fn counts(&self) -> (usize, usize) {
-        let count = |f: fn(&Ears) -> bool| self.keys.values().filter(|(_, ears)| f(ears)).count();
+        let count = |f: fn(&Ears) -> bool| self.keys.values().filter(|ears| f(ears)).count();
         (count(|ears| !ears.blocked.is_empty()), count(|ears| !ears.watches.is_empty()))
     }
 
     /// Notes that a key changed; returns whether somebody is blocked on it.
     pub fn touch(&self, db: usize, key: &[u8]) -> bool {
-        let Some((_, ears)) = self.keys.get(&Place(db, key)) else { return false };
+        let Some(ears) = self.keys.get(&Place(db, key)) else { return false };
         ears.watches.iter().for_each(|watch| watch.spoil());
         !ears.blocked.is_empty()
     }
@@ -142,7 +142,7 @@ impl Listeners {
 
     /// Every key that somebody listens to: database, key and hash.
     pub fn keys(&self) -> Vec<(usize, Vec<u8>, KeyHash)> {
-        self.keys.iter().map(|((db, key), (hash, _))| (*db, key.to_vec(), *hash)).collect()
+        self.keys.iter().map(|((db, key), ears)| (*db, key.to_vec(), ears.hash)).collect()
     }
 }
 
