@@ -69,7 +69,7 @@ pub struct List(Repr);
 #[derive(Debug, Clone)]
 enum Repr {
     Packed(Listpack),
-    Chain(Chain),
+    Chain(Box<Chain>),
 }
 
 #[derive(Debug, Clone, Default)]
@@ -182,7 +182,7 @@ impl List {
         {
             let (len, pack) = (pack.len(), std::mem::take(pack));
             let nodes = if pack.is_empty() { VecDeque::new() } else { VecDeque::from([Node::Packed(pack)]) };
-            self.0 = Repr::Chain(Chain { nodes, len });
+            self.0 = Repr::Chain(Box::new(Chain { nodes, len }));
         }
     }
 

@@ -41,6 +41,22 @@ impl DerefMut for Dice {
     }
 }
 
+/// The letters that keys of the families begin with.
+const FAMILIES: &[&str] = &["s", "l", "h", "t", "z", "g", "b", "p", "x"];
+/// Keys of no family.
+const OTHERS: &[&str] = &["{t}1", "{t}2", "\u{0}\r\n", "none", "lex"];
+
+/// Whether a word may be a key.
+pub fn is_key(word: &str) -> bool {
+    OTHERS.contains(&word) || word.len() == 2 && FAMILIES.contains(&&word[..1]) && word.as_bytes()[1].is_ascii_digit()
+}
+
+/// All keys that there can be.
+pub fn keys() -> impl Iterator<Item = String> {
+    let own = FAMILIES.iter().flat_map(|family| (1..=4).map(move |i| format!("{family}{i}")));
+    own.chain(OTHERS.iter().map(|key| (*key).to_owned()))
+}
+
 impl Dice {
     /// Dice that fall as `seed` says.
     pub fn new(seed: u64, newer: bool) -> Dice {
@@ -68,8 +84,9 @@ impl Dice {
     /// A key of any family.
     pub fn any_key(&mut self) -> String {
         match self.rng.u8(..10) {
-            0 => self.pick(&["{t}1", "{t}2", "\u{0}\r\n", "none"]).to_owned(),
-            _ => format!("{}{}", self.pick(&["s", "l", "h", "t", "z", "g", "b", "p", "x"]), self.rng.u8(1..=4)),
+            // The last one has only members of one score.
+            0 => self.pick(&OTHERS[..OTHERS.len() - 1]).to_owned(),
+            _ => format!("{}{}", self.pick(FAMILIES), self.rng.u8(1..=4)),
         }
     }
 
