@@ -3,6 +3,7 @@
 pub mod list;
 pub mod listpack;
 pub mod object;
+pub mod stream;
 pub mod table;
 
 pub use object::{Kind, Object};

@@ -1,6 +1,7 @@
 //! What a key can hold: the six types, and the collections behind five of them.
 
 use crate::types::list::List;
+use crate::types::stream::Stream;
 
 /// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,8 @@ impl Kind {
 pub enum Object {
     /// A list.
     List(List),
+    /// A stream.
+    Stream(Box<Stream>),
 }
 
 impl Object {
@@ -50,6 +53,7 @@ impl Object {
     pub fn kind(&self) -> Kind {
         match self {
             Object::List(_) => Kind::List,
+            Object::Stream(_) => Kind::Stream,
         }
     }
 
@@ -57,6 +61,7 @@ impl Object {
     pub fn encoding(&self) -> &'static str {
         match self {
             Object::List(list) => list.encoding(),
+            Object::Stream(_) => "stream",
         }
     }
 
@@ -65,6 +70,7 @@ impl Object {
         size_of::<Object>()
             + match self {
                 Object::List(list) => list.memory(),
+                Object::Stream(stream) => size_of::<Stream>() + stream.memory(),
             }
     }
 
@@ -72,6 +78,7 @@ impl Object {
     pub fn copy(&self) -> Object {
         match self {
             Object::List(list) => Object::List(list.clone()),
+            Object::Stream(stream) => Object::Stream(stream.clone()),
         }
     }
 
@@ -79,11 +86,12 @@ impl Object {
     pub fn len(&self) -> usize {
         match self {
             Object::List(list) => list.len(),
+            Object::Stream(stream) => stream.log.len(),
         }
     }
 
-    /// Whether it has no elements left; a key that holds such a value is removed.
+    /// Whether it has no elements left; a key that holds such a value is removed, but for streams, which stay.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == 0 && self.kind() != Kind::Stream
     }
 }
