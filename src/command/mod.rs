@@ -25,6 +25,7 @@ pub mod lcs;
 pub mod list;
 pub mod memory;
 pub mod monitor;
+pub mod scan;
 pub mod server;
 pub mod slowlog;
 pub mod string;
