@@ -28,6 +28,7 @@ pub mod monitor;
 pub mod scan;
 pub mod server;
 pub mod slowlog;
+pub mod stream;
 pub mod string;
 pub mod table;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::command::context::Handler;
 use crate::command::{
     config, connection, debug, expire, info, introspect, key, keyspace, latency, list, memory, monitor, server,
-    slowlog, string,
+    slowlog, stream, string,
 };
 use crate::spec::{self, Flag, Keys};
 
@@ -29,6 +29,7 @@ const FAMILIES: &[&[Command]] = &[
     monitor::COMMANDS,
     server::COMMANDS,
     slowlog::COMMANDS,
+    stream::COMMANDS,
     string::COMMANDS,
 ];
 

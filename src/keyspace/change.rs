@@ -122,6 +122,12 @@ impl Effects {
         }
     }
 
+    /// Whether somebody reads the log: what it gets need not be put together otherwise.
+    #[inline]
+    pub fn is_logged(&self) -> bool {
+        self.interest.has(Interest::LOG)
+    }
+
     /// Says what the log gets instead of the request. `effect` runs only while somebody reads the log.
     #[inline]
     pub fn log_as(&mut self, effect: impl FnOnce() -> Vec<Effect>) {

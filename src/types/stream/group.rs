@@ -101,11 +101,20 @@ impl Group {
         self.names.get(name).copied()
     }
 
+    /// The number of the consumer with this name, which is added where there is none; whether it was.
+    pub fn find_or_create(&mut self, name: &[u8], now_ms: u64) -> (Number, bool) {
+        match self.find(name) {
+            Some(number) => (number, false),
+            None => (self.add(name, now_ms), true),
+        }
+    }
+
     /// Adds a consumer; `None` where there is one of that name.
     pub fn create(&mut self, name: &[u8], now_ms: u64) -> Option<Number> {
-        if self.names.contains_key(name) {
-            return None;
-        }
+        (!self.names.contains_key(name)).then(|| self.add(name, now_ms))
+    }
+
+    fn add(&mut self, name: &[u8], now_ms: u64) -> Number {
         let name: Arc<[u8]> = name.into();
         let pending = Ordered::default();
         let consumer = Arc::new(Consumer { name: name.clone(), seen_ms: now_ms, active_ms: None, pending });
@@ -122,7 +131,7 @@ impl Group {
         };
         let number = Number(u32::try_from(at).expect("fewer consumers than fit into memory"));
         self.names.insert(name, number);
-        Some(number)
+        number
     }
 
     /// Deletes a consumer and what it has pending; returns how many entries that were, `None` where there is no
