@@ -38,5 +38,7 @@ families! {
     key_options: crate::interop::keys::options(), &[];
     connection: include_str!("interop/connection.table"), &[];
     login: include_str!("interop/login.table"), &["--requirepass", "sesame"];
+    streams: include_str!("interop/streams.table"), &[];
+    small_streams: include_str!("interop/streams.table"), &["--stream-node-max-entries", "3"];
     server: include_str!("interop/server.table"), &[];
 }

@@ -165,16 +165,17 @@ fn options(ctx: &Context<'_>, args: &Args<'_>, form: Form) -> Result<Options, Er
         }
         i += 1;
     }
+    let needs_approximation = "ERR syntax error, LIMIT cannot be used without the special ~ option";
     match &mut options.trimming {
-        None if limit > 0 => Err(Error::text(
-            "ERR syntax error, LIMIT cannot be used without specifying a trimming strategy",
-        )),
+        None if limit > 0 => {
+            Err(Error::text("ERR syntax error, LIMIT cannot be used without specifying a trimming strategy"))
+        }
         None if form == Form::Trim => {
             Err(Error::text("ERR syntax error, XTRIM must be called with a trimming strategy"))
         }
-        Some(Trimming { precision: Precision::Exact, .. }) if options.limit_at.is_some() => Err(Error::text(
-            "ERR syntax error, LIMIT cannot be used without the special ~ option",
-        )),
+        None | Some(Trimming { precision: Precision::Exact, .. }) if options.limit_at.is_some() => {
+            Err(Error::text(needs_approximation))
+        }
         Some(Trimming { precision: Precision::Chunks(most), .. }) => {
             *most = if options.limit_at.is_some() { limit } else { default_limit(ctx) };
             Ok(options)
