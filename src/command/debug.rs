@@ -24,8 +24,9 @@ use crate::observe::log::warning;
 use crate::resp::reply::Protocol;
 use crate::spec::{Arity, Flag, Group};
 use crate::stdx::number::{parse_f64, parse_i64};
-use crate::types::{Kind, Object};
+use crate::types::list::End;
 use crate::types::stream::id::Id;
+use crate::types::{Kind, Object};
 
 /// This family's commands.
 pub const COMMANDS: &[Command] = &[DEBUG];
@@ -330,17 +331,32 @@ impl Fingerprint {
             Value::Int(n) => self.mix(n.to_string().as_bytes()),
             Value::Bytes(bytes) => self.mix(bytes),
             Value::Large(large) => self.mix(large.bytes()),
-            Value::Object(Object::Stream(stream)) => {
+            Value::Object(object) => self.add_object(object),
+        }
+        if entry.deadline().is_some() {
+            self.add(b"!!expire!!");
+        }
+    }
+
+    /// Adds a collection: the order of elements counts where they have one.
+    fn add_object(&mut self, object: &Object) {
+        match object {
+            Object::List(list) => list.iter(0, End::Head).for_each(|item| self.mix(&item.to_vec())),
+            Object::Hash(hash) => hash.for_each(|name, found| {
+                let mut field = Fingerprint::default();
+                name.with(|name| field.mix(name));
+                found.value.with(|value| field.mix(value));
+                if found.deadline.is_some() {
+                    field.add(b"!!hexpire!!");
+                }
+                self.add(&field.0);
+            }),
+            Object::Stream(stream) => {
                 for entry in stream.log.entries(Id::MIN, Id::MAX) {
                     self.mix(format!("{}.{}", entry.id.ms, entry.id.seq).as_bytes());
                     entry.elements().for_each(|element| self.mix(&element.to_vec()));
                 }
             }
-            // Collections cannot be stored by any command yet; their elements are mixed in with them.
-            Value::Object(object) => self.mix(object.encoding().as_bytes()),
-        }
-        if entry.deadline().is_some() {
-            self.add(b"!!expire!!");
         }
     }
 

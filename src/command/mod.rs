@@ -15,6 +15,7 @@ pub mod engine;
 pub mod error;
 pub mod expire;
 pub mod gem;
+pub mod hash;
 pub mod help;
 pub mod info;
 pub mod introspect;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::command::context::Handler;
 use crate::command::{
-    config, connection, debug, expire, info, introspect, key, keyspace, latency, list, memory, monitor, server,
+    config, connection, debug, expire, hash, info, introspect, key, keyspace, latency, list, memory, monitor, server,
     slowlog, stream, string,
 };
 use crate::spec::{self, Flag, Keys};
@@ -19,6 +19,7 @@ const FAMILIES: &[&[Command]] = &[
     connection::COMMANDS,
     debug::COMMANDS,
     expire::COMMANDS,
+    hash::COMMANDS,
     info::COMMANDS,
     introspect::COMMANDS,
     key::COMMANDS,

@@ -1,5 +1,6 @@
 //! What a key can hold: the six types, and the collections behind five of them.
 
+use crate::types::hash::Hash;
 use crate::types::list::List;
 use crate::types::stream::Stream;
 
@@ -44,6 +45,8 @@ impl Kind {
 pub enum Object {
     /// A list.
     List(List),
+    /// A hash.
+    Hash(Hash),
     /// A stream.
     Stream(Box<Stream>),
 }
@@ -53,6 +56,7 @@ impl Object {
     pub fn kind(&self) -> Kind {
         match self {
             Object::List(_) => Kind::List,
+            Object::Hash(_) => Kind::Hash,
             Object::Stream(_) => Kind::Stream,
         }
     }
@@ -61,6 +65,7 @@ impl Object {
     pub fn encoding(&self) -> &'static str {
         match self {
             Object::List(list) => list.encoding(),
+            Object::Hash(hash) => hash.encoding(),
             Object::Stream(_) => "stream",
         }
     }
@@ -70,6 +75,7 @@ impl Object {
         size_of::<Object>()
             + match self {
                 Object::List(list) => list.memory(),
+                Object::Hash(hash) => hash.memory(),
                 Object::Stream(stream) => size_of::<Stream>() + stream.memory(),
             }
     }
@@ -78,6 +84,7 @@ impl Object {
     pub fn copy(&self) -> Object {
         match self {
             Object::List(list) => Object::List(list.clone()),
+            Object::Hash(hash) => Object::Hash(hash.clone()),
             Object::Stream(stream) => Object::Stream(stream.clone()),
         }
     }
@@ -86,6 +93,7 @@ impl Object {
     pub fn len(&self) -> usize {
         match self {
             Object::List(list) => list.len(),
+            Object::Hash(hash) => hash.len(),
             Object::Stream(stream) => stream.log.len(),
         }
     }
