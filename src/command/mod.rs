@@ -35,3 +35,4 @@ pub mod table;
 #[cfg(test)]
 pub mod testing;
 pub mod time;
+pub mod zset;

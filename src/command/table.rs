@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::command::context::Handler;
 use crate::command::{
     config, connection, debug, expire, hash, info, introspect, key, keyspace, latency, list, memory, monitor, server,
-    slowlog, stream, string,
+    slowlog, stream, string, zset,
 };
 use crate::spec::{self, Flag, Keys};
 
@@ -32,6 +32,11 @@ const FAMILIES: &[&[Command]] = &[
     slowlog::COMMANDS,
     stream::COMMANDS,
     string::COMMANDS,
+    zset::COMMANDS,
+    zset::combine::COMMANDS,
+    zset::pop::COMMANDS,
+    zset::range::COMMANDS,
+    zset::walk::COMMANDS,
 ];
 
 /// A command as the server looks at it.

@@ -7,5 +7,6 @@ pub mod member;
 pub mod object;
 pub mod stream;
 pub mod table;
+pub mod zset;
 
 pub use object::{Kind, Object};

@@ -3,6 +3,7 @@
 use crate::types::hash::Hash;
 use crate::types::list::List;
 use crate::types::stream::Stream;
+use crate::types::zset::ZSet;
 
 /// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,8 @@ impl Kind {
 pub enum Object {
     /// A list.
     List(List),
+    /// A sorted set.
+    SortedSet(ZSet),
     /// A hash.
     Hash(Hash),
     /// A stream.
@@ -56,6 +59,7 @@ impl Object {
     pub fn kind(&self) -> Kind {
         match self {
             Object::List(_) => Kind::List,
+            Object::SortedSet(_) => Kind::SortedSet,
             Object::Hash(_) => Kind::Hash,
             Object::Stream(_) => Kind::Stream,
         }
@@ -65,6 +69,7 @@ impl Object {
     pub fn encoding(&self) -> &'static str {
         match self {
             Object::List(list) => list.encoding(),
+            Object::SortedSet(zset) => zset.encoding(),
             Object::Hash(hash) => hash.encoding(),
             Object::Stream(_) => "stream",
         }
@@ -75,6 +80,7 @@ impl Object {
         size_of::<Object>()
             + match self {
                 Object::List(list) => list.memory(),
+                Object::SortedSet(zset) => zset.memory(),
                 Object::Hash(hash) => hash.memory(),
                 Object::Stream(stream) => size_of::<Stream>() + stream.memory(),
             }
@@ -84,6 +90,7 @@ impl Object {
     pub fn copy(&self) -> Object {
         match self {
             Object::List(list) => Object::List(list.clone()),
+            Object::SortedSet(zset) => Object::SortedSet(zset.clone()),
             Object::Hash(hash) => Object::Hash(hash.clone()),
             Object::Stream(stream) => Object::Stream(stream.clone()),
         }
@@ -93,6 +100,7 @@ impl Object {
     pub fn len(&self) -> usize {
         match self {
             Object::List(list) => list.len(),
+            Object::SortedSet(zset) => zset.len(),
             Object::Hash(hash) => hash.len(),
             Object::Stream(stream) => stream.log.len(),
         }

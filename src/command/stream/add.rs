@@ -270,9 +270,8 @@ fn new_id(log: &Log, wanted: NewId, now_ms: u64) -> Result<Id, Error> {
         NewId::AutoSeq(ms) => Some(Id::new(ms, 0)),
         NewId::Given(id) => Some(id),
     };
-    id.filter(|id| *id > last).ok_or(Error::text(
-        "ERR The ID specified in XADD is equal or smaller than the target stream top item",
-    ))
+    id.filter(|id| *id > last)
+        .ok_or(Error::text("ERR The ID specified in XADD is equal or smaller than the target stream top item"))
 }
 
 fn xtrim(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {

@@ -342,9 +342,8 @@ const ATTEMPTS: usize = 10;
 const MOST_CLAIMED: i64 = i64::MAX / 16;
 
 fn xautoclaim(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
-    let min_idle_ms = parse_i64(args.at(4))
-        .ok_or(Error::text("ERR Invalid min-idle-time argument for XAUTOCLAIM"))?
-        .max(0);
+    let min_idle_ms =
+        parse_i64(args.at(4)).ok_or(Error::text("ERR Invalid min-idle-time argument for XAUTOCLAIM"))?.max(0);
     let from = ids::from(args.at(5))?;
     let (mut most, mut just_id) = (100, false);
     let mut i = 6;

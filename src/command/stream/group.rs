@@ -260,9 +260,7 @@ fn xack(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         return DONE;
     }
     let ids = args.from(3).map(ids::strict).collect::<Result<SmallVec<[Id; 8]>, _>>()?;
-    let known = change(ctx, &key, name, |group| {
-        ids.iter().filter(|id| group.acknowledge(**id).is_some()).count()
-    })?;
+    let known = change(ctx, &key, name, |group| ids.iter().filter(|id| group.acknowledge(**id).is_some()).count())?;
     ctx.db.effects.dirty += known as u64;
     ctx.out.integer(known as i64);
     DONE

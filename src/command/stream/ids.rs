@@ -96,9 +96,10 @@ pub fn new(arg: &[u8]) -> Result<NewId, Error> {
 /// Where it is none, or nothing is behind it.
 pub fn from(arg: &[u8]) -> Result<Id, Error> {
     match arg {
-        [b'(', rest @ ..] if !rest.is_empty() => {
-            numbers(text(rest)?, 0).ok_or_else(invalid)?.next().ok_or(Error::text("ERR invalid start ID for the interval"))
-        }
+        [b'(', rest @ ..] if !rest.is_empty() => numbers(text(rest)?, 0)
+            .ok_or_else(invalid)?
+            .next()
+            .ok_or(Error::text("ERR invalid start ID for the interval")),
         _ => loose(arg, 0),
     }
 }

@@ -123,8 +123,20 @@ fn claim_effect(key: &[u8], name: &[u8], group: &Group, id: Id, pending: &Pendin
     let (at, count) = (pending.delivered_ms.to_string(), pending.deliveries.to_string());
     let (id, last) = (id.to_vec(), group.last.to_vec());
     let words: [&[u8]; 14] = [
-        b"XCLAIM", key, name, consumer, b"0", &id, b"TIME", at.as_bytes(), b"RETRYCOUNT", count.as_bytes(), b"FORCE",
-        b"JUSTID", b"LASTID", &last,
+        b"XCLAIM",
+        key,
+        name,
+        consumer,
+        b"0",
+        &id,
+        b"TIME",
+        at.as_bytes(),
+        b"RETRYCOUNT",
+        count.as_bytes(),
+        b"FORCE",
+        b"JUSTID",
+        b"LASTID",
+        &last,
     ];
     words.map(<[u8]>::to_vec).to_vec()
 }

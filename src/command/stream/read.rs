@@ -70,9 +70,7 @@ struct Options<'a> {
 fn options<'a>(args: &Args<'a>, way: Way) -> Result<Options<'a>, Error> {
     let mut options = Options { most: usize::MAX, first: 0, keys: 0, reader: None, noack: false };
     let only_group = |option: &str| {
-        Err(Error::text(format!(
-            "ERR The {option} option is only supported by XREADGROUP. You called XREAD instead."
-        )))
+        Err(Error::text(format!("ERR The {option} option is only supported by XREADGROUP. You called XREAD instead.")))
     };
     let mut i = 1;
     while i < args.len() {
@@ -209,12 +207,7 @@ fn xread(ctx: &mut Context<'_>, args: &Args<'_>, way: Way) -> Reply {
     DONE
 }
 
-fn read_streams(
-    ctx: &mut Context<'_>,
-    wanted: &[(Key<'_>, After)],
-    most: usize,
-    head: &mut Head,
-) -> Result<(), Error> {
+fn read_streams(ctx: &mut Context<'_>, wanted: &[(Key<'_>, After)], most: usize, head: &mut Head) -> Result<(), Error> {
     for (key, after) in wanted {
         let Some(stream) = ctx.db.look(key).map(stream).transpose()? else { continue };
         let After::Id(after) = *after else { continue };
@@ -353,7 +346,6 @@ fn write_deleted(out: &mut Output, id: Id) {
 
 /// How long to wait, in milliseconds; 0 is for ever.
 fn timeout_ms(arg: &[u8]) -> Result<u64, Error> {
-    let ms = parse_i64(arg)
-        .ok_or(Error::text("ERR timeout is not an integer or out of range"))?;
+    let ms = parse_i64(arg).ok_or(Error::text("ERR timeout is not an integer or out of range"))?;
     u64::try_from(ms).map_err(|_| Error::text("ERR timeout is negative"))
 }

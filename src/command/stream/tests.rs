@@ -34,7 +34,10 @@ fn ids_are_made_from_the_time_and_never_go_back() {
     bench.clock.set(1_000_000_001);
     assert_eq!(bench.run("XADD s * a 1"), "$12|1000000001-0|");
     assert_eq!(bench.run("XADD s 1000000001-* a 1"), "$12|1000000001-1|");
-    assert_eq!(bench.run("XADD s 1000000000-* a 1"), "-ERR The ID specified in XADD is equal or smaller than the target stream top item|");
+    assert_eq!(
+        bench.run("XADD s 1000000000-* a 1"),
+        "-ERR The ID specified in XADD is equal or smaller than the target stream top item|"
+    );
     assert_eq!(bench.run("XLEN s"), ":5|");
 }
 

@@ -148,8 +148,7 @@ impl Chunk {
             let int = |place: Place| pack.at(place).int();
             let (ms, seq) = (pack.next(entry)?, pack.skip(entry, 2)?);
             let flags = int(entry)?;
-            let entry_id =
-                Id::new(id.ms.wrapping_add_signed(int(ms)?), id.seq.wrapping_add_signed(int(seq)?));
+            let entry_id = Id::new(id.ms.wrapping_add_signed(int(ms)?), id.seq.wrapping_add_signed(int(seq)?));
             let (elements, behind) = if flags & SAME_FIELDS != 0 {
                 (fields, seq)
             } else {
@@ -274,13 +273,7 @@ impl Chunk {
 
     fn entry(&self, master: Master, raw: &Raw) -> Entry<'_> {
         let same = raw.flags & SAME_FIELDS != 0;
-        Entry {
-            id: raw.id,
-            pack: &self.pack,
-            fields: same.then_some(master.first_field),
-            at: raw.at,
-            pairs: raw.pairs,
-        }
+        Entry { id: raw.id, pack: &self.pack, fields: same.then_some(master.first_field), at: raw.at, pairs: raw.pairs }
     }
 
     /// The living entries in ascending order.

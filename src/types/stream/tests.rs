@@ -141,7 +141,10 @@ fn reload(log: &Log) -> Log {
 fn check(log: &Log, model: &BTreeMap<Id, Pairs>) {
     let pairs = |(id, pairs): (&Id, &Pairs)| (*id, pairs.clone());
     assert_eq!(log.len(), model.len());
-    assert_eq!(log.entries(Id::MIN, Id::MAX).map(owned).collect::<Vec<_>>(), model.iter().map(pairs).collect::<Vec<_>>());
+    assert_eq!(
+        log.entries(Id::MIN, Id::MAX).map(owned).collect::<Vec<_>>(),
+        model.iter().map(pairs).collect::<Vec<_>>()
+    );
     let down: Vec<_> = log.entries_down(Id::MAX, Id::MIN).map(owned).collect();
     assert_eq!(down, model.iter().rev().map(pairs).collect::<Vec<_>>());
     assert_eq!(log.first_id(), model.keys().next().copied().unwrap_or_default());
