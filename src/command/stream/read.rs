@@ -88,7 +88,7 @@ fn options<'a>(args: &Args<'a>, way: Way) -> Result<Options<'a>, Error> {
                 };
             }
             Some("STREAMS") if more > 0 => {
-                if more % 2 != 0 {
+                if !more.is_multiple_of(2) {
                     let (name, id) = if way == Way::Group { ("xreadgroup", '>') } else { ("xread", '$') };
                     return Err(Error::text(format!(
                         "ERR Unbalanced '{name}' list of streams: for each stream key an ID or '{id}' must be specified."

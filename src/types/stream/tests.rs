@@ -125,7 +125,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn elements(fields: usize, value: &str) -> Pairs {
-    let names: &[&str] = &[&["a"][..], &["a", "b"], &["b", "12"], &["12", "b", "a"]][fields];
+    let names: &[&str] = [&["a"][..], &["a", "b"], &["b", "12"], &["12", "b", "a"]][fields];
     names.iter().flat_map(|name| [name.as_bytes().to_vec(), value.as_bytes().to_vec()]).collect()
 }
 
