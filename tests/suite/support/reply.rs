@@ -85,6 +85,20 @@ impl Tree {
         }
     }
 
+    /// The same without the fields of these names, in maps and in arrays that stand for maps.
+    pub fn without(self, names: &[&str]) -> Tree {
+        let Tree::Many(kind, Some(items)) = self else { return self };
+        let (mut kept, mut items) = (Vec::new(), items.into_iter());
+        while let Some(item) = items.next() {
+            if matches!(&item, Tree::Bulk(_, Some(name)) if names.iter().any(|left| left.as_bytes() == name)) {
+                items.next();
+            } else {
+                kept.push(item.without(names));
+            }
+        }
+        Tree::Many(kind, Some(kept))
+    }
+
     /// Only the shape: type bytes, and the code word of errors.
     pub fn kind(&self) -> String {
         match self {
