@@ -320,15 +320,15 @@ impl<'a> Iterator for Iter<'a> {
         let place = self.place?;
         match (self.part(self.node)?, place) {
             (Part::Packed(pack), Some(place)) => {
-                let next = match self.direction {
-                    End::Head => pack.next(place),
-                    End::Tail => pack.prev(place),
+                let (item, next) = match self.direction {
+                    End::Head => pack.step(place),
+                    End::Tail => (pack.at(place), pack.prev(place)),
                 };
                 match next {
                     Some(next) => self.place = Some(Some(next)),
                     None => self.next_node(),
                 }
-                Some(pack.at(place))
+                Some(item)
             }
             (Part::Large(bytes), None) => {
                 self.next_node();

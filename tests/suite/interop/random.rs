@@ -93,6 +93,20 @@ impl Run {
             Same::Bytes => false,
             Same::Unordered => Tree::parse(ours).sorted() == Tree::parse(theirs).sorted(),
             Same::Near(by) => Tree::parse(ours).near(&Tree::parse(theirs), by),
+            Same::Pending => {
+                let kept = |reply: &[u8]| -> Vec<Vec<Tree>> {
+                    let entries = Tree::parse(reply);
+                    let told = |entry: &Tree| [&entry.items()[..2], &entry.items()[3..]].concat();
+                    entries.items().iter().map(told).collect()
+                };
+                let errors = [ours, theirs].map(|reply| reply.starts_with(b"-"));
+                errors == [false; 2] && kept(ours) == kept(theirs)
+            }
+            Same::Info => {
+                let newer = ["idle", "inactive", "active-time"];
+                let [ours, theirs] = [ours, theirs].map(|reply| Tree::parse(reply).without(&newer));
+                ours.near_from(&theirs, 60_000, 1_000_000_000)
+            }
             Same::Encoding => {
                 // Redis 7.0 has no small lists and sets. In 7.2 ZRANGESTORE by score makes whatever it stores a skiplist.
                 let others: &[&[u8]] = if self.newer { &[b"skiplist"] } else { &[b"quicklist", b"hashtable"] };
@@ -182,8 +196,9 @@ impl Run {
                 let key = String::from_utf8_lossy(key).into_owned();
                 batch.push((words(&["OBJECT", "ENCODING", &key]), Same::Encoding));
                 batch.push((words(&["PEXPIRETIME", &key]), Same::Near(10_000)));
-                if self.known.contains("debug") {
-                    batch.push((words(&["DEBUG", "DIGEST-VALUE", &key]), Same::Bytes));
+                batch.push((words(&["DEBUG", "DIGEST-VALUE", &key]), Same::Bytes));
+                if self.knows("XINFO") {
+                    batch.push((words(&["XINFO", "STREAM", &key, "FULL", "COUNT", "0"]), Same::Info));
                 }
             }
             self.ask(&batch);
@@ -208,7 +223,7 @@ impl Run {
                 let mut commands = 0;
                 while commands < 5 {
                     let (words, same) = command(dice);
-                    if self.knows(&words[0]) && !matches!(same, Same::Near(_) | Same::Encoding) {
+                    if self.knows(&words[0]) && matches!(same, Same::Bytes | Same::Unordered) {
                         batch.push((words, Same::Bytes));
                         commands += 1;
                     }
@@ -218,7 +233,8 @@ impl Run {
             }
             let (words, same) = command(dice);
             if self.knows(&words[0]) {
-                let scripted = self.knows("eval") && !matches!(&*words[0], "SELECT" | "SWAPDB") && dice.one_in(40);
+                let fit = !matches!(same, Same::Info) && !matches!(&*words[0], "SELECT" | "SWAPDB");
+                let scripted = fit && self.knows("eval") && dice.one_in(40);
                 batch.push((if scripted { in_script(&words) } else { words }, same));
             }
         }

@@ -16,6 +16,10 @@ pub enum Same {
     Unordered,
     /// But for what a clock may have moved on by, in the unit of the reply.
     Near(i128),
+    /// But for how long entries have been pending, which XPENDING tells of each.
+    Pending,
+    /// But for the times at which something happened to groups; and what only Redis 7.2 tells of consumers is left out.
+    Info,
     /// The name of an encoding: Redis 7.0 has other ones for small lists and sets.
     Encoding,
 }

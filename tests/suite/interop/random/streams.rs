@@ -1,89 +1,204 @@
-//! Random commands on streams: ids are told, not taken from a clock.
+//! Random commands on streams and their groups.
+//!
+//! Ids stay among a few, so that commands meet each other's entries: mostly `8-*` and what has come of it. Idle times
+//! are none or half an hour, so that no reply depends on which millisecond it is.
 
-use super::dice::{Command, Dice, Same, Words};
+use super::dice::{Dice, Same, Words};
 
-/// Milliseconds by which times of delivery may differ between the servers.
-const CLOCK: i128 = 600_000;
+fn group<'a>(dice: &mut Dice) -> &'a str {
+    dice.pick(&["g", "g", "h", "none"])
+}
+
+fn consumer<'a>(dice: &mut Dice) -> &'a str {
+    dice.pick(&["x", "y", "z"])
+}
 
 fn id(dice: &mut Dice) -> String {
     match dice.u8(..30) {
-        0 => dice.pick(&["0", "0-0", "18446744073709551615-18446744073709551615", "x", "1-", "-1", "5-*"]).into(),
-        1..=9 => dice.u32(1..400).to_string(),
-        _ => format!("{}-{}", dice.u32(1..400), dice.u32(..3)),
+        0 => dice.pick(&["x", "", "1-", "-1", "1-x", "8-*", "18446744073709551615"]).into(),
+        1 => dice.u8(1..9).to_string(),
+        2..=4 => format!("{}-{}", dice.u8(..8), dice.u8(..3)),
+        5 => format!("8-{}", dice.u8(60..80)),
+        _ => format!("8-{}", dice.u8(..25)),
+    }
+}
+
+fn new_id(dice: &mut Dice) -> String {
+    match dice.u8(..12) {
+        0 => id(dice),
+        1 | 2 => format!("{}-*", dice.u8(..8)),
+        _ => "8-*".into(),
     }
 }
 
 fn end(dice: &mut Dice) -> String {
-    match dice.u8(..6) {
-        0 | 1 => "-".into(),
-        2 | 3 => "+".into(),
-        4 => format!("({}", id(dice)),
+    match dice.u8(..4) {
+        0 => dice.pick(&["-", "+"]).into(),
+        1 => format!("({}", id(dice)),
         _ => id(dice),
     }
 }
 
-fn trim(dice: &mut Dice, command: Command) -> Command {
-    let (by, about) = (dice.pick(&["MAXLEN", "MINID"]), dice.pick(&["", "=", "="]));
-    let to = if by == "MAXLEN" { dice.u32(..30).to_string() } else { id(dice) };
-    let command = command.and(&[by]);
-    command.and_if(!about.is_empty(), &[about]).and(&[&to])
+fn count(dice: &mut Dice) -> String {
+    match dice.u8(..10) {
+        0 => dice.pick(&["0", "-1", "x"]).into(),
+        _ => dice.u8(1..12).to_string(),
+    }
+}
+
+/// None, or so long that only what was claimed with `IDLE` has waited for it.
+fn idle_ms<'a>(dice: &mut Dice) -> &'a str {
+    dice.pick(&["0", "0", "1800000", "x"])
+}
+
+fn value(dice: &mut Dice) -> String {
+    match dice.u8(..6) {
+        0 => "x".repeat(dice.usize(..200)),
+        1 => dice.i64(..).to_string(),
+        _ => dice.i8(..).to_string(),
+    }
+}
+
+fn trim(dice: &mut Dice, words: &mut Words) {
+    let mut say = |all: &[&str]| words.extend(all.iter().map(|w| (*w).to_owned()));
+    let strategy = dice.pick(&["MAXLEN", "MINID"]);
+    say(&[strategy]);
+    let precision = dice.pick(&["", "=", "~", "~"]);
+    if !precision.is_empty() {
+        say(&[precision]);
+    }
+    match strategy {
+        "MAXLEN" => say(&[&dice.u8(..40).to_string()]),
+        _ => say(&[&id(dice)]),
+    }
+    if dice.u8(..4) == 0 {
+        say(&["LIMIT", &dice.u8(..12).to_string()]);
+    }
 }
 
 /// One command.
 pub fn command(dice: &mut Dice) -> (Words, Same) {
-    let k = dice.key("x");
-    let group = dice.pick(&["g1", "g2"]);
-    let consumer = dice.pick(&["alice", "bob"]);
-    let count = dice.i64(-1..6).to_string();
-    let command = match dice.u8(..44) {
-        0..=11 => {
-            let mut command = Command::new(&["XADD", &k]).and_if(dice.one_in(10), &["NOMKSTREAM"]);
-            if dice.one_in(8) {
-                command = trim(dice, command);
+    let mut words: Words = Vec::new();
+    let mut same = Same::Bytes;
+    let (k, k2, g, c) = (&dice.key("x"), &dice.key("x"), group(dice), consumer(dice));
+    let mut say = |all: &[&str]| words.extend(all.iter().map(|w| (*w).to_owned()));
+    match dice.u8(..40) {
+        0..=9 => {
+            say(&["XADD", k]);
+            if dice.u8(..8) == 0 {
+                say(&["NOMKSTREAM"]);
             }
-            command = command.and(&[&id(dice)]);
-            for _ in 0..dice.u8(1..3) {
-                command = command.and(&[&dice.member(), &dice.member()]);
+            if dice.u8(..5) == 0 {
+                trim(dice, &mut words);
             }
-            command
+            words.push(new_id(dice));
+            for _ in 0..dice.u8(1..4) {
+                words.extend([dice.pick(&["f", "g", "1"]).to_owned(), value(dice)]);
+            }
         }
-        12 | 13 => Command::new(&["XDEL", &k, &id(dice), &id(dice)]),
-        14 => {
-            let command = Command::new(&["XTRIM", &k]);
-            trim(dice, command)
+        10 => {
+            say(&["XTRIM", k]);
+            trim(dice, &mut words);
         }
-        15..=17 => Command::new(&[dice.pick(&["XRANGE", "XREVRANGE"]), &k, &end(dice), &end(dice)])
-            .and_if(dice.one_in(3), &["COUNT", &count]),
-        18 => Command::new(&["XLEN", &k]),
-        19 | 20 => Command::new(&["XREAD", "COUNT", &count, "STREAMS", &k, &dice.key("x"), &id(dice), &id(dice)]),
-        21 => Command::new(&["XSETID", &k, &id(dice)])
-            .and_if(dice.one_in(3), &["ENTRIESADDED", &count, "MAXDELETEDID", &id(dice)]),
-        22..=24 => Command::new(&["XGROUP", "CREATE", &k, group, dice.pick(&["0", "$", "5", "100-1"])])
-            .and_if(dice.one_in(3), &["MKSTREAM"])
-            .and_if(dice.one_in(4), &["ENTRIESREAD", &count]),
-        25 if dice.one_in(3) => Command::new(&["XGROUP", "DESTROY", &k, group]),
-        25 => Command::new(&["XGROUP", "SETID", &k, group, &id(dice)]),
-        26 => Command::new(&["XGROUP", dice.pick(&["CREATECONSUMER", "DELCONSUMER"]), &k, group, consumer]),
-        27..=31 => {
-            let from = dice.pick(&[">", ">", ">", "0", "5"]);
-            Command::new(&["XREADGROUP", "GROUP", group, consumer, "COUNT", &count])
-                .and_if(dice.one_in(5), &["NOACK"])
-                .and(&["STREAMS", &k, from])
+        11 => say(&["XDEL", k, &id(dice), &id(dice), &id(dice)]),
+        12 => {
+            say(&["XSETID", k, dice.pick(&["8-60", "8-90", "9-0"])]);
+            if dice.bool() {
+                say(&["ENTRIESADDED", &dice.u8(..100).to_string(), "MAXDELETEDID", &id(dice)]);
+            }
         }
-        32..=34 => Command::new(&["XACK", &k, group, &id(dice), &id(dice)]),
-        35 => Command::new(&["XPENDING", &k, group]),
-        36 => Command::new(&["XPENDING", &k, group, &end(dice), &end(dice), &count])
-            .and_if(dice.one_in(3), &[consumer])
-            .compared(Same::Near(CLOCK)),
-        37 | 38 => Command::new(&["XCLAIM", &k, group, consumer, "0", &id(dice), &id(dice)])
-            .options(dice, &["JUSTID", "FORCE"])
-            .and_if(dice.one_in(4), &["RETRYCOUNT", &count])
-            .and_if(dice.one_in(4), &["LASTID", &id(dice)]),
-        39 => Command::new(&["XAUTOCLAIM", &k, group, consumer, "0", &end(dice), "COUNT", &count])
-            .options(dice, &["JUSTID"]),
-        40 | 41 => Command::new(&["XINFO", "GROUPS", &k]),
-        42 => Command::new(&["XINFO", "STREAM", &k]),
-        _ => Command::new(&["OBJECT", "ENCODING", &k]).compared(Same::Encoding),
-    };
-    command.done()
+        13 => say(&["XLEN", k]),
+        14..=16 => {
+            let name = dice.pick(&["XRANGE", "XREVRANGE"]);
+            say(&[name, k, &end(dice), &end(dice)]);
+            if dice.bool() {
+                say(&["COUNT", &count(dice)]);
+            }
+        }
+        17 => {
+            say(&["XREAD", "COUNT", &count(dice), "STREAMS", k, k2]);
+            say(&[dice.pick(&["0", "8-3", "$"]), &id(dice)]);
+        }
+        18..=23 => {
+            say(&["XREADGROUP", "GROUP", g, c]);
+            if dice.bool() {
+                say(&["COUNT", &count(dice)]);
+            }
+            if dice.u8(..6) == 0 {
+                say(&["NOACK"]);
+            }
+            say(&["STREAMS", k]);
+            let two = dice.u8(..4) == 0;
+            if two {
+                say(&[k2]);
+            }
+            for _ in 0..=u8::from(two) {
+                let after = if dice.u8(..3) == 0 { id(dice) } else { ">".to_owned() };
+                say(&[&after]);
+            }
+        }
+        24..=26 => {
+            say(&["XGROUP", "CREATE", k, g, dice.pick(&["$", "0", "8-3", "8-9"])]);
+            if dice.u8(..3) == 0 {
+                say(&["ENTRIESREAD", &dice.i8(-1..30).to_string()]);
+            }
+            if dice.bool() {
+                say(&["MKSTREAM"]);
+            }
+        }
+        27 => {
+            say(&["XGROUP", "SETID", k, g, &id(dice)]);
+            if dice.bool() {
+                say(&["ENTRIESREAD", &dice.i8(-1..30).to_string()]);
+            }
+        }
+        28 => say(&["XGROUP", dice.pick(&["CREATECONSUMER", "DELCONSUMER"]), k, g, c]),
+        29 if dice.u8(..3) == 0 => say(&["XGROUP", "DESTROY", k, g]),
+        29..=31 => say(&["XACK", k, g, &id(dice), &id(dice), &id(dice)]),
+        32 | 33 => {
+            say(&["XCLAIM", k, g, c, idle_ms(dice), &id(dice), &id(dice)]);
+            while dice.u8(..3) > 0 {
+                match dice.pick(&["IDLE", "TIME", "RETRYCOUNT", "FORCE", "JUSTID", "LASTID"]) {
+                    "IDLE" => say(&["IDLE", dice.pick(&["0", "3600000"])]),
+                    "TIME" => say(&["TIME", dice.pick(&["1", "1000000000000"])]),
+                    "RETRYCOUNT" => say(&["RETRYCOUNT", &dice.u8(..20).to_string()]),
+                    "LASTID" => say(&["LASTID", &id(dice)]),
+                    option => say(&[option]),
+                }
+            }
+        }
+        34 => {
+            say(&["XAUTOCLAIM", k, g, c, idle_ms(dice), &end(dice)]);
+            if dice.bool() {
+                say(&["COUNT", &count(dice)]);
+            }
+            if dice.bool() {
+                say(&["JUSTID"]);
+            }
+        }
+        35 => say(&["XPENDING", k, g]),
+        36 => {
+            say(&["XPENDING", k, g]);
+            if dice.u8(..3) == 0 {
+                say(&["IDLE", idle_ms(dice)]);
+            }
+            say(&[&end(dice), &end(dice), &count(dice)]);
+            if dice.bool() {
+                say(&[c]);
+            }
+            same = Same::Pending;
+        }
+        37 => {
+            match dice.u8(..4) {
+                0 => say(&["XINFO", "STREAM", k]),
+                1 => say(&["XINFO", "STREAM", k, "FULL"]),
+                2 => say(&["XINFO", "GROUPS", k]),
+                _ => say(&["XINFO", "CONSUMERS", k, g]),
+            }
+            same = Same::Info;
+        }
+        38 => say(&["COPY", k, k2, "REPLACE"]),
+        _ => say(&[dice.pick(&["DEL", "TYPE"]), k]),
+    }
+    (words, same)
 }
