@@ -319,6 +319,9 @@ impl Engine {
                 self.log.append(db, &[vec![b"DEL".to_vec(), key]]);
             }
         }
+        for (db, key, names) in effects.expired_fields.drain(..) {
+            self.log.append(db, &[[b"HDEL".to_vec(), key].into_iter().chain(names).collect()]);
+        }
         if self.log.is_active() {
             match effects.canonical.take() {
                 Some(commands) if commands.is_empty() => {}
