@@ -34,3 +34,4 @@ pub mod table;
 #[cfg(test)]
 pub mod testing;
 pub mod time;
+pub mod zset;
