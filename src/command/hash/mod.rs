@@ -6,8 +6,6 @@
 
 pub mod expire;
 #[cfg(test)]
-mod expire_tests;
-#[cfg(test)]
 mod tests;
 
 use std::collections::HashSet;

@@ -4,6 +4,9 @@
 //! They are what Redis 7.4 and 8.0 have. What must stay true: a deadline that has passed already removes the field;
 //! the log gets deadlines, never times to live, and nothing but HSET, HDEL, HPEXPIREAT and HPERSIST.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashSet};
 
 use crate::command::args::{Args, word};
