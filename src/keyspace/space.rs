@@ -220,11 +220,16 @@ impl Keyspace {
             late.clear();
             let sweep = |held: &mut Shard| {
                 let now_ms = now_ms();
+                let listened = held.listeners().is_some();
+                let (mut gone, mut shrunk) = (Vec::new(), Vec::new());
                 for db in held.databases().collect::<Vec<_>>() {
                     let Some(part) = held.part_mut(db) else { continue };
                     let hash = |key: &[u8]| self.hasher.hash(key);
                     more |= part.remove_due(now_ms, EXPIRE_BATCH, hash, |entry| {
                         effects.note_expired(db, entry.key());
+                        if listened {
+                            gone.push((db, entry.key().to_vec()));
+                        }
                         late.push(now_ms.saturating_sub(entry.deadline().unwrap_or(now_ms)));
                         self.free(entry);
                         removed.keys += 1;
@@ -232,12 +237,22 @@ impl Keyspace {
                     more |= part.remove_due_fields(now_ms, EXPIRE_BATCH, hash, |due| {
                         late.extend(due.deadlines.iter().map(|deadline| now_ms.saturating_sub(*deadline)));
                         removed.fields += due.names.len();
+                        if listened {
+                            shrunk.push((db, due.key.to_vec()));
+                        }
                         effects.note_expired_fields(db, due.key, due.names);
                         if let Some(entry) = due.emptied {
                             effects.note_emptied(db, due.key, false);
                             self.free(entry);
                         }
                     });
+                }
+                if !gone.is_empty() {
+                    held.with_listeners(|listeners| gone.iter().for_each(|(db, key)| listeners.expire(*db, key)));
+                }
+                if let Some(listeners) = held.listeners() {
+                    // Nobody is blocked on a hash: only those who watch it are told.
+                    shrunk.iter().for_each(|(db, key)| _ = listeners.touch(*db, key));
                 }
                 self.next_due[shard].store(held.next_deadline().unwrap_or(NEVER), Ordering::Relaxed);
                 // What waits on these keys is served before anybody else can touch them.

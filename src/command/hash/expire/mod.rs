@@ -553,7 +553,7 @@ fn hsetex(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     ctx.db.note(&key, Class::Hash, "hset");
     ctx.db.effects.dirty += pairs as u64 - 1;
     if matches!(expiry, Expiry::At(_)) {
-        ctx.db.effects.notify(ctx.db.index(), key.bytes, Class::Hash, "hexpire");
+        ctx.db.notify(&key, Class::Hash, "hexpire");
     }
     ctx.db.effects.log_as(|| {
         let set = effect("HSET", key.bytes, args.from(first));
