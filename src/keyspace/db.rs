@@ -168,7 +168,7 @@ impl<'a> Db<'a> {
         self.touched(key);
         self.effects.note_expired_fields(self.index, key.bytes, names);
         if empty == Some(true)
-            && let Some(entry) = part.remove(key.hash, key.bytes)
+            && let Some(entry) = self.part(key).and_then(|part| part.remove(key.hash, key.bytes))
         {
             self.effects.note_emptied(self.index, key.bytes, entry.field_deadline().is_some());
             self.keyspace.free(entry);
