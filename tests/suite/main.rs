@@ -10,6 +10,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
+mod blocking;
 mod embedding;
 mod house;
 mod interop;

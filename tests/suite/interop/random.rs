@@ -57,6 +57,21 @@ fn command(dice: &mut Dice) -> Asked {
     }
 }
 
+/// A command that would wait, but does not inside of a transaction.
+fn impatient(dice: &mut Dice) -> Asked {
+    let family = dice.pick(&["l", "z"]);
+    let (a, b) = (dice.key(family), dice.key(family));
+    let (side, end) = (dice.pick(&["LEFT", "RIGHT"]), dice.pick(&["MIN", "MAX"]));
+    let words = match (family, dice.u8(..3)) {
+        ("l", 0) => words(&[dice.pick(&["BLPOP", "BRPOP"]), &a, &b, "0"]),
+        ("l", 1) => words(&["BLMOVE", &a, &b, side, "LEFT", "0"]),
+        ("l", _) => words(&["BLMPOP", "0", "2", &a, &b, side, "COUNT", "2"]),
+        (_, 0) => words(&["BZMPOP", "0", "2", &a, &b, end, "COUNT", "2"]),
+        _ => words(&[dice.pick(&["BZPOPMIN", "BZPOPMAX"]), &a, &b, "0"]),
+    };
+    (words, Same::Bytes)
+}
+
 fn words(all: &[&str]) -> Words {
     all.iter().map(|w| (*w).to_owned()).collect()
 }
@@ -222,7 +237,7 @@ impl Run {
                 batch.push((words(&["MULTI"]), Same::Bytes));
                 let mut commands = 0;
                 while commands < 5 {
-                    let (words, same) = command(dice);
+                    let (words, same) = if dice.one_in(8) { impatient(dice) } else { command(dice) };
                     if self.knows(&words[0]) && matches!(same, Same::Bytes | Same::Unordered) {
                         batch.push((words, Same::Bytes));
                         commands += 1;
