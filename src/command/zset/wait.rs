@@ -6,7 +6,7 @@ use crate::command::context::{Context, DONE, Outcome, Reply};
 use crate::command::error::Error;
 use crate::command::table::Command;
 use crate::command::zset::Scores;
-use crate::command::zset::pop::{Wish, ZMPOP, ZPOPMAX, ZPOPMIN, event, len_at, take};
+use crate::command::zset::pop::{Wish, ZMPOP, ZPOPMIN, event, len_at, take};
 use crate::keyspace::db::Key;
 use crate::keyspace::hold::ShardSet;
 use crate::resp::reply::Output;
