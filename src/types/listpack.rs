@@ -221,7 +221,9 @@ fn decode(bytes: &[u8]) -> Item<'_> {
 
 /// Where [`Listpack::extend`] takes its elements.
 pub struct Appender<'a> {
-    bytes: &'a mut Vec<u8>,
+    pack: &'a mut Listpack,
+    /// Where the next one goes.
+    end: usize,
     added: usize,
 }
 
@@ -240,13 +242,18 @@ impl Appender<'_> {
 
     #[inline]
     fn add(&mut self, encoded: &Encoded<'_>) {
-        self.bytes.extend_from_slice(&encoded.head[..encoded.head_len]);
-        self.bytes.extend_from_slice(encoded.data);
         let len = encoded.len();
-        let mut back = [0; 5];
         let width = back_width(len);
-        write_back_len(&mut back[..width], len);
-        self.bytes.extend_from_slice(&back[..width]);
+        let end = self.end + len + width;
+        // One byte more ends them all.
+        if end >= self.pack.room.len() {
+            self.pack.resize(allotted(2 * end));
+        }
+        let entry = &mut self.pack.room[self.end..end];
+        entry[..encoded.head_len].copy_from_slice(&encoded.head[..encoded.head_len]);
+        entry[encoded.head_len..len].copy_from_slice(encoded.data);
+        write_back_len(&mut entry[len..], len);
+        self.end = end;
         self.added += 1;
     }
 }
@@ -358,7 +365,7 @@ impl Listpack {
         let mut at = place;
         for _ in 0..n {
             let next = self.behind(at);
-            if next >= self.bytes.len() - 1 {
+            if next >= self.end() {
                 return None;
             }
             at = Place(next);
@@ -460,16 +467,15 @@ impl Listpack {
     /// Where the bytes must move, there is room for twice as many afterwards: this is for those who add again and
     /// again. [`Listpack::shrink`] gives the rest back.
     pub fn extend(&mut self, spare: usize, write: impl FnOnce(&mut Appender<'_>)) {
-        let count = self.len();
-        self.bytes.pop();
-        if self.bytes.capacity() - self.bytes.len() <= spare {
-            self.bytes.reserve_exact((spare + 1).max(self.bytes.len()));
+        let (count, end) = (self.len(), self.end());
+        if end + spare >= self.room.len() {
+            self.resize(allotted((end + spare + 1).max(2 * end)));
         }
-        let mut appender = Appender { bytes: &mut self.bytes, added: 0 };
+        let mut appender = Appender { pack: self, end, added: 0 };
         write(&mut appender);
-        let added = appender.added;
-        self.bytes.push(END);
-        self.finish(count + added);
+        let Appender { end, added, .. } = appender;
+        self.room[end] = END;
+        self.finish(end + 1, count + added);
     }
 
     /// Replaces the element at `place` by a number; returns by how many bytes what stands behind it has moved.
@@ -478,12 +484,12 @@ impl Listpack {
         let old = self.behind(place) - place.0;
         if encoded.len() + back_width(encoded.len()) == old {
             // The length backwards is the same too.
-            self.bytes[place.0..place.0 + encoded.head_len].copy_from_slice(&encoded.head[..encoded.head_len]);
+            self.room[place.0..place.0 + encoded.head_len].copy_from_slice(&encoded.head[..encoded.head_len]);
             return 0;
         }
-        let before = self.bytes.len();
+        let before = self.byte_len();
         self.replace(place, itoa::Buffer::new().format(n).as_bytes());
-        self.bytes.len() as isize - before as isize
+        self.byte_len() as isize - before as isize
     }
 
     /// Adds an element before all others.
