@@ -260,7 +260,7 @@ impl Run {
 /// A reply for people.
 fn short(reply: &[u8]) -> String {
     let text = reply.escape_ascii().to_string();
-    if text.len() > 600 { format!("{}... ({} bytes)", &text[..600], reply.len()) } else { text }
+    if text.len() > 2000 { format!("{}... ({} bytes)", &text[..2000], reply.len()) } else { text }
 }
 
 fn commands_of(client: &mut Client) -> HashSet<String> {
