@@ -556,6 +556,9 @@ fn add_keys(
             first.get_or_insert((i, hash));
         },
     );
+    if entry.reaches_further && keys::reach_further(entry.command.keys, args.len(), |i| args.at(i)) {
+        *shards = ShardSet::ALL;
+    }
     Ok(first)
 }
 

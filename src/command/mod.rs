@@ -33,6 +33,7 @@ pub mod permission;
 pub mod scan;
 pub mod server;
 pub mod slowlog;
+pub mod sort;
 pub mod stream;
 pub mod string;
 pub mod table;

@@ -6,7 +6,7 @@ use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
     acl, config, connection, debug, expire, hash, info, introspect, key, keyspace, latency, list, memory, monitor,
-    server, slowlog, stream, string, transaction, zset,
+    server, slowlog, sort, stream, string, transaction, zset,
 };
 use crate::spec::{self, Flag, Group, Keys};
 
@@ -33,6 +33,7 @@ const FAMILIES: &[&[Command]] = &[
     monitor::COMMANDS,
     server::COMMANDS,
     slowlog::COMMANDS,
+    sort::COMMANDS,
     stream::COMMANDS,
     string::COMMANDS,
     transaction::COMMANDS,
@@ -61,6 +62,10 @@ pub struct Entry {
     /// Whether it takes the same short time whatever its keys hold, so that it may share its shards'
     /// hold with neighbours.
     pub brief: bool,
+    /// Whether it may touch keys that are not among its arguments: see [`reach_further`].
+    ///
+    /// [`reach_further`]: crate::spec::keys::reach_further
+    pub reaches_further: bool,
     flags: u32,
 }
 
@@ -104,7 +109,8 @@ impl Entry {
             Way::Single
         };
         let brief = has(Flag::Fast) || command.complexity.starts_with("O(1)") && !has(Flag::Blocking);
-        Entry { command, index, full_name, subcommands, only_key, way, brief, flags }
+        let reaches_further = command.keys.iter().any(|keys| matches!(keys, Keys::Unknown { .. }));
+        Entry { command, index, full_name, subcommands, only_key, way, brief, reaches_further, flags }
     }
 
     /// Whether it runs at once although MULTI has others queued.
@@ -390,7 +396,7 @@ mod tests {
                 let found = position(&usage, i, name_words);
                 let expected = match *spec {
                     Keys::At { first, .. } | Keys::Range { first, .. } | Keys::Counted { first, .. } => Some(first),
-                    Keys::NotKey { .. } | Keys::After { .. } | Keys::Unknown { .. } => continue,
+                    Keys::NotKey { .. } | Keys::After { .. } | Keys::Option { .. } | Keys::Unknown { .. } => continue,
                 };
                 assert_eq!(found, expected.map(usize::from), "{} {}", entry.full_name, command.usage);
             }
