@@ -62,6 +62,8 @@ pub struct Entry {
     /// Whether it takes the same short time whatever its keys hold, so that it may share its shards'
     /// hold with neighbours.
     pub brief: bool,
+    /// Whether the argument behind its only key names an element of the value there, which can be loaded ahead.
+    pub names_element: bool,
     /// Whether it may touch keys that are not among its arguments: see [`reach_further`].
     ///
     /// [`reach_further`]: crate::spec::keys::reach_further
@@ -110,7 +112,8 @@ impl Entry {
         };
         let brief = has(Flag::Fast) || command.complexity.starts_with("O(1)") && !has(Flag::Blocking);
         let reaches_further = command.keys.iter().any(|keys| matches!(keys, Keys::Unknown { .. }));
-        Entry { command, index, full_name, subcommands, only_key, way, brief, reaches_further, flags }
+        let names_element = command.group == Group::Hash && only_key.is_some() && command.usage.contains("field");
+        Entry { command, index, full_name, subcommands, only_key, way, brief, names_element, reaches_further, flags }
     }
 
     /// Whether it runs at once although MULTI has others queued.
