@@ -186,6 +186,8 @@ struct Options<'a> {
     offset: i64,
     count: i64,
     by: Option<Pattern<'a>>,
+    /// Some BY names no key: elements come as they are kept, whatever another BY says.
+    kept: bool,
     wanted: Vec<Pattern<'a>>,
     /// Position of the key to store in.
     store: Option<usize>,
@@ -200,6 +202,7 @@ impl<'a> Options<'a> {
             offset: 0,
             count: -1,
             by: None,
+            kept: false,
             wanted: Vec::new(),
             store: None,
         };
@@ -227,6 +230,7 @@ impl<'a> Options<'a> {
                     if matches!(by, Pattern::Key { .. }) && !any_key() {
                         return Err(denied("BY"));
                     }
+                    options.kept |= matches!(by, Pattern::Constant);
                     options.by = Some(by);
                     i += 1;
                 }
@@ -276,7 +280,7 @@ struct Source {
 
 fn load(value: Value<'_>, options: &mut Options<'_>) -> Result<Source, Error> {
     let Value::Object(object) = value else { return Err(Error::WrongType) };
-    let mut order = if matches!(options.by, Some(Pattern::Constant)) { Order::Kept } else { Order::Sorted };
+    let mut order = if options.kept { Order::Kept } else { Order::Sorted };
     let unordered = object.kind() == Kind::Set;
     if unordered && order == Order::Kept && options.store.is_some() {
         // What is stored must not depend on how this server keeps the set.
