@@ -24,6 +24,8 @@ use crate::observe::log::warning;
 use crate::resp::reply::Protocol;
 use crate::spec::{Arity, Flag, Group};
 use crate::stdx::number::{parse_f64, parse_i64};
+use crate::types::Object;
+use crate::types::list::End;
 
 /// This family's commands.
 pub const COMMANDS: &[Command] = &[DEBUG];
@@ -323,11 +325,20 @@ impl Fingerprint {
             Value::Int(n) => self.mix(n.to_string().as_bytes()),
             Value::Bytes(bytes) => self.mix(bytes),
             Value::Large(large) => self.mix(large.bytes()),
-            // Collections cannot be stored by any command yet; their elements are mixed in with them.
-            Value::Object(object) => self.mix(object.encoding().as_bytes()),
+            Value::Object(object) => self.add_object(object),
         }
         if entry.deadline().is_some() {
             self.add(b"!!expire!!");
+        }
+    }
+
+    /// Adds the elements of a collection: in their order where they have one.
+    fn add_object(&mut self, object: &Object) {
+        match object {
+            Object::List(list) => {
+                list.iter(0, End::Head).for_each(|item| self.mix(item.text(&mut itoa::Buffer::new())));
+            }
+            Object::Set(set) => set.iter().for_each(|item| self.add(item.text(&mut itoa::Buffer::new()))),
         }
     }
 
@@ -491,6 +502,20 @@ mod tests {
         bench.session.db = 3;
         bench.run("SET c 3");
         assert_eq!(bench.run("DEBUG DIGEST"), "+1de4619fbb3cf94f79cd030aeef630a1c7ef4afb|");
+    }
+
+    #[test]
+    fn the_digest_of_a_collection_is_that_of_its_elements() {
+        // Each was asked of a running Redis.
+        let mut bench = bench();
+        for request in ["RPUSH l a 12 b", "SADD s a 12 b", "SADD i 3 -5 70000"] {
+            bench.run(request);
+        }
+        let list = "a321242d509160fd2e1651d5d59af1b8d48e6580";
+        let set = "a6cb320b073705356139f26fb4e18858a07e0492";
+        let integers = "45777d6456504124bc7971cc7ee49e2daea62d31";
+        assert_eq!(bench.run("DEBUG DIGEST-VALUE l s i"), format!("*3|+{list}|+{set}|+{integers}|"));
+        assert_eq!(bench.run("DEBUG DIGEST"), "+34739f3e9679a8f9d63e66e060abc220e88251f8|");
     }
 
     #[test]

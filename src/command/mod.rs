@@ -27,6 +27,7 @@ pub mod memory;
 pub mod monitor;
 pub mod scan;
 pub mod server;
+pub mod set;
 pub mod slowlog;
 pub mod string;
 pub mod table;

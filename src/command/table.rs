@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::command::context::Handler;
 use crate::command::{
-    config, connection, debug, expire, info, introspect, key, keyspace, latency, list, memory, monitor, server,
+    config, connection, debug, expire, info, introspect, key, keyspace, latency, list, memory, monitor, server, set,
     slowlog, string,
 };
 use crate::spec::{self, Flag, Keys};
@@ -28,6 +28,7 @@ const FAMILIES: &[&[Command]] = &[
     memory::COMMANDS,
     monitor::COMMANDS,
     server::COMMANDS,
+    set::COMMANDS,
     slowlog::COMMANDS,
     string::COMMANDS,
 ];

@@ -655,17 +655,17 @@ directives! {
         /// How many nodes at either end of a list stay uncompressed. 0 compresses none.
         list_compress_depth("list-compress-depth"): u32 = 0, within(0, I32), [], Stored("collections");
         /// A set of at most so many integers is stored as a sorted array.
-        set_max_intset_entries("set-max-intset-entries"): u64 = 512, within(0, I64), [], Stored("collections");
+        set_max_intset_entries("set-max-intset-entries"): u64 = 512, within(0, I64), [], Effective;
         /// A set of at most so many members is stored compactly.
-        set_max_listpack_entries("set-max-listpack-entries"): u64 = 128, within(0, I64), [], Stored("collections");
+        set_max_listpack_entries("set-max-listpack-entries"): u64 = 128, within(0, I64), [], Effective;
         /// The longest member of a compact set.
-        set_max_listpack_value("set-max-listpack-value"): u64 = 64, within(0, I64), [], Stored("collections");
+        set_max_listpack_value("set-max-listpack-value"): u64 = 64, within(0, I64), [], Effective;
         /// A sorted set of at most so many members is stored compactly.
         zset_max_listpack_entries("zset-max-listpack-entries" | "zset-max-ziplist-entries"): u64 = 128, within(0, I64), [], Stored("collections");
         /// The longest member of a compact sorted set.
         zset_max_listpack_value("zset-max-listpack-value" | "zset-max-ziplist-value"): u64 = 64, bytes(0, I64), [], Stored("collections");
         /// The size up to which a HyperLogLog stays sparse. More than 16000 is of no use.
-        hll_sparse_max_bytes("hll-sparse-max-bytes"): u64 = 3000, bytes(0, I64), [], Stored("collections");
+        hll_sparse_max_bytes("hll-sparse-max-bytes"): u64 = 3000, bytes(0, I64), [], Effective;
         /// The size of one node of a stream. 0 is no limit.
         stream_node_max_bytes("stream-node-max-bytes"): u64 = 4096, bytes(0, I64), [], Stored("collections");
         /// The entries of one node of a stream. 0 is no limit.

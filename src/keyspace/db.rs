@@ -10,6 +10,7 @@ use crate::keyspace::hold::Hold;
 use crate::keyspace::moment::Moment;
 use crate::keyspace::shard::Part;
 use crate::keyspace::space::Keyspace;
+use crate::types::Object;
 
 /// A key and where it lives.
 #[derive(Debug, Clone, Copy)]
@@ -238,6 +239,16 @@ impl<'a> Db<'a> {
         }
         self.hold.shard(key.hash.shard()).part_or_new(self.index).insert(key.hash, entry);
         self.effects.notify(self.index, key.bytes, Class::New, "new");
+    }
+
+    /// Stores a collection, whatever was there; the key lives on without a deadline.
+    pub fn put(&mut self, key: &Key<'_>, object: Object) {
+        let entry = Entry::with_object(key.hash.bits(), key.bytes, Box::new(object), None, self.moment.initial_clock());
+        if self.remove(key) {
+            self.hold.shard(key.hash.shard()).part_or_new(self.index).insert(key.hash, entry);
+        } else {
+            self.insert(key, entry);
+        }
     }
 
     /// Changes the value of a living entry in place, not its deadline; `None` where there is none. Moves

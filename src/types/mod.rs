@@ -1,9 +1,11 @@
 //! Data structures: a value, its encodings, its size; no key, no client, no lock, no clock.
 
+pub mod intset;
 pub mod list;
 pub mod listpack;
 pub mod member;
 pub mod object;
+pub mod set;
 pub mod table;
 
 pub use object::{Kind, Object};

@@ -1,6 +1,7 @@
 //! What a key can hold: the six types, and the collections behind five of them.
 
 use crate::types::list::List;
+use crate::types::set::Set;
 
 /// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,8 @@ impl Kind {
 pub enum Object {
     /// A list.
     List(List),
+    /// A set.
+    Set(Set),
 }
 
 impl Object {
@@ -50,6 +53,7 @@ impl Object {
     pub fn kind(&self) -> Kind {
         match self {
             Object::List(_) => Kind::List,
+            Object::Set(_) => Kind::Set,
         }
     }
 
@@ -57,6 +61,7 @@ impl Object {
     pub fn encoding(&self) -> &'static str {
         match self {
             Object::List(list) => list.encoding(),
+            Object::Set(set) => set.encoding(),
         }
     }
 
@@ -65,6 +70,7 @@ impl Object {
         size_of::<Object>()
             + match self {
                 Object::List(list) => list.memory(),
+                Object::Set(set) => set.memory(),
             }
     }
 
@@ -72,6 +78,7 @@ impl Object {
     pub fn copy(&self) -> Object {
         match self {
             Object::List(list) => Object::List(list.clone()),
+            Object::Set(set) => Object::Set(set.clone()),
         }
     }
 
@@ -79,6 +86,7 @@ impl Object {
     pub fn len(&self) -> usize {
         match self {
             Object::List(list) => list.len(),
+            Object::Set(set) => set.len(),
         }
     }
 

@@ -38,5 +38,6 @@ families! {
     key_options: crate::interop::keys::options(), &[];
     connection: include_str!("interop/connection.table"), &[];
     login: include_str!("interop/login.table"), &["--requirepass", "sesame"];
+    sets: include_str!("interop/sets.table"), &[];
     server: include_str!("interop/server.table"), &[];
 }
