@@ -23,9 +23,11 @@ use crate::observe::allocator;
 use crate::observe::log::warning;
 use crate::resp::reply::Protocol;
 use crate::spec::{Arity, Flag, Group};
+use crate::stdx::number::double::append_double_17;
 use crate::stdx::number::{parse_f64, parse_i64};
 use crate::types::Object;
 use crate::types::list::End;
+use crate::types::zset::Direction;
 
 /// This family's commands.
 pub const COMMANDS: &[Command] = &[DEBUG];
@@ -332,13 +334,29 @@ impl Fingerprint {
         }
     }
 
-    /// Adds the elements of a collection: in their order where they have one.
+    /// Adds a collection: the order of elements counts where they have one.
     fn add_object(&mut self, object: &Object) {
         match object {
-            Object::List(list) => {
-                list.iter(0, End::Head).for_each(|item| self.mix(item.text(&mut itoa::Buffer::new())));
-            }
+            Object::List(list) => list.iter(0, End::Head).for_each(|item| self.mix(&item.to_vec())),
             Object::Set(set) => set.iter().for_each(|item| self.add(item.text(&mut itoa::Buffer::new()))),
+            Object::SortedSet(zset) => {
+                for (member, score) in zset.iter(0, Direction::Up) {
+                    let (mut one, mut text) = (Fingerprint::default(), Vec::new());
+                    append_double_17(&mut text, score);
+                    one.mix(&member.to_vec());
+                    one.mix(&text);
+                    self.add(&one.0);
+                }
+            }
+            Object::Hash(hash) => hash.for_each(|name, found| {
+                let mut field = Fingerprint::default();
+                name.with(|name| field.mix(name));
+                found.value.with(|value| field.mix(value));
+                if found.deadline.is_some() {
+                    field.add(b"!!hexpire!!");
+                }
+                self.add(&field.0);
+            }),
         }
     }
 

@@ -15,6 +15,7 @@ pub mod engine;
 pub mod error;
 pub mod expire;
 pub mod gem;
+pub mod hash;
 pub mod help;
 pub mod info;
 pub mod introspect;
@@ -34,3 +35,4 @@ pub mod table;
 #[cfg(test)]
 pub mod testing;
 pub mod time;
+pub mod zset;

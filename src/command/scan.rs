@@ -107,6 +107,8 @@ impl Strings {
 pub struct Found<'a> {
     pattern: Option<&'a [u8]>,
     strings: Strings,
+    /// NOVALUES: the names of elements are wanted alone.
+    pub names_only: bool,
 }
 
 impl Found<'_> {
@@ -129,7 +131,7 @@ impl Found<'_> {
     }
 }
 
-/// Runs `key cursor [MATCH pattern] [COUNT count]`: `scan` gets what `typed` takes out of the key's entry, a cursor and
+/// Runs `key cursor [MATCH pattern] [COUNT count]`, and for HSCAN `[NOVALUES]`: `scan` gets what `typed` takes out of the key's entry, a cursor and
 /// about how many elements to look at, and returns the next cursor, 0 at the end. A value in a compact encoding
 /// looks at all of its elements at once, whatever the cursor is.
 ///
@@ -149,9 +151,14 @@ pub fn scan_value<V>(
         ctx.out.array(0);
         return DONE;
     };
-    let (mut count, mut found) = (DEFAULT_COUNT, Found { pattern: None, strings: Strings::default() });
-    let mut i = 3;
+    let mut found = Found { pattern: None, strings: Strings::default(), names_only: false };
+    let (mut count, mut i) = (DEFAULT_COUNT, 3);
     while i < args.len() {
+        if args.is(i, "NOVALUES") && args.is(0, "HSCAN") {
+            found.names_only = true;
+            i += 1;
+            continue;
+        }
         let Some(arg) = args.opt(i + 1) else { return Err(Error::Syntax) };
         match word(args.at(i), &["MATCH", "COUNT"]) {
             Some("MATCH") => found.pattern = pattern(arg),

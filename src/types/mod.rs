@@ -1,5 +1,6 @@
 //! Data structures: a value, its encodings, its size; no key, no client, no lock, no clock.
 
+pub mod hash;
 pub mod intset;
 pub mod list;
 pub mod listpack;
@@ -7,5 +8,6 @@ pub mod member;
 pub mod object;
 pub mod set;
 pub mod table;
+pub mod zset;
 
 pub use object::{Kind, Object};

@@ -1,7 +1,9 @@
 //! What a key can hold: the six types, and the collections behind five of them.
 
+use crate::types::hash::Hash;
 use crate::types::list::List;
 use crate::types::set::Set;
+use crate::types::zset::ZSet;
 
 /// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,10 @@ pub enum Object {
     List(List),
     /// A set.
     Set(Set),
+    /// A sorted set.
+    SortedSet(ZSet),
+    /// A hash.
+    Hash(Hash),
 }
 
 impl Object {
@@ -54,6 +60,8 @@ impl Object {
         match self {
             Object::List(_) => Kind::List,
             Object::Set(_) => Kind::Set,
+            Object::SortedSet(_) => Kind::SortedSet,
+            Object::Hash(_) => Kind::Hash,
         }
     }
 
@@ -62,6 +70,8 @@ impl Object {
         match self {
             Object::List(list) => list.encoding(),
             Object::Set(set) => set.encoding(),
+            Object::SortedSet(zset) => zset.encoding(),
+            Object::Hash(hash) => hash.encoding(),
         }
     }
 
@@ -71,6 +81,8 @@ impl Object {
             + match self {
                 Object::List(list) => list.memory(),
                 Object::Set(set) => set.memory(),
+                Object::SortedSet(zset) => zset.memory(),
+                Object::Hash(hash) => hash.memory(),
             }
     }
 
@@ -79,6 +91,8 @@ impl Object {
         match self {
             Object::List(list) => Object::List(list.clone()),
             Object::Set(set) => Object::Set(set.clone()),
+            Object::SortedSet(zset) => Object::SortedSet(zset.clone()),
+            Object::Hash(hash) => Object::Hash(hash.clone()),
         }
     }
 
@@ -87,6 +101,8 @@ impl Object {
         match self {
             Object::List(list) => list.len(),
             Object::Set(set) => set.len(),
+            Object::SortedSet(zset) => zset.len(),
+            Object::Hash(hash) => hash.len(),
         }
     }
 

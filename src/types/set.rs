@@ -390,6 +390,7 @@ impl Set {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fastrand::Rng;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 

@@ -4,6 +4,7 @@
 //! live are long, past, or unlike each other, so that no reply depends on which millisecond it is.
 
 mod sets;
+mod zset;
 
 use std::collections::VecDeque;
 
@@ -86,8 +87,9 @@ fn options(rng: &mut Rng, words: &mut Words, of: &[&str]) {
 
 /// One command of any family.
 fn command(rng: &mut Rng) -> (Words, Same) {
-    match rng.u8(..3) {
+    match rng.u8(..6) {
         0 => sets::command(rng),
+        1 => zset::command(rng),
         _ => general(rng),
     }
 }
@@ -232,6 +234,7 @@ fn run(protocol: Protocol) {
         for key in keys.items().iter().filter_map(Tree::bytes) {
             let key = String::from_utf8_lossy(key).into_owned();
             ask(STEPS, &words(&["GET", &key]), Same::Bytes);
+            ask(STEPS, &words(&["ZRANGE", &key, "0", "-1", "WITHSCORES"]), Same::Bytes);
             ask(STEPS, &words(&["PEXPIRETIME", &key]), Same::Near(10_000));
             ask(STEPS, &words(&["SMEMBERS", &key]), Same::Unordered);
             ask(STEPS, &words(&["OBJECT", "ENCODING", &key]), Same::Encoding);
