@@ -5,6 +5,7 @@
 
 pub mod acl;
 pub mod args;
+pub mod bitmap;
 pub mod client;
 pub mod compatibility;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod error;
 pub mod expire;
 pub mod gem;
 pub mod hash;
+pub mod hyperloglog;
 pub mod help;
 pub mod info;
 pub mod introspect;

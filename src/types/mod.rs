@@ -1,6 +1,8 @@
 //! Data structures: a value, its encodings, its size; no key, no client, no lock, no clock.
 
+pub mod bitmap;
 pub mod hash;
+pub mod hyperloglog;
 pub mod intset;
 pub mod list;
 pub mod listpack;
