@@ -101,8 +101,7 @@ fn setbit(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         _ => return Err(BAD_BIT),
     };
     let key = args.key(&ctx.db, 1);
-    let (was, grown) =
-        change(ctx, &key, bytes_until(offset + 1), |bytes, grown| (set_bit(bytes, offset, on), grown))?;
+    let (was, grown) = change(ctx, &key, bytes_until(offset + 1), |bytes, grown| (set_bit(bytes, offset, on), grown))?;
     if grown || was != on {
         ctx.db.note(&key, Class::String, "setbit");
     }
@@ -256,8 +255,7 @@ const OPERATIONS: &[(&str, Operation)] = &[
 ];
 
 fn bitop(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
-    let (name, operation) =
-        *OPERATIONS.iter().find(|(name, _)| args.is(1, name)).ok_or(Error::Syntax)?;
+    let (name, operation) = *OPERATIONS.iter().find(|(name, _)| args.is(1, name)).ok_or(Error::Syntax)?;
     let sources = args.len() - 3;
     match operation {
         Operation::Not if sources != 1 => {
@@ -498,7 +496,9 @@ mod tests {
     fn operations_that_came_later_need_two_sources() {
         let mut bench = Bench::new();
         bench.run("MSET a \"\\x0f\" b \"\\x3c\\xff\"");
-        for (operation, result) in [("DIFF", "\\x03\\x00"), ("DIFF1", "0\\xff"), ("ANDOR", "\\x0c\\x00"), ("ONE", "3\\xff")] {
+        for (operation, result) in
+            [("DIFF", "\\x03\\x00"), ("DIFF1", "0\\xff"), ("ANDOR", "\\x0c\\x00"), ("ONE", "3\\xff")]
+        {
             assert_eq!(bench.run(&format!("BITOP {operation} c a b")), ":2|", "{operation}");
             let reply = bench.raw("GET c");
             assert_eq!(reply.escape_ascii().to_string(), format!("$2\\r\\n{result}\\r\\n"), "{operation}");

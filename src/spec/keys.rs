@@ -74,7 +74,9 @@ pub fn settled(command: &str, access: Access, args: &[&[u8]]) -> Access {
     let has = |word: &str| args.iter().skip(3).any(|arg| arg.eq_ignore_ascii_case(word.as_bytes()));
     match command {
         "SET" if access.variable && !has("GET") => Access::OVERWRITE,
-        "BITFIELD" if access.variable && !args.iter().skip(2).step_by(3).any(|arg| !arg.eq_ignore_ascii_case(b"GET")) => {
+        "BITFIELD"
+            if access.variable && !args.iter().skip(2).step_by(3).any(|arg| !arg.eq_ignore_ascii_case(b"GET")) =>
+        {
             Access::READ
         }
         _ => Access { variable: false, ..access },

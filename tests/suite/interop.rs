@@ -32,6 +32,8 @@ macro_rules! families {
 }
 
 families! {
+    bitmaps: include_str!("interop/bitmaps.table"), &[];
+    hyperloglog: include_str!("interop/hyperloglog.table"), &[];
     acl: include_str!("interop/acl.table"), &[];
     strings: include_str!("interop/strings.table"), &[];
     string_options: crate::interop::strings::options(), &[];

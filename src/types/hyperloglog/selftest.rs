@@ -55,7 +55,8 @@ impl SelfTest {
             self.added += 1;
             let element = (self.added ^ self.seed).to_le_bytes();
             let element = || std::iter::once(&element[..]);
-            let valid = add_dense(&mut self.dense, element()).and(add(&mut self.other, element(), self.sparse_max_bytes));
+            let valid =
+                add_dense(&mut self.dense, element()).and(add(&mut self.other, element(), self.sparse_max_bytes));
             valid.map_err(|invalid| format!("TESTFAILED {invalid:?}"))?;
             if self.added == self.checkpoint {
                 self.check()?;

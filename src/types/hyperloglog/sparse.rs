@@ -188,9 +188,7 @@ fn join(hll: &mut Vec<u8>, mut at: usize) {
         let Some(run) = Run::first(hll.get(at..).unwrap_or_default()) else { break };
         let next = Run::first(&hll[(at + run.bytes).min(hll.len())..]);
         match next {
-            Some(next)
-                if run.value > 0 && next.value == run.value && run.registers + next.registers <= VALUES_MAX =>
-            {
+            Some(next) if run.value > 0 && next.value == run.value && run.registers + next.registers <= VALUES_MAX => {
                 hll.remove(at);
                 hll[at] = VALUES | (run.value - 1) << 2 | (run.registers + next.registers - 1) as u8;
             }

@@ -91,7 +91,8 @@ fn what_is_no_hyperloglog_is_refused() {
         to_dense(&mut hll).unwrap();
         hll
     };
-    for bytes in [&b""[..], b"HYLL", b"HYLK\x01\0\0\0\0\0\0\0\0\0\0\0\x7f\xff", &dense[1..], &dense[..dense.len() - 1]] {
+    for bytes in [&b""[..], b"HYLL", b"HYLK\x01\0\0\0\0\0\0\0\0\0\0\0\x7f\xff", &dense[1..], &dense[..dense.len() - 1]]
+    {
         assert_eq!(encoding(bytes), Err(Invalid::Header));
         assert_eq!(count(bytes), Err(Invalid::Header));
     }

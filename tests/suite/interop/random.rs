@@ -3,6 +3,8 @@
 //! A run is decided by its seed alone; a failure prints it, and `SPINEL_SEED` repeats it. Times to
 //! live are long, past, or unlike each other, so that no reply depends on which millisecond it is.
 
+mod bitmaps;
+mod hyperloglog;
 mod sets;
 mod zset;
 
@@ -14,7 +16,7 @@ use crate::support::reply::{Protocol, Tree};
 use crate::support::server::Server;
 
 /// Commands per run.
-const STEPS: usize = 3000;
+const STEPS: usize = 4000;
 /// Databases that a run touches.
 const DBS: i64 = 3;
 
@@ -87,9 +89,11 @@ fn options(rng: &mut Rng, words: &mut Words, of: &[&str]) {
 
 /// One command of any family.
 fn command(rng: &mut Rng) -> (Words, Same) {
-    match rng.u8(..6) {
+    match rng.u8(..8) {
         0 => sets::command(rng),
         1 => zset::command(rng),
+        2 => bitmaps::command(rng),
+        3 => hyperloglog::command(rng),
         _ => general(rng),
     }
 }
