@@ -6,6 +6,7 @@
 pub mod acl;
 pub mod args;
 pub mod bitmap;
+pub mod call;
 pub mod client;
 pub mod compatibility;
 pub mod config;

@@ -191,8 +191,12 @@ mod tests {
             let bytes: Vec<u8> = (0..len).map(|at| (at * 7 + len) as u8).collect();
             let member = Member::new(&bytes);
             assert_eq!(member.bytes(), bytes);
-            let header = if len > COPIED_MAX { 32 } else { 0 };
-            assert_eq!(member.allocated_bytes(), if len > INLINE_MAX { header + len } else { 0 });
+            let beyond = match len {
+                short if short <= INLINE_MAX => 0,
+                copied if copied <= COPIED_MAX => len,
+                _ => len + 32,
+            };
+            assert_eq!(member.allocated_bytes(), beyond);
             let clone = member.clone();
             drop(member);
             assert_eq!(clone.bytes(), bytes);
