@@ -13,9 +13,9 @@ use crate::command::args::{Args, word};
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::engine::random_id;
 use crate::command::error::Error;
+use crate::command::eviction::needs_clocks;
 use crate::command::table::Command;
 use crate::command::{config, help};
-use crate::config::choice::MaxmemoryPolicy;
 use crate::config::memory::parse_bytes;
 use crate::keyspace::entry::{Entry, Str, Value};
 use crate::keyspace::shard::{SHARDS, SLOTS_PER_SHARD};
@@ -263,14 +263,7 @@ fn object(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let key = args.key(&ctx.db, 2);
     let moment = *ctx.db.moment();
     let entry = ctx.db.look(&key).ok_or(Error::NoSuchKey)?;
-    let clocked = ctx.config.maxmemory > 0
-        && matches!(
-            ctx.config.maxmemory_policy,
-            MaxmemoryPolicy::AllkeysLru
-                | MaxmemoryPolicy::VolatileLru
-                | MaxmemoryPolicy::AllkeysLfu
-                | MaxmemoryPolicy::VolatileLfu
-        );
+    let clocked = ctx.config.maxmemory > 0 && needs_clocks(ctx.config);
     let shared = matches!(entry.value(), Value::Int(n) if (0..SHARED_INTEGERS).contains(&n)) && !clocked;
     let text = format!(
         "Value at:{:#x} refcount:{} encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{}",

@@ -1,6 +1,6 @@
 //! The way of a request: found, checked, run over the shards of its keys, its changes passed on.
 //!
-//! What must stay true: the checks come in one fixed order (arity, login, permission, pause); requests of one
+//! What must stay true: the checks come in one fixed order (arity, login, permission, memory, pause); requests of one
 //! connection run in the order they were sent; a handler runs while the shards of its keys, and no
 //! others, are held, taken in ascending order; what it changed is passed on before they are released.
 //!
@@ -20,6 +20,7 @@ use crate::command::call::{call, call_for_outcome, count_call, count_error, nota
 use crate::command::context::{Context, Job, Outcome};
 use crate::command::engine::{Engine, PauseMode};
 use crate::command::error::Error;
+use crate::command::eviction::{Eviction, Room, unseen_bytes};
 use crate::command::permission;
 use crate::command::table::{Entry, Way};
 use crate::config::table::Config;
@@ -35,6 +36,7 @@ use crate::observe::stats::{Counter, Outcome as Ended};
 use crate::resp::reply::Output;
 use crate::resp::request::Span;
 use crate::spec::{Flag, keys};
+use crate::stdx::memory;
 use crate::stdx::ticks::Ticks;
 
 /// How many requests hold their shards together, for one worker; fewer where there are more workers,
@@ -56,9 +58,9 @@ pub struct Request {
 pub enum Stop {
     /// All of it ran.
     Done,
-    /// The next request must wait: CLIENT PAUSE.
+    /// The next request must wait: for the end of CLIENT PAUSE, or for memory.
     Paused {
-        /// Unix milliseconds of the pause's end.
+        /// Unix milliseconds of the wait's end.
         until_ms: u64,
     },
     /// A command works in pieces; the rest comes after it.
@@ -86,6 +88,7 @@ pub struct Executor {
     effects: Effects,
     config: Arc<Config>,
     notable_ns: u64,
+    eviction: Eviction,
 }
 
 /// A request that may run with its neighbours.
@@ -114,6 +117,7 @@ impl Executor {
             effects: Effects::default(),
             notable_ns: notable_ns(&config),
             config,
+            eviction: Eviction::default(),
         }
     }
 
@@ -136,18 +140,25 @@ impl Executor {
         let mut config = self.current_config(engine);
         let worker = self.worker;
         let mut moment = engine.moment(&config);
+        let unseen = unseen_bytes(&config).cast_signed();
         let mut gate = Some(engine.keyspace.gates().enter(self.gate));
         let mut ready: SmallVec<[Ready<'_>; 16]> = SmallVec::new();
         let mut at = 0;
         session.shared.figures.active_ms.store(moment.now_ms, Ordering::Relaxed);
         while at < requests.len() {
             ready.clear();
+            let mut room = self.eviction.make_room(engine, &config, &moment);
+            while room == Room::Soon && session.in_process {
+                // Whose thread this is has nothing else to do.
+                std::thread::yield_now();
+                room = self.eviction.make_room(engine, &config, &moment);
+            }
             let mut shards = ShardSet::default();
             let mut single = None;
             // Those that can run together, up to the first that cannot.
             for request in &requests[at..requests.len().min(at + self.together)] {
                 let args = args_of(buf, spans, *request);
-                match check(engine, session, &args, moment.now_ms) {
+                match check(engine, session, &args, moment.now_ms, room) {
                     // What may take long holds only its own shards.
                     Verdict::Run(entry) if entry.way == Way::Batched && !entry.brief && !ready.is_empty() => break,
                     Verdict::Run(entry) if entry.way == Way::Batched => {
@@ -175,17 +186,28 @@ impl Executor {
                     prefetch(&mut context.db, &ready);
                 }
                 let mut before = Ticks::now();
+                let mut ran = 0;
+                let taken = memory::used_by_this_thread();
                 for ready in &ready {
                     let mut args = args_of(buf, spans, ready.request);
                     if let Some((index, hash)) = ready.first_key {
                         args = args.with_first_key(index, hash);
                     }
                     before = call(&mut context, ready.entry, &args, worker, before);
+                    ran += 1;
+                    // Others have taken memory too, and what is behind may need much of it.
+                    if config.maxmemory > 0 && memory::used_by_this_thread().wrapping_sub(taken).cast_signed() > unseen
+                    {
+                        break;
+                    }
                 }
                 let counts = (context.db.hits, context.db.misses, context.db.expired);
                 drop(context);
                 self.count_lookups(engine, counts);
-                at += ready.len();
+                at += ran;
+                if ran < ready.len() {
+                    continue;
+                }
             }
             let Some(verdict) = single else { continue };
             let args = args_of(buf, spans, requests[at]);
@@ -362,7 +384,7 @@ fn args_of<'a>(buf: &'a [u8], spans: &'a [Span], request: Request) -> Args<'a> {
 
 /// Everything that is checked before a command runs, in this order.
 #[inline]
-fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64) -> Verdict<'e> {
+fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64, room: Room) -> Verdict<'e> {
     let entry = match engine.commands.resolve(args.at(0), args.opt(1)) {
         Ok(entry) => entry,
         Err(container) => return Verdict::Refuse(None, unknown(container, args)),
@@ -379,6 +401,12 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
     if session.monitor && [Flag::Write, Flag::ReadOnly, Flag::MayReplicate].iter().any(|flag| entry.has(*flag)) {
         // Redis counts those that monitor among its replicas, and this is what it tells them.
         return Verdict::Refuse(Some(entry), Error::text("ERR Replica can't interact with the keyspace"));
+    }
+    if room != Room::Enough && entry.has(Flag::DenyOom) {
+        if room == Room::None {
+            return Verdict::Refuse(Some(entry), Error::OutOfMemory);
+        }
+        return Verdict::Hold(now_ms + 1);
     }
     if let Some((mode, until_ms)) = engine.pause.active(now_ms) {
         let held_back = mode == PauseMode::All || entry.has(Flag::Write) || entry.has(Flag::MayReplicate);

@@ -16,6 +16,7 @@ pub mod debug;
 pub mod dispatch;
 pub mod engine;
 pub mod error;
+pub mod eviction;
 pub mod expire;
 pub mod gem;
 pub mod hash;

@@ -108,7 +108,7 @@ fn write_set(out: &mut Output, set: &Set) {
 fn remove_if_empty(ctx: &mut Context<'_>, key: &Key<'_>) {
     if ctx.db.look(key).is_some_and(|entry| set(entry).is_ok_and(Set::is_empty)) {
         ctx.db.remove(key);
-        ctx.db.effects.notify(ctx.db.index(), key.bytes, Class::Generic, "del");
+        ctx.db.notify(key, Class::Generic, "del");
     }
 }
 
@@ -361,7 +361,7 @@ fn pop_some(ctx: &mut Context<'_>, key: &Key<'_>, count: usize) -> Reply {
         }
         ctx.db.remove(key);
         ctx.db.note(key, Class::Set, "spop");
-        ctx.db.effects.notify(ctx.db.index(), key.bytes, Class::Generic, "del");
+        ctx.db.notify(key, Class::Generic, "del");
         ctx.db.effects.log_as(|| vec![vec![b"DEL".to_vec(), key.bytes.to_vec()]]);
     } else {
         let mut popped = Vec::new();

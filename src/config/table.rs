@@ -468,15 +468,15 @@ directives! {
     Memory {
         /// The most memory that data may take. At the limit keys are removed as maxmemory-policy says, or writes
         /// are refused. 0 is no limit.
-        maxmemory("maxmemory"): u64 = 0, bytes(0, U64), [], Stored("eviction");
-        /// Which keys make room: the least recently (lru) or least frequently (lfu) used, random ones, or the next
-        /// to expire (ttl), among those that can expire (volatile) or all (allkeys). `noeviction` refuses writes
-        /// instead.
-        maxmemory_policy("maxmemory-policy"): MaxmemoryPolicy = MaxmemoryPolicy::NoEviction, (), [], Stored("eviction");
+        maxmemory("maxmemory"): u64 = 0, bytes(0, U64), [], Effective;
+        /// Which keys make room: the least recently (lru) or least frequently (lfu) used, the least recently modified
+        /// (lrm), random ones, or the next to expire (ttl), among those that can expire (volatile) or all (allkeys).
+        /// `noeviction` refuses writes instead.
+        maxmemory_policy("maxmemory-policy"): MaxmemoryPolicy = MaxmemoryPolicy::NoEviction, (), [], Effective;
         /// How many keys are looked at to find one to remove. More come closer to true LRU and cost more time.
-        maxmemory_samples("maxmemory-samples"): u32 = 5, within(1, I32), [], Stored("eviction");
+        maxmemory_samples("maxmemory-samples"): u32 = 5, within(1, I32), [], Effective;
         /// How hard eviction works when it cannot keep up: 0 prefers latency, 100 works until it is done.
-        maxmemory_eviction_tenacity("maxmemory-eviction-tenacity"): u32 = 10, within(0, 100), [], Stored("eviction");
+        maxmemory_eviction_tenacity("maxmemory-eviction-tenacity"): u32 = 10, within(0, 100), [], Effective;
         /// Whether a replica leaves eviction to its primary, so that both hold the same keys.
         replica_ignore_maxmemory("replica-ignore-maxmemory" | "slave-ignore-maxmemory"): bool = true, None, [], Stored("replication");
         /// How much time goes into removing expired keys, from 1 to 10. Spinel removes them when they are due, at
@@ -490,7 +490,7 @@ directives! {
     LazyFreeing {
         /// Whether evicted values are freed in the background. Spinel frees large values in the background in every
         /// case; these five are kept for compatibility.
-        lazyfree_lazy_eviction("lazyfree-lazy-eviction"): bool = false, None, [], Stored("eviction");
+        lazyfree_lazy_eviction("lazyfree-lazy-eviction"): bool = false, None, [], Moot("large values are always freed off the data path");
         /// The same for values that have expired.
         lazyfree_lazy_expire("lazyfree-lazy-expire"): bool = false, None, [], Moot("large values are always freed off the data path");
         /// The same for values that a command such as RENAME replaces.

@@ -265,7 +265,7 @@ impl<'a> Db<'a> {
         let (moment, touch) = (self.moment, self.touch);
         self.part(key)?.update(key.hash, key.bytes, |entry| {
             if touch == Touch::Yes {
-                entry.set_clock(moment.accessed(entry.clock()));
+                entry.set_clock(moment.changed(entry.clock()));
             }
             change(entry)
         })
