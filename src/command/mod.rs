@@ -36,6 +36,7 @@ pub mod scan;
 pub mod server;
 pub mod set;
 pub mod slowlog;
+pub mod stream;
 pub mod string;
 pub mod table;
 #[cfg(test)]

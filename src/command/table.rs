@@ -6,7 +6,7 @@ use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
     acl, bitmap, config, connection, debug, expire, hash, hyperloglog, info, introspect, key, keyspace, latency, list,
-    memory, monitor, server, set, slowlog, string, zset,
+    memory, monitor, server, set, slowlog, stream, string, zset,
 };
 use crate::spec::{self, Flag, Keys};
 
@@ -35,6 +35,7 @@ const FAMILIES: &[&[Command]] = &[
     server::COMMANDS,
     set::COMMANDS,
     slowlog::COMMANDS,
+    stream::COMMANDS,
     string::COMMANDS,
     zset::COMMANDS,
     zset::combine::COMMANDS,

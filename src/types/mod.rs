@@ -9,6 +9,7 @@ pub mod listpack;
 pub mod member;
 pub mod object;
 pub mod set;
+pub mod stream;
 pub mod table;
 pub mod zset;
 

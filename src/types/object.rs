@@ -3,6 +3,7 @@
 use crate::types::hash::Hash;
 use crate::types::list::List;
 use crate::types::set::Set;
+use crate::types::stream::Stream;
 use crate::types::zset::ZSet;
 
 /// The type of a value.
@@ -52,6 +53,8 @@ pub enum Object {
     SortedSet(ZSet),
     /// A hash.
     Hash(Hash),
+    /// A stream.
+    Stream(Box<Stream>),
 }
 
 impl Object {
@@ -62,6 +65,7 @@ impl Object {
             Object::Set(_) => Kind::Set,
             Object::SortedSet(_) => Kind::SortedSet,
             Object::Hash(_) => Kind::Hash,
+            Object::Stream(_) => Kind::Stream,
         }
     }
 
@@ -72,6 +76,7 @@ impl Object {
             Object::Set(set) => set.encoding(),
             Object::SortedSet(zset) => zset.encoding(),
             Object::Hash(hash) => hash.encoding(),
+            Object::Stream(_) => "stream",
         }
     }
 
@@ -83,6 +88,7 @@ impl Object {
                 Object::Set(set) => set.memory(),
                 Object::SortedSet(zset) => zset.memory(),
                 Object::Hash(hash) => hash.memory(),
+                Object::Stream(stream) => size_of::<Stream>() + stream.memory(),
             }
     }
 
@@ -93,6 +99,7 @@ impl Object {
             Object::Set(set) => Object::Set(set.clone()),
             Object::SortedSet(zset) => Object::SortedSet(zset.clone()),
             Object::Hash(hash) => Object::Hash(hash.clone()),
+            Object::Stream(stream) => Object::Stream(stream.clone()),
         }
     }
 
@@ -103,11 +110,12 @@ impl Object {
             Object::Set(set) => set.len(),
             Object::SortedSet(zset) => zset.len(),
             Object::Hash(hash) => hash.len(),
+            Object::Stream(stream) => stream.log.len(),
         }
     }
 
-    /// Whether it has no elements left; a key that holds such a value is removed.
+    /// Whether it has no elements left; a key that holds such a value is removed, but for streams, which stay.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == 0 && self.kind() != Kind::Stream
     }
 }

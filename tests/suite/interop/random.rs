@@ -6,6 +6,7 @@
 mod bitmaps;
 mod hyperloglog;
 mod sets;
+mod streams;
 mod zset;
 
 use std::collections::VecDeque;
@@ -31,6 +32,10 @@ enum Same {
     Near(i128),
     /// But for the encodings that sets have in Redis 7.2 and had not in 7.0, where the oracle is that old.
     Encoding,
+    /// But for how long entries have been pending, which XPENDING tells of each.
+    Pending,
+    /// But for the times at which something happened to groups; and what only Redis 7.2 tells of consumers is left out.
+    Info,
 }
 
 fn pick<'a>(rng: &mut Rng, of: &[&'a str]) -> &'a str {
@@ -89,11 +94,12 @@ fn options(rng: &mut Rng, words: &mut Words, of: &[&str]) {
 
 /// One command of any family.
 fn command(rng: &mut Rng) -> (Words, Same) {
-    match rng.u8(..8) {
+    match rng.u8(..12) {
         0 => sets::command(rng),
-        1 => zset::command(rng),
-        2 => bitmaps::command(rng),
-        3 => hyperloglog::command(rng),
+        1 | 2 => zset::command(rng),
+        3 => bitmaps::command(rng),
+        4 => hyperloglog::command(rng),
+        5..=7 => streams::command(rng),
         _ => general(rng),
     }
 }
@@ -195,11 +201,25 @@ fn agree(same: Same, ours: &[u8], theirs: &[u8], older: bool) -> bool {
         Same::Bytes => ours == theirs,
         Same::Unordered => Tree::parse(ours).sorted() == Tree::parse(theirs).sorted(),
         Same::Near(by) => Tree::parse(ours).near(&Tree::parse(theirs), by),
+        Same::Pending => {
+            let kept = |reply: &[u8]| -> Vec<Vec<Tree>> {
+                let entries = Tree::parse(reply);
+                let told = |entry: &Tree| [&entry.items()[..2], &entry.items()[3..]].concat();
+                entries.items().iter().map(told).collect()
+            };
+            let errors = [ours, theirs].map(|reply| reply.starts_with(b"-"));
+            if errors == [false; 2] { kept(ours) == kept(theirs) } else { ours == theirs }
+        }
+        Same::Info => {
+            let newer = ["idle", "inactive", "active-time"];
+            let [ours, theirs] = [ours, theirs].map(|reply| Tree::parse(reply).without(&newer));
+            ours.near_from(&theirs, 60_000, 1_000_000_000)
+        }
     }
 }
 
-fn run(protocol: Protocol) {
-    let Some((subject, oracle)) = Server::pair(&[]) else { return };
+fn run(protocol: Protocol, args: &[&str]) {
+    let Some((subject, oracle)) = Server::pair(args) else { return };
     let older = oracle.is_redis_7_0(None);
     let seed = std::env::var("SPINEL_SEED")
         .ok()
@@ -239,6 +259,7 @@ fn run(protocol: Protocol) {
             let key = String::from_utf8_lossy(key).into_owned();
             ask(STEPS, &words(&["GET", &key]), Same::Bytes);
             ask(STEPS, &words(&["ZRANGE", &key, "0", "-1", "WITHSCORES"]), Same::Bytes);
+            ask(STEPS, &words(&["XINFO", "STREAM", &key, "FULL", "COUNT", "0"]), Same::Info);
             ask(STEPS, &words(&["PEXPIRETIME", &key]), Same::Near(10_000));
             ask(STEPS, &words(&["SMEMBERS", &key]), Same::Unordered);
             ask(STEPS, &words(&["OBJECT", "ENCODING", &key]), Same::Encoding);
@@ -248,10 +269,10 @@ fn run(protocol: Protocol) {
 
 #[test]
 fn random_commands_in_resp2() {
-    run(Protocol::Resp2);
+    run(Protocol::Resp2, &[]);
 }
 
 #[test]
 fn random_commands_in_resp3() {
-    run(Protocol::Resp3);
+    run(Protocol::Resp3, &["--stream-node-max-entries", "4"]);
 }
