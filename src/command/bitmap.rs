@@ -147,9 +147,9 @@ impl Bounds {
             return Err(Error::Syntax);
         }
         let start = args.integer(from)?;
-        let unit = args.opt(from + 2).map(|unit| word(unit, &["BYTE", "BIT"]).ok_or(Error::Syntax));
+        let unit = args.opt(from + 2).map(|unit| word(unit, &["BYTE", "BIT"]).ok_or(Error::Syntax)).transpose()?;
         let end = if args.len() > from + 1 { Some(args.integer(from + 1)?) } else { None };
-        Ok(Some(Bounds { start, end, bits: unit.transpose()? == Some("BIT") }))
+        Ok(Some(Bounds { start, end, bits: unit == Some("BIT") }))
     }
 
     /// The bits that are meant, of a string of `len` bytes. Both ends are taken into it.
