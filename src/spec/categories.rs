@@ -155,7 +155,9 @@ impl Flag {
             Flag::MovableKeys => "movablekeys",
             Flag::AllowBusy => "allow_busy",
             Flag::NoAsyncLoading => "no_async_loading",
-            Flag::Alone | Flag::OnlySentinel | Flag::Protected | Flag::NoTouch | Flag::System => return None,
+            Flag::Alone | Flag::MayReplicate | Flag::OnlySentinel | Flag::Protected | Flag::NoTouch | Flag::System => {
+                return None;
+            }
         })
     }
 }
