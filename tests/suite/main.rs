@@ -12,6 +12,7 @@
 
 mod embedding;
 mod eviction;
+mod histories;
 mod house;
 mod interop;
 mod limits;
