@@ -34,6 +34,18 @@ pub type Reply = Result<Outcome, Error>;
 /// The usual end of a handler.
 pub const DONE: Reply = Ok(Outcome::Done);
 
+/// The rest of a command, to be run as the next piece.
+///
+/// # Errors
+/// None; a handler ends with it.
+pub fn later<W: Send + 'static>(work: W, run: fn(W, &mut Context<'_>) -> Reply) -> Reply {
+    let mut work = Some(work);
+    Ok(Outcome::Continue(Box::new(move |ctx| match work.take() {
+        Some(work) => run(work, ctx),
+        None => DONE,
+    })))
+}
+
 /// What runs a command: reads all its arguments, then touches keys, then writes its reply.
 pub type Handler = fn(&mut Context<'_>, &Args<'_>) -> Reply;
 
@@ -55,6 +67,13 @@ pub struct Context<'a> {
     pub hidden: SmallVec<[usize; 4]>,
     /// From how many nanoseconds on a command may belong in SLOWLOG or LATENCY.
     pub notable_ns: u64,
+}
+
+impl Context<'_> {
+    /// Whether the command runs inside of another: of EXEC, of a script.
+    pub fn is_inside(&self) -> bool {
+        self.db.effects.group.is_some()
+    }
 }
 
 /// Writes a string value, a large one by reference.

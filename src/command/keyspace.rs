@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use smallvec::smallvec;
 
 use crate::command::args::{Args, word};
-use crate::command::context::{Context, DONE, Outcome, Reply};
+use crate::command::context::{Context, DONE, Reply, later};
 use crate::command::error::Error;
 use crate::command::key::database;
 use crate::command::scan::{DEFAULT_COUNT, Strings, matches, parse_count, parse_cursor, pattern};
@@ -30,15 +30,6 @@ pub const COMMANDS: &[Command] = &[DBSIZE, FLUSHALL, FLUSHDB, KEYS, RANDOMKEY, S
 pub const PIECE_US: u64 = 500;
 /// How many keys are looked at or freed before the time is looked at.
 const STRIDE: usize = 256;
-
-/// The rest of a command, to be run as the next piece.
-fn later<W: Send + 'static>(work: W, run: fn(W, &mut Context<'_>) -> Reply) -> Reply {
-    let mut work = Some(work);
-    Ok(Outcome::Continue(Box::new(move |ctx| match work.take() {
-        Some(work) => run(work, ctx),
-        None => DONE,
-    })))
-}
 
 /// A walk over the keys of a database, in the order of their hashes.
 struct Walk {
@@ -303,6 +294,7 @@ fn swapdb(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     index(1).ok_or(Error::text("ERR invalid first DB index"))?;
     index(2).ok_or(Error::text("ERR invalid second DB index"))?;
     let (a, b) = (database(ctx, args.at(1))?, database(ctx, args.at(2))?);
+    ctx.db.expire_listened([a, b]);
     ctx.db.touch_all(|db| if a != b && (db == a || db == b) { smallvec![a, b] } else { smallvec![] });
     for shard in (0..SHARDS).filter(|_| a != b) {
         ctx.db.hold.visit(shard, |shard| {

@@ -5,9 +5,10 @@
 //! how many commands there are. Times to live are long, past, or unlike each other, so that no reply depends on
 //! which millisecond it is. The limits of encodings move while it goes on. Commands that the subject does not have are left out.
 
-mod bits;
+mod bitmaps;
 mod dice;
 mod hashes;
+mod hyperloglog;
 mod keys;
 mod lists;
 mod places;
@@ -44,7 +45,7 @@ type Asked = (Words, Same);
 
 /// One command of some family.
 fn command(dice: &mut Dice) -> Asked {
-    match dice.u8(..16) {
+    match dice.u8(..17) {
         0 | 1 => strings::command(dice),
         2 | 3 => keys::command(dice),
         4 | 5 => lists::command(dice),
@@ -52,7 +53,8 @@ fn command(dice: &mut Dice) -> Asked {
         8 | 9 => sets::command(dice),
         10 | 11 => zset::command(dice),
         12 => places::command(dice),
-        13 => bits::command(dice),
+        13 => bitmaps::command(dice),
+        14 => hyperloglog::command(dice),
         _ => streams::command(dice),
     }
 }
