@@ -315,7 +315,8 @@ fn deliver(
         }
     }
     out.finish_array(deferred, count);
-    if let Some(effects) = effects.filter(|_| noack) {
+    // A claim tells how far the group is, but not how many entries that are.
+    if let Some(effects) = effects {
         effects.push(group_effect(reader.key.bytes, reader.group, group));
     }
 }
