@@ -13,6 +13,7 @@ mod random;
 mod runner;
 mod server;
 mod strings;
+mod waiting;
 
 /// One test per family and protocol.
 macro_rules! families {
