@@ -259,6 +259,13 @@ impl Listpack {
         Listpack { bytes: vec![HEADER as u8 + 1, 0, 0, 0, 0, 0, END] }
     }
 
+    /// One without elements, and room for so many bytes of them.
+    pub fn with_capacity(bytes: usize) -> Listpack {
+        let mut all = Vec::with_capacity(HEADER + 1 + bytes);
+        all.extend_from_slice(&[HEADER as u8 + 1, 0, 0, 0, 0, 0, END]);
+        Listpack { bytes: all }
+    }
+
     /// Takes over bytes from outside; `None` where they are not a listpack from end to end.
     pub fn from_bytes(bytes: Vec<u8>) -> Option<Listpack> {
         let total = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?) as usize;

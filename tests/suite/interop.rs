@@ -8,10 +8,12 @@ mod arity;
 mod connection;
 mod keys;
 mod language;
+mod lists;
 mod random;
 mod runner;
 mod server;
 mod strings;
+mod waiting;
 
 /// One test per family and protocol.
 macro_rules! families {
@@ -35,6 +37,10 @@ families! {
     acl: include_str!("interop/acl.table"), &[];
     strings: include_str!("interop/strings.table"), &[];
     string_options: crate::interop::strings::options(), &[];
+    lists: include_str!("interop/lists.table"), &[];
+    lists_of_small_nodes: include_str!("interop/lists.table"), &["--list-max-listpack-size", "2"];
+    compressed_lists: include_str!("interop/lists.table"), &["--list-max-listpack-size", "-1", "--list-compress-depth", "1"];
+    list_encodings: crate::interop::lists::encodings(), &[];
     hashes: include_str!("interop/hashes.table"), &[];
     keys: include_str!("interop/keys.table"), &[];
     key_options: crate::interop::keys::options(), &[];

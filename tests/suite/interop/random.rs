@@ -204,6 +204,7 @@ fn run(protocol: Protocol, args: &[&str]) {
         .ok()
         .map_or_else(|| fastrand::u64(..), |s| s.parse().unwrap_or_else(|e| panic!("SPINEL_SEED={s}: {e}")));
     eprintln!("SPINEL_SEED={seed} repeats this run ({protocol:?})");
+    let newer = oracle.is_redis_7_0(None) && !subject.is_redis_7_0(None);
     let mut rng = Rng::with_seed(seed);
     let (mut ours, mut theirs) = (subject.connect(), oracle.connect());
     if protocol == Protocol::Resp3 {
@@ -224,6 +225,9 @@ fn run(protocol: Protocol, args: &[&str]) {
             b.escape_ascii(),
             recent.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
         );
+        if newer && !b.starts_with(b"-") {
+            streams::done_since_7_0(words).iter().for_each(|words| _ = theirs.cmd(words));
+        }
         b
     };
     for step in 0..STEPS {
