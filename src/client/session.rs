@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::acl::users::Account;
 use crate::client::shared::Shared;
+use crate::client::subscriptions::Subscriptions;
 
 /// Which replies are sent (CLIENT REPLY).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,6 +52,8 @@ pub struct Session {
     pub monitor: bool,
     /// CLIENT NO-TOUCH: its reads do not count as accesses.
     pub no_touch: bool,
+    /// What it is subscribed to; nothing is kept where that is nothing.
+    pub subscriptions: Option<Box<Subscriptions>>,
     /// Executes for a caller in this process: there is no socket to close.
     pub in_process: bool,
 }
@@ -69,6 +72,7 @@ impl Session {
             fate: Fate::Stay,
             monitor: false,
             no_touch: false,
+            subscriptions: None,
             in_process: false,
         }
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::client::outbox::Outbox;
+use crate::resp::reply::Protocol;
 
 /// How a client is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub struct Figures {
     pub patterns: AtomicU32,
     /// Shard channels that it is subscribed to.
     pub shard_channels: AtomicU32,
+    /// Bytes of the list of all these, names not counted.
+    pub subscription_bytes: AtomicUsize,
     /// Commands queued since MULTI; -1 outside of it.
     pub queued: AtomicI32,
     /// Bytes of the arguments of these.
@@ -111,6 +114,7 @@ impl Figures {
             channels: AtomicU32::new(0),
             patterns: AtomicU32::new(0),
             shard_channels: AtomicU32::new(0),
+            subscription_bytes: AtomicUsize::new(0),
             queued: AtomicI32::new(-1),
             queued_bytes: AtomicUsize::new(0),
             watched: AtomicU32::new(0),
@@ -204,6 +208,7 @@ impl Shared {
         size_of::<Shared>()
             + texts
             + input.into_iter().map(load).sum::<usize>()
+            + load(&figures.subscription_bytes)
             + load(&figures.output_capacity).max(load(&figures.output_bytes))
             + self.outbox.bytes()
     }
@@ -225,17 +230,25 @@ impl Shared {
         self.closing.load(Ordering::Acquire)
     }
 
-    /// Pushes a message; returns how many bytes of pushed messages wait now.
+    /// Pushes a message that is the same in every protocol; returns how many bytes of pushed messages wait now.
     pub fn push(&self, message: Bytes) -> usize {
-        let waiting = self.outbox.push(message);
+        self.push_as(|_| &message)
+    }
+
+    /// Pushes a message, which `encoded` gives in the protocol that the client speaks; returns how many bytes of
+    /// pushed messages wait now.
+    pub fn push_as<'a>(&self, encoded: impl FnOnce(Protocol) -> &'a Bytes) -> usize {
+        let waiting = self.outbox.push_as(encoded);
         self.wake();
         waiting
     }
 
     /// Wakes the connection's task, so that it looks at its outbox and at [`Shared::is_closing`].
     pub fn wake(&self) {
-        self.nudged.store(true, Ordering::Release);
-        if let Some(waker) = &*self.waker.lock() {
+        // Whoever was first has it woken, and it has yet to look.
+        if !self.nudged.swap(true, Ordering::AcqRel)
+            && let Some(waker) = &*self.waker.lock()
+        {
             waker.wake_by_ref();
         }
     }

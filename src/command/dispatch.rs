@@ -21,7 +21,7 @@ use crate::command::args::Args;
 use crate::command::context::{Context, Job, Outcome, Reply};
 use crate::command::engine::{Engine, PauseMode};
 use crate::command::error::Error;
-use crate::command::permission;
+use crate::command::{permission, pubsub};
 use crate::command::table::{Entry, Way};
 use crate::config::table::Config;
 use crate::keyspace::change::Effects;
@@ -184,6 +184,9 @@ impl Executor {
                         args = args.with_first_key(index, hash);
                     }
                     before = call(&mut context, ready.entry, &args, worker, before);
+                    if context.db.effects.echo {
+                        echo(context.db.effects, context.session, context.out);
+                    }
                 }
                 let counts = (context.db.hits, context.db.misses, context.db.expired);
                 drop(context);
@@ -266,6 +269,9 @@ impl Executor {
                 out.set_protocol(written.protocol());
                 out.raw(&written.to_vec());
             }
+            if self.effects.echo {
+                echo(&mut self.effects, session, out);
+            }
             if gate.is_none() {
                 *gate = Some(engine.keyspace.gates().enter(self.gate));
             }
@@ -317,6 +323,9 @@ impl Executor {
         self.count_lookups(engine, counts);
         session.reply = pending.mark;
         session.next_command();
+        if self.effects.echo {
+            echo(&mut self.effects, session, out);
+        }
         let ended = if failed { Ended::Failed } else { Ended::Done };
         count_call(engine, worker, pending.index, pending.spent_ns, ended, &config);
         note_slow(engine, &config, session, pending.spent_ns, "command", Some(|| pending.request.clone()));
@@ -333,6 +342,7 @@ impl Executor {
         moment: Moment,
     ) -> Context<'a> {
         let touch = if session.no_touch { Touch::No } else { Touch::Yes };
+        self.effects.origin = session.shared.id;
         let db = Db::new(&engine.keyspace, hold, &mut self.effects, session.db, moment, touch);
         Context { db, out, session, engine, config, hidden: SmallVec::new(), notable_ns: self.notable_ns }
     }
@@ -388,6 +398,9 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
     }
     if let Err(error) = permission::check(engine, session, entry, args) {
         return Verdict::Refuse(Some(entry), error);
+    }
+    if session.subscriptions.is_some() && !pubsub::may_run(session, entry) {
+        return Verdict::Refuse(Some(entry), Error::text(pubsub::refused(&entry.full_name)));
     }
     if session.monitor && [Flag::Write, Flag::ReadOnly, Flag::MayReplicate].iter().any(|flag| entry.has(*flag)) {
         // Redis counts those that monitor among its replicas, and this is what it tells them.
@@ -543,6 +556,16 @@ fn call_for_outcome(
     }
     context.hidden.clear();
     Ok(after)
+}
+
+/// Has what a command pushed to its own client follow its reply.
+#[cold]
+fn echo(effects: &mut Effects, session: &Session, out: &mut Output) {
+    effects.echo = false;
+    // In process nobody looks for messages among replies.
+    if !session.in_process {
+        session.shared.outbox.drain(out);
+    }
 }
 
 /// Leaves a reply out, or not, and moves CLIENT REPLY on.

@@ -22,6 +22,7 @@ use crate::observe::latency::Latency;
 use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, Stats};
 use crate::persist::log::WriteLog;
+use crate::pubsub::PubSub;
 use crate::stdx::clock::Clock;
 
 /// Which commands CLIENT PAUSE holds back.
@@ -247,6 +248,8 @@ pub struct Engine {
     pub pause: Pause,
     /// Clients that follow MONITOR.
     pub monitors: Monitors,
+    /// Clients that follow channels.
+    pub pubsub: PubSub<Shared>,
     /// Every change, in order.
     pub log: WriteLog,
     /// What the server around it does.
@@ -287,6 +290,7 @@ impl Engine {
             latency: Latency::new(),
             pause: Pause::default(),
             monitors: Monitors::default(),
+            pubsub: PubSub::default(),
             log: WriteLog::default(),
             host,
             identity: Identity {

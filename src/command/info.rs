@@ -2,7 +2,7 @@
 //!
 //! Each section has a function that answers its fields. What is dear to find out is found out once, and
 //! only if a field asks for it. Fields of what Spinel cannot do yet (snapshots, append only file,
-//! replication, scripts, pub/sub, tracking, cluster) show what a Redis shows that makes no use of it.
+//! replication, scripts, tracking, cluster) show what a Redis shows that makes no use of it.
 
 use std::cell::OnceCell;
 use std::env;
@@ -26,6 +26,7 @@ use crate::observe::info::{
 };
 use crate::observe::process::{self, CpuTime, Whose};
 use crate::observe::stats::Counter;
+use crate::pubsub::Kind;
 use crate::spec::{Arity, Flag, Group};
 use crate::stdx::ticks::Ticks;
 
@@ -162,9 +163,9 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
                 to.put(largest(&|client| client.figures.output_bytes.load(Ordering::Relaxed) + client.outbox.bytes()))
             }
             "blocked_clients" => to.put(all().iter().filter(|client| client.has(Mark::Blocked)).count()),
+            "pubsub_clients" => to.put(all().iter().filter(|client| client.figures.is_subscribed()).count()),
             "cluster_connections"
             | "tracking_clients"
-            | "pubsub_clients"
             | "watching_clients"
             | "clients_in_timeout_table"
             | "total_watched_keys"
@@ -297,10 +298,10 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             // Every worker reads and writes for its own connections.
             "io_threaded_reads_processed" => to.put(by_threads(Counter::ReadsProcessed)),
             "io_threaded_writes_processed" => to.put(by_threads(Counter::WritesProcessed)),
+            "pubsub_channels" => to.put(self.engine.pubsub.topics(Kind::Channel).len()),
+            "pubsub_patterns" => to.put(self.engine.pubsub.topics(Kind::Pattern).len()),
+            "pubsubshard_channels" => to.put(self.engine.pubsub.topics(Kind::ShardChannel).len()),
             "current_eviction_exceeded_time"
-            | "pubsub_channels"
-            | "pubsub_patterns"
-            | "pubsubshard_channels"
             | "latest_fork_usec"
             | "migrate_cached_sockets"
             | "slave_expires_tracked_keys"

@@ -6,7 +6,7 @@ use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
     acl, config, connection, debug, expire, hash, info, introspect, key, keyspace, latency, list, memory, monitor,
-    server, slowlog, string, zset,
+    pubsub, server, slowlog, string, zset,
 };
 use crate::spec::{self, Flag, Keys};
 
@@ -30,6 +30,7 @@ const FAMILIES: &[&[Command]] = &[
     list::COMMANDS,
     memory::COMMANDS,
     monitor::COMMANDS,
+    pubsub::COMMANDS,
     server::COMMANDS,
     slowlog::COMMANDS,
     string::COMMANDS,

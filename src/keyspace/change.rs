@@ -65,6 +65,10 @@ pub type Effect = Vec<Vec<u8>>;
 #[derive(Debug, Default)]
 pub struct Effects {
     interest: Interest,
+    /// The number of the client whose commands these are the effects of; 0 for no client.
+    pub origin: u64,
+    /// That client has messages in its outbox which came of its own command, and follow the reply of it.
+    pub echo: bool,
     /// How many changes, as `rdb_changes_since_last_save` counts them.
     pub dirty: u64,
     /// Each change, where somebody listens.

@@ -12,7 +12,7 @@ pub mod topics;
 use std::sync::Arc;
 
 use crate::pubsub::patterns::Patterns;
-use crate::pubsub::topics::Topics;
+use crate::pubsub::topics::{Topic, Topics};
 
 /// What messages are handed to.
 pub trait Receiver {
@@ -88,11 +88,11 @@ impl<R: Receiver> PubSub<R> {
         !self.channels.is_empty() || !self.patterns.topics().is_empty()
     }
 
-    /// Hands a message to everyone who is subscribed to `channel`, by its name and then by each pattern that it fits;
-    /// returns how often it was handed out. `deliver` is told the pattern, if that is why.
-    pub fn publish(&self, channel: &[u8], mut deliver: impl FnMut(Option<&[u8]>, &Arc<R>)) -> usize {
-        let direct = self.channels.publish(channel, |receiver| deliver(None, receiver));
-        direct + self.patterns.publish(channel, |pattern, receiver| deliver(Some(pattern), receiver))
+    /// Has `hand_out` give a message on `channel` to the receivers of each topic that it concerns: the channel, and
+    /// then each pattern that it fits, which `hand_out` is told; returns the sum of what that returns.
+    pub fn publish(&self, channel: &[u8], mut hand_out: impl FnMut(Option<&[u8]>, &Topic<R>) -> usize) -> usize {
+        let direct = self.channels.find(channel).map_or(0, |topic| hand_out(None, &topic));
+        direct + self.patterns.matching(channel, |topic| hand_out(Some(topic.name()), topic))
     }
 }
 
@@ -131,7 +131,9 @@ mod tests {
     }
 
     fn publish(pubsub: &PubSub<Ear>, channel: &str, what: &str) -> usize {
-        pubsub.publish(channel.as_bytes(), |pattern, ear| ear.heard.lock().push((pattern.map(text), what.to_owned())))
+        pubsub.publish(channel.as_bytes(), |pattern, topic| {
+            topic.hand_out(|ear| ear.heard.lock().push((pattern.map(text), what.to_owned())))
+        })
     }
 
     fn heard(ear: &Ear) -> String {
@@ -168,7 +170,8 @@ mod tests {
         let a = ear(1);
         pubsub.subscribe(Kind::ShardChannel, b"c", &a);
         assert_eq!(publish(&pubsub, "c", "1"), 0);
-        assert_eq!(pubsub.topics(Kind::ShardChannel).publish(b"c", |ear| ear.heard.lock().push((None, "2".into()))), 1);
+        let topic = pubsub.topics(Kind::ShardChannel).find(b"c").unwrap();
+        assert_eq!(topic.hand_out(|ear| ear.heard.lock().push((None, "2".into()))), 1);
         assert_eq!(heard(&a), "2 ");
     }
 
@@ -224,7 +227,7 @@ mod tests {
         std::thread::scope(|scope| {
             for publisher in 0..3 {
                 let pubsub = &pubsub;
-                scope.spawn(move || (0..200).for_each(|n| drop(publish(pubsub, "c", &format!("{publisher}:{n}")))));
+                scope.spawn(move || (0..200).for_each(|n| _ = publish(pubsub, "c", &format!("{publisher}:{n}"))));
             }
         });
         let first = heard(&ears[0]);
@@ -286,7 +289,7 @@ mod tests {
             }
             for (kind, of) in kinds.iter().enumerate() {
                 let mut known = BTreeMap::new();
-                pubsub.topics(*of).for_each(|name, receivers| drop(known.insert(text(name), receivers)));
+                pubsub.topics(*of).for_each(|name, receivers| _ = known.insert(text(name), receivers));
                 let expected: BTreeMap<String, usize> = model
                     .iter()
                     .filter(|((k, _), ids)| *k == kind && !ids.is_empty())

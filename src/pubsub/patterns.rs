@@ -57,8 +57,8 @@ impl<R: Receiver> Patterns<R> {
         }
     }
 
-    /// Hands a message to the receivers of every pattern that `channel` fits; returns how often.
-    pub fn publish(&self, channel: &[u8], mut deliver: impl FnMut(&[u8], &Arc<R>)) -> usize {
+    /// Calls `f` for every pattern that `channel` fits; returns the sum of what that returns.
+    pub fn matching(&self, channel: &[u8], f: impl FnMut(&Topic<R>) -> usize) -> usize {
         if self.topics.is_empty() {
             return 0;
         }
@@ -69,7 +69,7 @@ impl<R: Receiver> Patterns<R> {
             self.list.store(Arc::new(List { version, topics: self.topics.all() }));
             list = self.list.load();
         }
-        let fitting = list.topics.iter().filter(|topic| matches(topic.name(), channel, Case::Sensitive));
-        fitting.map(|topic| topic.publish(|receiver| deliver(topic.name(), receiver))).sum()
+        let all = list.topics.iter().map(|topic| &**topic);
+        all.filter(|topic| matches(topic.name(), channel, Case::Sensitive)).map(f).sum()
     }
 }

@@ -31,7 +31,7 @@ impl<R: Receiver> Topic<R> {
 
     /// Hands a message to each receiver; returns to how many. One after the other: they all get what is published
     /// here in the same order.
-    pub fn publish(&self, deliver: impl FnMut(&Arc<R>)) -> usize {
+    pub fn hand_out(&self, deliver: impl FnMut(&Arc<R>)) -> usize {
         let audience = self.audience.lock();
         let mut count = 0;
         audience.present().inspect(|_| count += 1).for_each(deliver);
@@ -39,7 +39,7 @@ impl<R: Receiver> Topic<R> {
     }
 
     /// How many receivers it has.
-    fn receivers(&self) -> usize {
+    pub fn receivers(&self) -> usize {
         self.audience.lock().present().count()
     }
 }
@@ -81,7 +81,12 @@ impl<R: Receiver> Topics<R> {
         &self.parts[hash as usize % PARTS]
     }
 
-    fn find(&self, hash: u64, name: &[u8]) -> Option<Arc<Topic<R>>> {
+    /// The topic of this name.
+    pub fn find(&self, name: &[u8]) -> Option<Arc<Topic<R>>> {
+        if self.is_empty() { None } else { self.find_at(self.hasher.hash_one(name), name) }
+    }
+
+    fn find_at(&self, hash: u64, name: &[u8]) -> Option<Arc<Topic<R>>> {
         self.part(hash).read().find(hash, |topic| *topic.name == *name).cloned()
     }
 
@@ -108,7 +113,7 @@ impl<R: Receiver> Topics<R> {
     pub fn subscribe(&self, name: &[u8], receiver: &Arc<R>) -> Arc<[u8]> {
         let hash = self.hasher.hash_one(name);
         loop {
-            let topic = self.find(hash, name).unwrap_or_else(|| self.find_or_add(hash, name));
+            let topic = self.find_at(hash, name).unwrap_or_else(|| self.find_or_add(hash, name));
             let mut audience = topic.audience.lock();
             if !audience.is_closed() {
                 audience.add(receiver.clone());
@@ -123,7 +128,7 @@ impl<R: Receiver> Topics<R> {
     /// Removes receiver `id`, if it is there; returns whether the topic is gone with it.
     pub fn unsubscribe(&self, name: &[u8], id: u64) -> bool {
         let hash = self.hasher.hash_one(name);
-        let Some(topic) = self.find(hash, name) else { return false };
+        let Some(topic) = self.find_at(hash, name) else { return false };
         let gone = topic.audience.lock().remove(id);
         if gone {
             self.forget(hash, &topic);
@@ -131,17 +136,9 @@ impl<R: Receiver> Topics<R> {
         gone
     }
 
-    /// Hands a message to each receiver of `name`; returns to how many.
-    pub fn publish(&self, name: &[u8], deliver: impl FnMut(&Arc<R>)) -> usize {
-        if self.is_empty() {
-            return 0;
-        }
-        self.find(self.hasher.hash_one(name), name).map_or(0, |topic| topic.publish(deliver))
-    }
-
     /// How many receivers `name` has.
     pub fn receivers(&self, name: &[u8]) -> usize {
-        self.find(self.hasher.hash_one(name), name).map_or(0, |topic| topic.receivers())
+        self.find(name).map_or(0, |topic| topic.receivers())
     }
 
     /// Every topic, in no order that means anything.

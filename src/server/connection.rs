@@ -19,6 +19,7 @@ use crate::client::session::{Fate, Session};
 use crate::client::shared::{Mark, Shared};
 use crate::command::dispatch::{Pending, Request, Stop};
 use crate::command::engine::Engine;
+use crate::command::pubsub;
 use crate::observe::log::{verbose, warning};
 use crate::observe::stats::Counter;
 use crate::resp::reply::{Output, Protocol};
@@ -135,7 +136,11 @@ impl Connection {
         figures.output_bytes.store(waiting, Ordering::Relaxed);
         figures.output_capacity.store(self.out.capacity(), Ordering::Relaxed);
         let limits = self.engine.config.load().client_output_buffer_limit;
-        let limit = if shared.has(Mark::Monitor) { limits.replica } else { limits.normal };
+        let limit = match () {
+            () if shared.has(Mark::Monitor) => limits.replica,
+            () if figures.is_subscribed() => limits.pubsub,
+            () => limits.normal,
+        };
         let over = |bytes: u64| bytes != 0 && waiting as u64 >= bytes;
         let mut close = over(limit.hard_bytes);
         if over(limit.soft_bytes) {
@@ -359,9 +364,7 @@ impl Connection {
             // The reply of a command that works in pieces is not torn apart by what others push.
             let nudged = !matches!(self.state, State::Working(_)) && self.session.shared.take_nudge();
             if nudged {
-                for message in self.session.shared.outbox.take() {
-                    self.out.raw(&message);
-                }
+                self.session.shared.outbox.drain(&mut self.out);
             }
             match &mut self.state {
                 State::Open => {}
@@ -485,6 +488,7 @@ impl Future for Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         let id = self.session.shared.id;
+        pubsub::leave(&self.engine, &mut self.session);
         self.engine.monitors.remove(id);
         self.engine.pause.forget(id);
         self.engine.clients.remove(id);

@@ -146,7 +146,8 @@ fn disconnect_idle(engine: &Engine) {
     let now = engine.clock.now_ms();
     for client in engine.clients.all() {
         let idle = now.saturating_sub(client.figures.active_ms.load(Ordering::Relaxed));
-        if idle > timeout_ms && !client.has(Mark::Blocked) && !client.has(Mark::Monitor) {
+        let waits = client.has(Mark::Blocked) || client.has(Mark::Monitor) || client.figures.is_subscribed();
+        if idle > timeout_ms && !waits {
             verbose!("Closing idle client");
             client.close();
         }
