@@ -72,4 +72,5 @@ pub use resp::value::Value;
 pub use server::builder::Builder;
 pub use server::local::{Client, ReplyError};
 pub use server::running::{Server, StartError};
+pub use server::subscription::{Message, Subscription};
 pub use stdx::clock::{Clock, ManualClock};

@@ -14,6 +14,7 @@ use crate::resp::reply::{Output, Protocol};
 use crate::resp::value::Value;
 use crate::server::connection::joined;
 use crate::server::running::End;
+use crate::server::subscription::Subscription;
 
 /// What a client is told whose server has ended.
 pub const ENDED: &str = "ERR the server was shut down";
@@ -116,6 +117,28 @@ impl Client {
             // SHUTDOWN and CLIENT REPLY OFF answer nothing.
             _ => Value::Nil,
         }
+    }
+
+    /// SUBSCRIBE: receives what is published on these channels. The subscription is a client of its own; this one goes on.
+    pub fn subscribe<C: AsRef<[u8]>>(&self, channels: &[C]) -> Subscription {
+        let mut subscription = Subscription::new(self.engine.clone(), self.end.clone());
+        channels.iter().for_each(|channel| subscription.subscribe(channel));
+        subscription
+    }
+
+    /// PSUBSCRIBE: receives what is published on the channels that fit these patterns.
+    pub fn psubscribe<P: AsRef<[u8]>>(&self, patterns: &[P]) -> Subscription {
+        let mut subscription = Subscription::new(self.engine.clone(), self.end.clone());
+        patterns.iter().for_each(|pattern| subscription.psubscribe(pattern));
+        subscription
+    }
+
+    /// PUBLISH: returns how many received the message.
+    ///
+    /// # Errors
+    /// None that depends on the channel.
+    pub fn publish(&self, channel: impl AsRef<[u8]>, message: impl AsRef<[u8]>) -> Result<i64> {
+        self.integer(&[b"PUBLISH", channel.as_ref(), message.as_ref()])
     }
 
     fn call<A: AsRef<[u8]>>(&self, args: &[A]) -> Result<Value> {

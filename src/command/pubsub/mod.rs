@@ -228,9 +228,8 @@ pub const SPUBLISH: Command = Command {
     run: |ctx, args| {
         let most = ctx.config.client_output_buffer_limit.pubsub.hard_bytes;
         let topic = ctx.engine.pubsub.topics(Kind::ShardChannel).find(args.at(1));
-        let receivers = topic.map_or(0, |topic| {
-            send_to(ctx.engine, ctx.db.effects, most, &topic, Kind::ShardChannel, args.at(2))
-        });
+        let receivers =
+            topic.map_or(0, |topic| send_to(ctx.engine, ctx.db.effects, most, &topic, Kind::ShardChannel, args.at(2)));
         ctx.out.integer(receivers as i64);
         DONE
     },
@@ -289,6 +288,22 @@ fn subscribe(ctx: &mut Context<'_>, args: &Args<'_>, kind: Kind) -> Reply {
 fn add(engine: &Engine, session: &mut Session, kind: Kind, name: &[u8]) {
     let name = engine.pubsub.subscribe(kind, name, &session.shared);
     names(session.subscriptions.get_or_insert_default(), kind).insert(name);
+}
+
+/// Subscribes a client without a word, if it is not subscribed yet.
+pub fn join(engine: &Engine, session: &mut Session, kind: Kind, name: &[u8]) {
+    if !names(session.subscriptions.get_or_insert_default(), kind).contains(name) {
+        add(engine, session, kind, name);
+    }
+    tell(session);
+}
+
+/// Ends a subscription of a client without a word, if there is one.
+pub fn part(engine: &Engine, session: &mut Session, kind: Kind, name: &[u8]) {
+    if session.subscriptions.as_deref_mut().is_some_and(|all| names(all, kind).remove(name)) {
+        engine.pubsub.unsubscribe(kind, name, session.shared.id);
+    }
+    tell(session);
 }
 
 /// Among replies of calls in this process nobody looks for messages.
@@ -490,7 +505,10 @@ const HELP: Command = Command {
             ctx.out,
             "PUBSUB",
             &[
-                ("CHANNELS [<pattern>]", &["List the channels that have subscribers, all or those that fit <pattern>."]),
+                (
+                    "CHANNELS [<pattern>]",
+                    &["List the channels that have subscribers, all or those that fit <pattern>."],
+                ),
                 ("NUMPAT", &["Count the patterns that have subscribers."]),
                 ("NUMSUB [<channel> ...]", &["Count the subscribers of channels; those by a pattern are left out."]),
                 ("SHARDCHANNELS [<pattern>]", &["List the shard channels that have subscribers."]),
