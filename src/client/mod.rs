@@ -9,3 +9,4 @@ pub mod registry;
 pub mod session;
 pub mod shared;
 pub mod subscriptions;
+pub mod tracking;

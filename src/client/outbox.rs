@@ -29,11 +29,12 @@ struct Waiting {
 }
 
 impl Outbox {
-    /// Adds a message, which `encoded` gives in the protocol that the client speaks; returns how many bytes wait now.
+    /// Adds a message, which `encoded` gives in the protocol that the client speaks, if it has that form; returns how
+    /// many bytes wait now.
     #[inline]
-    pub fn push_as<'a>(&self, encoded: impl FnOnce(Protocol) -> &'a Bytes) -> usize {
+    pub fn push_as<'a>(&self, encoded: impl FnOnce(Protocol) -> Option<&'a Bytes>) -> usize {
         let mut waiting = self.waiting.lock();
-        let message = encoded(waiting.protocol);
+        let Some(message) = encoded(waiting.protocol) else { return waiting.small.len() + waiting.large_bytes };
         if message.len() < SHARED_BULK {
             waiting.small.extend_from_slice(message);
         } else {
@@ -47,7 +48,7 @@ impl Outbox {
 
     /// Adds a message that is the same in every protocol; returns how many bytes wait now.
     pub fn push(&self, message: &Bytes) -> usize {
-        self.push_as(|_| message)
+        self.push_as(|_| Some(message))
     }
 
     /// Moves all messages to the end of `out`.
@@ -128,7 +129,7 @@ mod tests {
         let (two, three) = (Bytes::from("2"), Bytes::from("3"));
         let outbox = Outbox::default();
         let mut out = Output::new(Protocol::Resp2);
-        let push = || outbox.push_as(|protocol| if protocol == Protocol::Resp2 { &two } else { &three });
+        let push = || outbox.push_as(|protocol| Some(if protocol == Protocol::Resp2 { &two } else { &three }));
         push();
         outbox.speak(Protocol::Resp3, &mut out);
         assert_eq!(out.to_vec(), b"2");

@@ -52,6 +52,10 @@ pub struct Session {
     pub monitor: bool,
     /// CLIENT NO-TOUCH: its reads do not count as accesses.
     pub no_touch: bool,
+    /// The keys that it reads are remembered, so that it can be told when they change.
+    pub tracks_reads: bool,
+    /// CLIENT CACHING: the keys of the next request are an exception.
+    pub caching: bool,
     /// What it is subscribed to; nothing is kept where that is nothing.
     pub subscriptions: Option<Box<Subscriptions>>,
     /// Executes for a caller in this process: there is no socket to close.
@@ -72,6 +76,8 @@ impl Session {
             fate: Fate::Stay,
             monitor: false,
             no_touch: false,
+            tracks_reads: false,
+            caching: false,
             subscriptions: None,
             in_process: false,
         }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::client::outbox::Outbox;
+use crate::client::tracking::Tracked;
 use crate::resp::reply::Protocol;
 
 /// How a client is connected.
@@ -157,6 +158,8 @@ pub struct Shared {
     pub figures: Figures,
     /// Messages that others pushed.
     pub outbox: Outbox,
+    /// Whether and how it is told of changes to keys.
+    pub tracked: Tracked,
     marks: AtomicU32,
     closing: AtomicBool,
     nudged: AtomicBool,
@@ -176,6 +179,7 @@ impl Shared {
             names: Mutex::new(Names { user: "default".into(), ..Names::default() }),
             figures: Figures::new(created_ms),
             outbox: Outbox::default(),
+            tracked: Tracked::default(),
             marks: AtomicU32::new(if link == Link::Unix { Mark::Unix as u32 } else { 0 }),
             closing: AtomicBool::new(false),
             nudged: AtomicBool::new(false),
@@ -232,12 +236,12 @@ impl Shared {
 
     /// Pushes a message that is the same in every protocol; returns how many bytes of pushed messages wait now.
     pub fn push(&self, message: Bytes) -> usize {
-        self.push_as(|_| &message)
+        self.push_as(|_| Some(&message))
     }
 
-    /// Pushes a message, which `encoded` gives in the protocol that the client speaks; returns how many bytes of
-    /// pushed messages wait now.
-    pub fn push_as<'a>(&self, encoded: impl FnOnce(Protocol) -> &'a Bytes) -> usize {
+    /// Pushes a message, which `encoded` gives in the protocol that the client speaks, if it has that form; returns
+    /// how many bytes of pushed messages wait now.
+    pub fn push_as<'a>(&self, encoded: impl FnOnce(Protocol) -> Option<&'a Bytes>) -> usize {
         let waiting = self.outbox.push_as(encoded);
         self.wake();
         waiting

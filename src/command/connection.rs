@@ -253,6 +253,7 @@ fn reset(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
     let shared = &session.shared;
     ctx.engine.monitors.remove(shared.id);
     pubsub::leave(ctx.engine, session);
+    client::tracking::stop(ctx.engine, session);
     let shared = &session.shared;
     for mark in [Mark::Monitor, Mark::NoEvict, Mark::NoTouch] {
         shared.mark(mark, false);

@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use crate::client::session::{Fate, ReplyMode, Session};
 use crate::client::shared::Link;
 use crate::command::args::Args;
+use crate::command::client::tracking;
 use crate::command::context::{Context, Job, Outcome, Reply};
 use crate::command::engine::{Engine, PauseMode};
 use crate::command::error::Error;
@@ -527,6 +528,10 @@ fn call_for_outcome(
             if context.db.effects.any() {
                 engine.pass_on(context.db.index(), context.db.effects, || args.to_vecs());
             }
+            if context.session.tracks_reads {
+                tracking::remember(context, entry, args);
+                tracking::end_exception(context.session, entry);
+            }
             return Err(job);
         }
         Err(error) => {
@@ -539,6 +544,10 @@ fn call_for_outcome(
     }
     if context.db.effects.any() {
         engine.pass_on(context.db.index(), context.db.effects, || args.to_vecs());
+    }
+    if context.session.tracks_reads {
+        tracking::remember(context, entry, args);
+        tracking::end_exception(context.session, entry);
     }
     if mode != ReplyMode::On || context.session.reply != ReplyMode::On {
         finish_reply_mode(context, mode, mark);

@@ -11,6 +11,9 @@ use crate::acl::log::AclLog;
 use crate::acl::users::Users;
 use crate::client::registry::Registry;
 use crate::client::shared::Shared;
+use crate::client::tracking::Tracking;
+use crate::command::client::tracking;
+use crate::command::pubsub::events;
 use crate::command::acl;
 use crate::command::table::CommandTable;
 use crate::config::choice::MaxmemoryPolicy;
@@ -250,6 +253,8 @@ pub struct Engine {
     pub monitors: Monitors,
     /// Clients that follow channels.
     pub pubsub: PubSub<Shared>,
+    /// Clients that are told of changes to what they have read.
+    pub tracking: Tracking,
     /// Every change, in order.
     pub log: WriteLog,
     /// What the server around it does.
@@ -291,6 +296,7 @@ impl Engine {
             pause: Pause::default(),
             monitors: Monitors::default(),
             pubsub: PubSub::default(),
+            tracking: Tracking::default(),
             log: WriteLog::default(),
             host,
             identity: Identity {
@@ -306,7 +312,7 @@ impl Engine {
             },
             dirty: AtomicU64::new(0),
             observers: RwLock::default(),
-            interest: AtomicU8::new(0),
+            interest: AtomicU8::new(events_interest(&config).0),
             memory_peak: AtomicU64::new(0),
             memory_startup: AtomicU64::new(0),
         })
@@ -342,13 +348,38 @@ impl Engine {
                 None => {}
             }
         }
-        effects.changes.drain(..).for_each(|change| self.announce(&change));
+        if !effects.changes.is_empty() {
+            let mut changes = std::mem::take(&mut effects.changes);
+            let classes = self.config.load().notify_keyspace_events;
+            for change in changes.drain(..) {
+                self.announce(&change);
+                events::publish(self, effects, classes, &change);
+                tracking::changed(self, effects, change);
+            }
+            // Its memory serves the next command.
+            effects.changes = changes;
+            tracking::broadcast(self, effects);
+        }
+    }
+
+    /// Has what runs follow a changed configuration.
+    pub fn follow(&self, new: &Config) {
+        self.set_interest(Interest::EVENTS, events_interest(new) != Interest::NONE);
+    }
+
+    /// Says whether somebody wants to hear of changes, and who.
+    pub fn set_interest(&self, interest: Interest, on: bool) {
+        if on {
+            self.interest.fetch_or(interest.0, Ordering::Release);
+        } else {
+            self.interest.fetch_and(!interest.0, Ordering::Release);
+        }
     }
 
     /// Adds somebody who hears of every change.
     pub fn observe(&self, observer: Observer) {
         self.observers.write().push(observer);
-        self.interest.fetch_or(Interest::CHANGES.0, Ordering::Release);
+        self.set_interest(Interest::OBSERVERS, true);
     }
 
     /// Tells everyone who listens to single changes.
@@ -366,6 +397,12 @@ impl Engine {
 fn renamed_commands(config: &Config) -> Vec<(Vec<u8>, Vec<u8>)> {
     let lines = config.lines.iter().filter(|line| line.directive == "rename-command");
     lines.filter_map(|line| Some((line.words.first()?.clone(), line.words.get(1)?.clone()))).collect()
+}
+
+/// Whether keyspace events are published: of some class, on some channel.
+fn events_interest(config: &Config) -> Interest {
+    let classes = config.notify_keyspace_events;
+    if classes.are_published() { Interest::EVENTS } else { Interest::NONE }
 }
 
 /// How the configuration wants accesses to be noted.

@@ -2,7 +2,7 @@
 //!
 //! Each section has a function that answers its fields. What is dear to find out is found out once, and
 //! only if a field asks for it. Fields of what Spinel cannot do yet (snapshots, append only file,
-//! replication, scripts, tracking, cluster) show what a Redis shows that makes no use of it.
+//! replication, scripts, cluster) show what a Redis shows that makes no use of it.
 
 use std::cell::OnceCell;
 use std::env;
@@ -164,8 +164,8 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             }
             "blocked_clients" => to.put(all().iter().filter(|client| client.has(Mark::Blocked)).count()),
             "pubsub_clients" => to.put(all().iter().filter(|client| client.figures.is_subscribed()).count()),
+            "tracking_clients" => to.put(self.engine.tracking.clients()),
             "cluster_connections"
-            | "tracking_clients"
             | "watching_clients"
             | "clients_in_timeout_table"
             | "total_watched_keys"
@@ -310,10 +310,10 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             | "active_defrag_key_hits"
             | "active_defrag_key_misses"
             | "total_active_defrag_time"
-            | "current_active_defrag_time"
-            | "tracking_total_keys"
-            | "tracking_total_items"
-            | "tracking_total_prefixes" => to.put(0),
+            | "current_active_defrag_time" => to.put(0),
+            "tracking_total_keys" => to.put(self.engine.tracking.keys()),
+            "tracking_total_items" => to.put(self.engine.tracking.items()),
+            "tracking_total_prefixes" => to.put(self.engine.tracking.prefixes()),
             _ => return false,
         }
         true

@@ -7,6 +7,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::command::args::{Args, word};
+use crate::command::client::tracking;
 use crate::command::context::{Context, DONE, Outcome, Reply};
 use crate::command::error::Error;
 use crate::command::key::database;
@@ -355,6 +356,7 @@ fn flush(ctx: &mut Context<'_>, args: &Args<'_>, db: Option<usize>) -> Reply {
     let keyspace = ctx.db.keyspace();
     let flushed = keyspace.take_all(&mut ctx.db.hold, db);
     ctx.db.effects.dirty += flushed.keys;
+    tracking::flushed(ctx);
     // A replica may have keys that we had not, so it hears of a flush that removed nothing too.
     ctx.db.effects.log_as(|| vec![args.to_vecs()]);
     if in_background {

@@ -18,6 +18,7 @@ use tokio::time::Sleep;
 use crate::client::session::{Fate, Session};
 use crate::client::shared::{Mark, Shared};
 use crate::command::dispatch::{Pending, Request, Stop};
+use crate::command::client::tracking;
 use crate::command::engine::Engine;
 use crate::command::pubsub;
 use crate::observe::log::{verbose, warning};
@@ -489,6 +490,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let id = self.session.shared.id;
         pubsub::leave(&self.engine, &mut self.session);
+        tracking::stop(&self.engine, &mut self.session);
         self.engine.monitors.remove(id);
         self.engine.pause.forget(id);
         self.engine.clients.remove(id);

@@ -6,6 +6,7 @@
 
 mod arity;
 mod connection;
+mod events;
 mod keys;
 mod language;
 mod random;
@@ -41,6 +42,7 @@ families! {
     connection: include_str!("interop/connection.table"), &[];
     login: include_str!("interop/login.table"), &["--requirepass", "sesame"];
     pubsub: include_str!("interop/pubsub.table"), &[];
+    tracking: include_str!("interop/tracking.table"), &[];
     server: include_str!("interop/server.table"), &[];
     sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes"];
     large_sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes", "--zset-max-listpack-entries", "0"];

@@ -5,6 +5,8 @@
 //! confirmed by a message for each name, also to those who want no replies (CLIENT REPLY): after the
 //! confirmation that a channel was left nothing comes from there.
 
+pub mod events;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -160,7 +162,7 @@ pub fn end_unpermitted(ctx: &mut Context<'_>, account: &Account) {
 
 /// Puts a message into a client's outbox; closes the client where more waits there than it may keep.
 fn deliver<F: Fn(&mut Output)>(engine: &Engine, effects: &mut Effects, most: u64, client: &Shared, push: &Push<F>) {
-    let waiting = client.push_as(|protocol| push.encoded(protocol));
+    let waiting = client.push_as(|protocol| Some(push.encoded(protocol)));
     effects.echo |= client.id == effects.origin;
     // Its own task looks at the limits too, but the sender of many may run for long before that has its turn.
     if most != 0 && waiting as u64 + client.figures.output_bytes.load(Ordering::Relaxed) as u64 >= most {
@@ -329,7 +331,7 @@ fn confirm(ctx: &mut Context<'_>, word: &str, name: Option<&[u8]>, count: usize)
         write(ctx.out);
     } else {
         let push = Push::new(write);
-        ctx.session.shared.push_as(|protocol| push.encoded(protocol));
+        ctx.session.shared.push_as(|protocol| Some(push.encoded(protocol)));
         ctx.db.effects.echo = true;
     }
 }
