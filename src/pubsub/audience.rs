@@ -13,7 +13,7 @@ const NOTED: usize = 64;
 pub struct Audience<R> {
     receivers: Vec<Arc<R>>,
     /// Where each receiver stands, once there are many.
-    places: Option<Box<HashMap<u64, u32>>>,
+    places: Option<HashMap<u64, u32>>,
     /// The last one has left: the topic is gone, and whoever comes makes a new one.
     closed: bool,
 }
@@ -43,7 +43,7 @@ impl<R: Receiver> Audience<R> {
         }
         self.receivers.push(receiver);
         if self.places.is_none() && self.receivers.len() >= NOTED {
-            self.places = Some(Box::new((0..).zip(&self.receivers).map(|(at, one)| (one.id(), at)).collect()));
+            self.places = Some((0..).zip(&self.receivers).map(|(at, one)| (one.id(), at)).collect());
         }
     }
 

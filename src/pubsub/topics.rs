@@ -31,10 +31,13 @@ impl<R: Receiver> Topic<R> {
 
     /// Hands a message to each receiver; returns to how many. One after the other: they all get what is published
     /// here in the same order.
-    pub fn hand_out(&self, deliver: impl FnMut(&Arc<R>)) -> usize {
+    pub fn hand_out(&self, mut deliver: impl FnMut(&Arc<R>)) -> usize {
         let audience = self.audience.lock();
         let mut count = 0;
-        audience.present().inspect(|_| count += 1).for_each(deliver);
+        for receiver in audience.present() {
+            deliver(receiver);
+            count += 1;
+        }
         count
     }
 

@@ -1,3 +1,5 @@
+//! What subscribers get, seen from the inside: order, protocols, limits.
+
 use std::sync::Arc;
 
 use super::*;
