@@ -33,6 +33,7 @@ pub mod pubsub;
 pub mod scan;
 pub mod server;
 pub mod slowlog;
+pub mod stream;
 pub mod string;
 pub mod table;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
     acl, config, connection, debug, expire, hash, info, introspect, key, keyspace, latency, list, memory, monitor,
-    pubsub, server, slowlog, string, zset,
+    pubsub, server, slowlog, stream, string, zset,
 };
 use crate::spec::{self, Flag, Keys};
 
@@ -33,6 +33,7 @@ const FAMILIES: &[&[Command]] = &[
     pubsub::COMMANDS,
     server::COMMANDS,
     slowlog::COMMANDS,
+    stream::COMMANDS,
     string::COMMANDS,
     zset::COMMANDS,
     zset::combine::COMMANDS,

@@ -42,6 +42,8 @@ families! {
     connection: include_str!("interop/connection.table"), &[];
     login: include_str!("interop/login.table"), &["--requirepass", "sesame"];
     pubsub: include_str!("interop/pubsub.table"), &[];
+    streams: include_str!("interop/streams.table"), &[];
+    small_streams: include_str!("interop/streams.table"), &["--stream-node-max-entries", "3"];
     tracking: include_str!("interop/tracking.table"), &[];
     server: include_str!("interop/server.table"), &[];
     sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes"];
