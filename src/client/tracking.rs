@@ -262,7 +262,7 @@ impl Tracking {
     }
 
     fn rehash(&self) -> impl Fn(&Readers) -> u64 {
-        |readers| self.hasher.hash_one(&*readers.key)
+        move |readers: &Readers| self.hasher.hash_one(&*readers.key)
     }
 
     /// Remembers that a client read a key. The key's shard is held.

@@ -282,6 +282,7 @@ impl Engine {
         let commands = CommandTable::new(&renamed_commands(&config))?;
         let users = acl::configured_users(&commands, &config)?;
         let workers = usize::try_from(config.io_threads).unwrap_or(1);
+        let interest = events_interest(&config);
         Ok(Engine {
             keyspace,
             stats: Stats::new(workers, commands.count()),
@@ -312,7 +313,7 @@ impl Engine {
             },
             dirty: AtomicU64::new(0),
             observers: RwLock::default(),
-            interest: AtomicU8::new(events_interest(&config).0),
+            interest: AtomicU8::new(interest.0),
             memory_peak: AtomicU64::new(0),
             memory_startup: AtomicU64::new(0),
         })
