@@ -17,7 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
 use crate::client::registry::Registry;
-use crate::client::shared::{Mark, Shared};
+use crate::client::shared::{Link, Mark, Shared};
 use crate::resp::push::Push;
 use crate::resp::reply::{Output, Protocol};
 use crate::types::table::Table;
@@ -169,6 +169,10 @@ impl Post<'_> {
     }
 
     fn deliver<F: Fn(&mut Output)>(&mut self, to: &Arc<Shared>, push: &Push<F>, redirected: bool) {
+        if to.link == Link::InProcess {
+            // Nobody would take it out of the outbox again.
+            return;
+        }
         let by_channel = redirected && to.figures.is_subscribed();
         to.push_as(|protocol| (protocol == Protocol::Resp3 || by_channel).then(|| push.encoded(protocol)));
         self.echoed |= to.id == self.origin;
@@ -382,7 +386,6 @@ impl Tracking {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::shared::Link;
 
     struct Scene {
         registry: Registry,

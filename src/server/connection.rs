@@ -17,8 +17,8 @@ use tokio::time::Sleep;
 
 use crate::client::session::{Fate, Session};
 use crate::client::shared::{Mark, Shared};
-use crate::command::dispatch::{Pending, Request, Stop};
 use crate::command::client::tracking;
+use crate::command::dispatch::{Pending, Request, Stop};
 use crate::command::engine::Engine;
 use crate::command::pubsub;
 use crate::observe::log::{verbose, warning};

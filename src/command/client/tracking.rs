@@ -52,6 +52,9 @@ fn tracking(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         i += 1;
     }
     match word(args.at(2), &["ON", "OFF"]) {
+        Some("ON") if ctx.session.in_process => {
+            return Err(Error::text("ERR CLIENT TRACKING needs a connection: in this process changes can be observed"));
+        }
         Some("ON") => {
             check(ctx, &choices, &prefixes)?;
             let session = &mut *ctx.session;
