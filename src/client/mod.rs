@@ -10,3 +10,4 @@ pub mod session;
 pub mod shared;
 pub mod subscriptions;
 pub mod tracking;
+pub mod transaction;

@@ -1,11 +1,11 @@
 //! What a connection's own commands see and change.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::acl::users::Account;
 use crate::client::shared::Shared;
 use crate::client::subscriptions::Subscriptions;
+use crate::client::transaction::{Transaction, Watching};
 
 /// Which replies are sent (CLIENT REPLY).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,6 +58,10 @@ pub struct Session {
     pub caching: bool,
     /// What it is subscribed to; nothing is kept where that is nothing.
     pub subscriptions: Option<Box<Subscriptions>>,
+    /// What is queued since MULTI.
+    pub transaction: Option<Box<Transaction>>,
+    /// The keys under WATCH.
+    pub watching: Option<Box<Watching>>,
     /// Executes for a caller in this process: there is no socket to close.
     pub in_process: bool,
 }
@@ -79,13 +83,15 @@ impl Session {
             tracks_reads: false,
             caching: false,
             subscriptions: None,
+            transaction: None,
+            watching: None,
             in_process: false,
         }
     }
 
     /// Whether commands are queued for EXEC.
     pub fn is_queueing(&self) -> bool {
-        self.shared.figures.queued.load(Ordering::Relaxed) >= 0
+        self.transaction.is_some()
     }
 
     /// Moves CLIENT REPLY on by one command.

@@ -11,6 +11,7 @@ use crate::command::client;
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::error::Error;
 use crate::command::table::Command;
+use crate::command::transaction::{forget_watched, take_transaction};
 use crate::command::{permission, pubsub};
 use crate::resp::reply::{Output, Protocol};
 use crate::spec::{Arity, Flag, Group, REDIS_VERSION};
@@ -249,6 +250,8 @@ pub const RESET: Command = Command {
 };
 
 fn reset(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
+    take_transaction(ctx.session);
+    forget_watched(&mut ctx.db.hold, ctx.session);
     let session = &mut *ctx.session;
     let shared = &session.shared;
     ctx.engine.monitors.remove(shared.id);

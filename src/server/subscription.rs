@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::task::{Context, Poll};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::session::Session;
@@ -15,6 +15,7 @@ use crate::command::pubsub;
 use crate::pubsub::Kind;
 use crate::resp::reply::{Output, Protocol};
 use crate::resp::value::Value;
+use crate::server::local::this_thread;
 use crate::server::running::End;
 
 /// A message that was published.
@@ -52,15 +53,6 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         pubsub::leave(&self.engine, &mut self.session);
         self.engine.clients.remove(self.session.shared.id);
-    }
-}
-
-/// Wakes a thread that waits for a message.
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
     }
 }
 
@@ -147,7 +139,7 @@ impl Subscription {
 
     /// Waits for the next message; `None` once none will come any more.
     pub fn recv(&mut self) -> Option<Message> {
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let waker = this_thread();
         loop {
             match self.poll_recv(&mut Context::from_waker(&waker)) {
                 Poll::Ready(message) => return message,
@@ -158,7 +150,7 @@ impl Subscription {
 
     /// Waits for the next message, for `patience` at most; `None` where there was none.
     pub fn recv_timeout(&mut self, patience: Duration) -> Option<Message> {
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let waker = this_thread();
         let until = Instant::now() + patience;
         loop {
             if let Poll::Ready(message) = self.poll_recv(&mut Context::from_waker(&waker)) {

@@ -395,8 +395,8 @@ fn end(ctx: &mut Context<'_>, kind: Kind, name: &[u8]) {
     let subscriptions = ctx.session.subscriptions.as_deref_mut();
     if subscriptions.is_some_and(|all| names(all, kind).remove(name)) {
         ctx.engine.pubsub.unsubscribe(kind, name, ctx.session.shared.id);
-        // What came from there before the end is told before it.
-        if ctx.session.reply == ReplyMode::On {
+        // What came from there before the end is told before it; but not among the replies of EXEC.
+        if ctx.session.reply == ReplyMode::On && ctx.db.effects.group.is_none() {
             ctx.session.shared.outbox.drain(ctx.out);
         }
     }
