@@ -395,6 +395,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_transaction_changes_is_told_behind_its_reply_and_by_prefix_at_once() {
+        let mut bench = bench();
+        bench.run("CLIENT TRACKING ON BCAST PREFIX a");
+        ["MULTI", "INCR a", "INCR b", "INCR ab"].iter().for_each(|line| drop(bench.run(line)));
+        assert_eq!(bench.run("EXEC"), "*3|:1|:1|:1|>2|$10|invalidate|*2|$1|a|$2|ab|");
+        bench.run("CLIENT TRACKING OFF");
+        bench.run("CLIENT TRACKING ON OPTIN");
+        bench.run("CLIENT CACHING YES");
+        ["MULTI", "GET a"].iter().for_each(|line| drop(bench.run(line)));
+        assert_eq!(bench.run("EXEC"), "*1|$1|1|");
+        bench.run("GET b");
+        ["MULTI", "INCR a", "INCR b"].iter().for_each(|line| drop(bench.run(line)));
+        assert_eq!(bench.run("EXEC"), format!("*2|:2|:2|{INVALID_A}"));
+    }
+
+    #[test]
     fn a_flush_makes_everything_invalid() {
         let mut bench = bench();
         bench.run("CLIENT TRACKING ON");

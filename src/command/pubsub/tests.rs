@@ -135,3 +135,15 @@ fn clients_that_lose_a_channel_are_ended() {
     bench.run("ACL SETUSER bob resetchannels");
     assert!(a.is_closing() && !other.is_closing());
 }
+
+#[test]
+fn what_exec_publishes_follows_its_reply() {
+    let mut bench = Bench::new();
+    bench.run("HELLO 3");
+    bench.run("SUBSCRIBE c d");
+    ["MULTI", "PUBLISH c 1", "PING", "UNSUBSCRIBE d", "PUBLISH c 2"].iter().for_each(|line| drop(bench.run(line)));
+    assert_eq!(
+        bench.run("EXEC"),
+        "*4|:1|+PONG|>3|$11|unsubscribe|$1|d|:1|:1|>3|$7|message|$1|c|$1|1|>3|$7|message|$1|c|$1|2|"
+    );
+}
