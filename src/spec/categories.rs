@@ -151,13 +151,14 @@ impl Flag {
             Flag::Asking => "asking",
             Flag::Fast => "fast",
             Flag::NoAuth => "no_auth",
-            Flag::MayReplicate => "may_replicate",
             Flag::NoMandatoryKeys => "no_mandatory_keys",
             Flag::NoMulti => "no_multi",
             Flag::MovableKeys => "movablekeys",
             Flag::AllowBusy => "allow_busy",
             Flag::NoAsyncLoading => "no_async_loading",
-            Flag::Alone | Flag::OnlySentinel | Flag::Protected | Flag::NoTouch | Flag::System => return None,
+            Flag::MayReplicate | Flag::Alone | Flag::OnlySentinel | Flag::Protected | Flag::NoTouch | Flag::System => {
+                return None;
+            }
         })
     }
 }
