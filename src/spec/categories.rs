@@ -111,7 +111,7 @@ impl Group {
 
 impl Flag {
     /// Those that COMMAND INFO prints, in its order.
-    pub const PRINTED: [Flag; 20] = [
+    pub const PRINTED: [Flag; 19] = [
         Flag::Write,
         Flag::ReadOnly,
         Flag::DenyOom,
@@ -126,7 +126,6 @@ impl Flag {
         Flag::Asking,
         Flag::Fast,
         Flag::NoAuth,
-        Flag::MayReplicate,
         Flag::NoMandatoryKeys,
         Flag::NoAsyncLoading,
         Flag::NoMulti,
