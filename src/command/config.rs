@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::command::args::Args;
+use crate::command::client::tracking;
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::error::Error;
 use crate::command::help;
@@ -109,7 +110,9 @@ fn set(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
             return Err(refusal(SetError::Failed { argument: directive.into(), reason }));
         }
         follow(ctx, &new, &old);
+        engine.follow(&new);
         engine.config.store(Arc::new(new));
+        tracking::make_room(engine, ctx.db.effects);
     }
     ctx.out.ok();
     DONE

@@ -21,9 +21,9 @@ use crate::command::call::{Rest, call, count_call, count_error, notable_ns, note
 use crate::command::context::{Context, Job, Outcome};
 use crate::command::engine::{Engine, PauseMode};
 use crate::command::error::Error;
-use crate::command::permission;
 use crate::command::table::{Entry, Way};
 use crate::command::transaction::{forget_watched, take_transaction};
+use crate::command::{permission, pubsub};
 use crate::config::table::Config;
 use crate::keyspace::change::Effects;
 use crate::keyspace::db::{Db, Key, Touch};
@@ -194,6 +194,9 @@ impl Executor {
                         }
                         Err(Rest::Job(_)) => panic!("{} works in pieces but runs in a batch", ready.entry.full_name),
                     }
+                    if context.db.effects.echo {
+                        echo(context.db.effects, context.session, context.out);
+                    }
                 }
                 let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
                 drop(context);
@@ -301,6 +304,9 @@ impl Executor {
                     out.set_protocol(written.protocol());
                     out.raw(&written.to_vec());
                 }
+                if self.effects.echo {
+                    echo(&mut self.effects, session, out);
+                }
                 return None;
             }
             Err(Rest::Job(job)) => job,
@@ -354,6 +360,9 @@ impl Executor {
         self.serve_postponed(engine, session, out, &config, moment);
         session.reply = pending.mark;
         session.next_command();
+        if self.effects.echo {
+            echo(&mut self.effects, session, out);
+        }
         let ended = if failed { Ended::Failed } else { Ended::Done };
         count_call(engine, self.worker, pending.index, pending.spent_ns, ended, &config);
         note_slow(engine, &config, session, pending.spent_ns, "command", Some(|| pending.request.clone()));
@@ -413,6 +422,7 @@ impl Executor {
         moment: Moment,
     ) -> Context<'a> {
         let touch = if session.no_touch { Touch::No } else { Touch::Yes };
+        self.effects.origin = session.shared.id;
         let worker = self.worker;
         let db = Db::new(&engine.keyspace, hold, &mut self.effects, session.db, moment, touch);
         Context { db, out, session, engine, config, worker, hidden: SmallVec::new(), notable_ns: self.notable_ns }
@@ -459,6 +469,9 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
     }
     if let Err(error) = permission::check(engine, session, entry, args) {
         return Verdict::Refuse(Some(entry), error);
+    }
+    if session.subscriptions.is_some() && !pubsub::may_run(session, entry) {
+        return Verdict::Refuse(Some(entry), Error::text(pubsub::refused(&entry.full_name)));
     }
     if session.monitor && [Flag::Write, Flag::ReadOnly, Flag::MayReplicate].iter().any(|flag| entry.has(*flag)) {
         // Redis counts those that monitor among its replicas, and this is what it tells them.
@@ -571,6 +584,16 @@ fn prefetch(db: &mut Db<'_>, ready: &[Ready<'_>]) {
                 ask(part, hash);
             }
         }
+    }
+}
+
+/// Has what a command pushed to its own client follow its reply.
+#[cold]
+fn echo(effects: &mut Effects, session: &Session, out: &mut Output) {
+    effects.echo = false;
+    // In process nobody looks for messages among replies.
+    if !session.in_process {
+        session.shared.outbox.drain(out);
     }
 }
 

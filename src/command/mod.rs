@@ -30,6 +30,7 @@ pub mod list;
 pub mod memory;
 pub mod monitor;
 pub mod permission;
+pub mod pubsub;
 pub mod scan;
 pub mod server;
 pub mod slowlog;

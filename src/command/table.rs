@@ -6,7 +6,7 @@ use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
     acl, config, connection, debug, expire, hash, info, introspect, key, keyspace, latency, list, memory, monitor,
-    server, slowlog, stream, string, transaction, zset,
+    pubsub, server, slowlog, stream, string, transaction, zset,
 };
 use crate::spec::{self, Flag, Group, Keys};
 
@@ -31,6 +31,7 @@ const FAMILIES: &[&[Command]] = &[
     list::wait::COMMANDS,
     memory::COMMANDS,
     monitor::COMMANDS,
+    pubsub::COMMANDS,
     server::COMMANDS,
     slowlog::COMMANDS,
     stream::COMMANDS,

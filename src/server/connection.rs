@@ -18,8 +18,10 @@ use tokio::time::Sleep;
 use crate::client::session::{Fate, Session};
 use crate::client::shared::{Mark, Shared};
 use crate::command::blocking::Waiting;
+use crate::command::client::tracking;
 use crate::command::dispatch::{Pending, Request, Stop};
 use crate::command::engine::Engine;
+use crate::command::pubsub;
 use crate::command::transaction::forget_watched;
 use crate::observe::log::{verbose, warning};
 use crate::observe::stats::Counter;
@@ -139,7 +141,11 @@ impl Connection {
         figures.output_bytes.store(waiting, Ordering::Relaxed);
         figures.output_capacity.store(self.out.capacity(), Ordering::Relaxed);
         let limits = self.engine.config.load().client_output_buffer_limit;
-        let limit = if shared.has(Mark::Monitor) { limits.replica } else { limits.normal };
+        let limit = match () {
+            () if shared.has(Mark::Monitor) => limits.replica,
+            () if figures.is_subscribed() => limits.pubsub,
+            () => limits.normal,
+        };
         let over = |bytes: u64| bytes != 0 && waiting as u64 >= bytes;
         let mut close = over(limit.hard_bytes);
         if over(limit.soft_bytes) {
@@ -366,11 +372,15 @@ impl Connection {
                 break;
             }
             // The reply of a command that works in pieces is not torn apart by what others push.
-            let nudged = !matches!(self.state, State::Working(_)) && self.session.shared.take_nudge();
+            // Nor does it come before the reply of one that was blocked, which brought it about.
+            let replies = match &self.state {
+                State::Working(_) => true,
+                State::Blocked(waiting, _) => waiting.is_over(),
+                _ => false,
+            };
+            let nudged = !replies && self.session.shared.take_nudge();
             if nudged {
-                for message in self.session.shared.outbox.take() {
-                    self.out.raw(&message);
-                }
+                self.session.shared.outbox.drain(&mut self.out);
             }
             match &mut self.state {
                 State::Open => {}
@@ -531,6 +541,8 @@ impl Future for Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         let id = self.session.shared.id;
+        pubsub::leave(&self.engine, &mut self.session);
+        tracking::stop(&self.engine, &mut self.session);
         if let State::Blocked(waiting, _) = &self.state {
             waiting.leave(&self.engine.keyspace);
         }

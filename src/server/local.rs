@@ -18,6 +18,7 @@ use crate::resp::reply::{Output, Protocol};
 use crate::resp::value::Value;
 use crate::server::connection::joined;
 use crate::server::running::End;
+use crate::server::subscription::Subscription;
 
 /// What a client is told whose server has ended.
 pub const ENDED: &str = "ERR the server was shut down";
@@ -56,6 +57,11 @@ impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
         self.0.unpark();
     }
+}
+
+/// What wakes the calling thread.
+pub(crate) fn this_thread() -> Waker {
+    Waker::from(Arc::new(Unpark(thread::current())))
 }
 
 /// How long a caller waits before it looks whether the server still runs.
@@ -140,10 +146,37 @@ impl Client {
         }
     }
 
+    /// SUBSCRIBE: receives what is published on these channels. The subscription is a client of its own; this one goes on.
+    pub fn subscribe<C: AsRef<[u8]>>(&self, channels: &[C]) -> Subscription {
+        let mut subscription = Subscription::new(self.engine.clone(), self.end.clone());
+        channels.iter().for_each(|channel| subscription.subscribe(channel));
+        subscription
+    }
+
+    /// PSUBSCRIBE: receives what is published on the channels that fit these patterns.
+    pub fn psubscribe<P: AsRef<[u8]>>(&self, patterns: &[P]) -> Subscription {
+        let mut subscription = Subscription::new(self.engine.clone(), self.end.clone());
+        patterns.iter().for_each(|pattern| subscription.psubscribe(pattern));
+        subscription
+    }
+
+    /// PUBLISH: returns how many received the message.
+    ///
+    /// # Errors
+    /// None that depends on the channel.
+    pub fn publish(&self, channel: impl AsRef<[u8]>, message: impl AsRef<[u8]>) -> Result<i64> {
+        self.integer(&[b"PUBLISH", channel.as_ref(), message.as_ref()])
+    }
+
     /// Waits until a blocked command is over, or the server.
     fn wait(&self, waiting: &Waiting, session: &Session) {
-        session.shared.set_waker(&Waker::from(Arc::new(Unpark(thread::current()))));
-        while !waiting.is_over() {
+        session.shared.set_waker(&this_thread());
+        loop {
+            // Whoever finds it woken already does not wake it again.
+            session.shared.take_nudge();
+            if waiting.is_over() {
+                return;
+            }
             let left = waiting.until_ms().map(|until| until.saturating_sub(self.engine.clock.now_ms()));
             if left == Some(0) || self.end.has_begun() {
                 return waiting.time_out();

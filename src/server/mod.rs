@@ -12,5 +12,6 @@ pub mod process;
 pub mod running;
 pub mod standalone;
 mod stream;
+pub mod subscription;
 mod timers;
 mod worker;

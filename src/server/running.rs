@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use crate::client::shared::Link;
 use crate::command::engine::{Engine, ShutdownRequest};
 use crate::config::table::Config;
 use crate::keyspace::change::Change;
@@ -287,6 +288,12 @@ impl Controller {
             });
             announce.0.begun.store(true, Ordering::Release);
             announce.1 = request;
+            // Those who wait for messages in this process learn that none will come.
+            controller.reception.engine.clients.for_each(|client| {
+                if client.link == Link::InProcess {
+                    client.wake();
+                }
+            });
             drop(runtime);
             // The workers end when the last way to them is gone.
             drop(controller);

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::client::shared::Mark;
+use crate::command::client::tracking;
 use crate::command::engine::Engine;
 use crate::keyspace::change::Effects;
 use crate::keyspace::shard::SHARDS;
@@ -74,6 +75,7 @@ impl Timers {
             self.cron = Instant::now();
             disconnect_idle(engine);
             remind_slow_readers(engine);
+            tracking::tidy(engine);
             let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
             for (counter, by) in [(Counter::LoopCycles, 1), (Counter::LoopUs, us), (Counter::LoopCronUs, us)] {
                 engine.stats.add(counter, by);
@@ -147,7 +149,8 @@ fn disconnect_idle(engine: &Engine) {
     let now = engine.clock.now_ms();
     for client in engine.clients.all() {
         let idle = now.saturating_sub(client.figures.active_ms.load(Ordering::Relaxed));
-        if idle > timeout_ms && !client.has(Mark::Blocked) && !client.has(Mark::Monitor) {
+        let waits = client.has(Mark::Blocked) || client.has(Mark::Monitor) || client.figures.is_subscribed();
+        if idle > timeout_ms && !waits {
             verbose!("Closing idle client");
             client.close();
         }

@@ -6,6 +6,7 @@
 
 mod arity;
 mod connection;
+mod events;
 mod keys;
 mod language;
 mod lists;
@@ -46,8 +47,10 @@ families! {
     key_options: crate::interop::keys::options(), &[];
     connection: include_str!("interop/connection.table"), &[];
     login: include_str!("interop/login.table"), &["--requirepass", "sesame"];
+    pubsub: include_str!("interop/pubsub.table"), &[];
     streams: include_str!("interop/streams.table"), &[];
     small_streams: include_str!("interop/streams.table"), &["--stream-node-max-entries", "3"];
+    tracking: include_str!("interop/tracking.table"), &[];
     server: include_str!("interop/server.table"), &[];
     transactions: include_str!("interop/transactions.table"), &[];
     sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes"];
