@@ -34,6 +34,7 @@ pub mod pubsub;
 pub mod scan;
 pub mod server;
 pub mod slowlog;
+pub mod sort;
 pub mod stream;
 pub mod string;
 pub mod table;

@@ -53,6 +53,8 @@ families! {
     tracking: include_str!("interop/tracking.table"), &[];
     server: include_str!("interop/server.table"), &[];
     transactions: include_str!("interop/transactions.table"), &[];
+    sort: include_str!("interop/sort.table"), &[];
+    small_nodes_sort: include_str!("interop/sort.table"), &["--list-max-listpack-size", "2", "--zset-max-listpack-entries", "0"];
     sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes"];
     large_sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes", "--zset-max-listpack-entries", "0"];
 }
