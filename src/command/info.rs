@@ -301,8 +301,12 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "pubsub_channels" => to.put(self.engine.pubsub.topics(Kind::Channel).len()),
             "pubsub_patterns" => to.put(self.engine.pubsub.topics(Kind::Pattern).len()),
             "pubsubshard_channels" => to.put(self.engine.pubsub.topics(Kind::ShardChannel).len()),
-            "current_eviction_exceeded_time"
-            | "latest_fork_usec"
+            "current_eviction_exceeded_time" => {
+                let since = self.engine.exceeded_since_us.load(Ordering::Relaxed);
+                let now = self.engine.clock.monotonic_us();
+                to.put(if since == 0 { 0 } else { now.saturating_sub(since) / 1000 });
+            }
+            "latest_fork_usec"
             | "migrate_cached_sockets"
             | "slave_expires_tracked_keys"
             | "active_defrag_hits"

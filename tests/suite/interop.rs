@@ -35,6 +35,8 @@ macro_rules! families {
 }
 
 families! {
+    bitmaps: include_str!("interop/bitmaps.table"), &[];
+    hyperloglog: include_str!("interop/hyperloglog.table"), &[];
     acl: include_str!("interop/acl.table"), &[];
     strings: include_str!("interop/strings.table"), &[];
     string_options: crate::interop::strings::options(), &[];
@@ -48,6 +50,7 @@ families! {
     connection: include_str!("interop/connection.table"), &[];
     login: include_str!("interop/login.table"), &["--requirepass", "sesame"];
     pubsub: include_str!("interop/pubsub.table"), &[];
+    sets: include_str!("interop/sets.table"), &[];
     streams: include_str!("interop/streams.table"), &[];
     small_streams: include_str!("interop/streams.table"), &["--stream-node-max-entries", "3"];
     tracking: include_str!("interop/tracking.table"), &[];
