@@ -14,7 +14,7 @@ use crate::command::permission;
 use crate::command::table::Command;
 use crate::keyspace::change::{Class, Effect};
 use crate::keyspace::db::Db;
-use crate::keyspace::entry::{Entry, Value};
+use crate::keyspace::entry::Value;
 use crate::spec::{Access, Arity, Category, Flag, Group, Keys};
 use crate::stdx::number::{append_i64, parse_f64};
 use crate::types::hash::Text;
@@ -302,6 +302,7 @@ fn load(value: Value<'_>, options: &mut Options<'_>) -> Result<Source, Error> {
             let direction = if backwards { Direction::Down } else { Direction::Up };
             zset.iter(from, direction).take(count).for_each(|(item, _)| elements.push_item(item));
         }
+        Object::Set(set) => set.iter().for_each(|item| elements.push_item(item)),
         _ => return Err(Error::WrongType),
     }
     let range = if at_once { (0, elements.len()) } else { wanted };
@@ -491,10 +492,7 @@ fn store(ctx: &mut Context<'_>, args: &Args<'_>, at: usize, results: &Texts) {
     let mut list = List::default();
     list.make_room(results.bytes.len(), results.len(), limit);
     (0..results.len()).for_each(|i| list.push(End::Tail, results.at(i), limit));
-    ctx.db.remove(&target);
-    let clock = ctx.db.moment().initial_clock();
-    let object = Box::new(Object::List(list));
-    ctx.db.insert(&target, Entry::with_object(target.hash.bits(), target.bytes, object, None, clock));
+    ctx.db.put(&target, Object::List(list));
     ctx.db.note(&target, Class::List, "sortstore");
     ctx.db.effects.dirty += results.len() as u64 - 1;
 }
@@ -559,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_result_is_announced_and_logged() {
+    fn a_stored_result_is_announced_and_logged_as_a_list_where_another_server_might_see_it_otherwise() {
         let mut bench = Bench::new();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let ours = seen.clone();
@@ -576,6 +574,7 @@ mod tests {
             let text = String::from_utf8_lossy(bytes).replace("\r\n", "|");
             ours.lock().expect("no test panics with it").push(text);
         }));
+        bench.run("SADD s a b");
         bench.run("RPUSH l 2 1");
         let taken = |of: &Mutex<Vec<String>>| std::mem::take(&mut *of.lock().expect("no test panics with it"));
         taken(&seen);
@@ -586,6 +585,14 @@ mod tests {
         bench.run("SORT l LIMIT 5 1 STORE out");
         assert_eq!(taken(&seen), ["del out"]);
         assert_eq!(bench.run("SORT l LIMIT 5 1 STORE out"), ":0|");
+        taken(&log);
+        bench.run("SORT s BY w* ALPHA STORE out");
+        let logged = taken(&log).concat();
+        assert!(logged.contains("*2|$3|DEL|$3|out|") && logged.contains("*4|$5|RPUSH|$3|out|"), "{logged}");
+        assert!(!logged.contains("SORT"), "{logged}");
+        bench.run("SORT s ALPHA GET # GET none* STORE out");
+        assert_eq!(bench.run("LRANGE out 0 -1"), "*4|$1|a|$0||$1|b|$0||");
+        assert!(taken(&log).concat().contains("|SORT|"));
     }
 
     #[test]

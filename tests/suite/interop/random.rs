@@ -5,9 +5,10 @@
 //! how many commands there are. Times to live are long, past, or unlike each other, so that no reply depends on
 //! which millisecond it is. The limits of encodings move while it goes on. Commands that the subject does not have are left out.
 
-mod bits;
+mod bitmaps;
 mod dice;
 mod hashes;
+mod hyperloglog;
 mod keys;
 mod lists;
 mod places;
@@ -44,7 +45,7 @@ type Asked = (Words, Same);
 
 /// One command of some family.
 fn command(dice: &mut Dice) -> Asked {
-    match dice.u8(..16) {
+    match dice.u8(..17) {
         0 | 1 => strings::command(dice),
         2 | 3 => keys::command(dice),
         4 | 5 => lists::command(dice),
@@ -52,7 +53,8 @@ fn command(dice: &mut Dice) -> Asked {
         8 | 9 => sets::command(dice),
         10 | 11 => zset::command(dice),
         12 => places::command(dice),
-        13 => bits::command(dice),
+        13 => bitmaps::command(dice),
+        14 => hyperloglog::command(dice),
         _ => streams::command(dice),
     }
 }
@@ -133,9 +135,9 @@ impl Run {
 
     /// Asks both servers all of this; returns what the oracle said. Notes the first difference.
     fn ask(&mut self, batch: &[Asked]) -> Vec<Vec<u8>> {
-        let mut theirs = Vec::with_capacity(batch.len());
         let newer = self.newer;
         let lacks = |words: &Words| !newer && !streams::done_since_7_0(words).is_empty();
+        let mut theirs = Vec::with_capacity(batch.len());
         for part in batch.split_inclusive(|(words, _)| lacks(words)) {
             theirs.extend(self.ask_together(part));
             if let (Some((words, _)), Some(reply)) = (part.last(), theirs.last())
@@ -283,7 +285,7 @@ impl Run {
 /// A reply for people.
 fn short(reply: &[u8]) -> String {
     let text = reply.escape_ascii().to_string();
-    if text.len() > 600 { format!("{}... ({} bytes)", &text[..600], reply.len()) } else { text }
+    if text.len() > 2000 { format!("{}... ({} bytes)", &text[..2000], reply.len()) } else { text }
 }
 
 fn commands_of(client: &mut Client) -> HashSet<String> {

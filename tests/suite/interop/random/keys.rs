@@ -9,7 +9,8 @@ pub fn time(dice: &mut Dice, option: &str) -> String {
     let scale: i64 = if option.starts_with('P') { 1000 } else { 1 };
     let base: i64 = if option.ends_with("AT") { 4_000_000_000 } else { 0 };
     match dice.u8(..12) {
-        0 => dice.pick(&["0", "-1", "abc", "9223372036854775807", "-9223372036854775808"]).into(),
+        // The largest of them can be rounded to seconds without leaving 64 bits, where Redis goes wrong.
+        0 => dice.pick(&["0", "-1", "abc", "9223372036854775000", "-9223372036854775808"]).into(),
         // As an absolute time this is past; as a relative one it is hours.
         1 => (10_000 * scale).to_string(),
         _ => ((base + dice.i64(10_000..1_000_000_000)) * scale).to_string(),
@@ -33,12 +34,12 @@ pub fn command(dice: &mut Dice) -> (Words, Same) {
         15 | 16 => Command::new(&["TYPE", &k]),
         17..=19 => Command::new(&[dice.pick(&["RENAME", "RENAMENX"]), &k, &k2]),
         20..=22 => {
-            let db = dice.i64(..=DBS).to_string();
+            let db = dice.i64(0..=DBS).to_string();
             Command::new(&["COPY", &k, &k2]).and_if(dice.one_in(4), &["DB", &db]).options(dice, &["REPLACE"])
         }
         23 => Command::new(&["MOVE", &k, &dice.i64(-1..DBS).to_string()]),
-        24 => Command::new(&["SELECT", &dice.i64(..DBS).to_string()]),
-        25 if dice.one_in(4) => Command::new(&["SWAPDB", &dice.i64(..DBS).to_string(), &dice.i64(..DBS).to_string()]),
+        24 => Command::new(&["SELECT", &dice.i64(0..DBS).to_string()]),
+        25 if dice.one_in(4) => Command::new(&["SWAPDB", &dice.i64(0..DBS).to_string(), &dice.i64(0..DBS).to_string()]),
         26..=31 => Command::new(&["OBJECT", "ENCODING", &k]).compared(Same::Encoding),
         32 => {
             let pattern = dice.pick(&["*", "a", "[sz]?", "{t}?", "?", "*1", "[^a-l]?", "h[2-3]"]);
