@@ -155,7 +155,7 @@ impl Flag {
             Flag::MovableKeys => "movablekeys",
             Flag::AllowBusy => "allow_busy",
             Flag::NoAsyncLoading => "no_async_loading",
-            Flag::MayReplicate | Flag::Alone | Flag::OnlySentinel | Flag::Protected | Flag::NoTouch | Flag::System => {
+            Flag::Alone | Flag::MayReplicate | Flag::OnlySentinel | Flag::Protected | Flag::NoTouch | Flag::System => {
                 return None;
             }
         })
