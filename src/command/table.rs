@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
-    acl, bitmap, config, connection, debug, expire, hash, hyperloglog, info, introspect, key, keyspace, latency, list,
-    memory, monitor, pubsub, server, set, slowlog, sort, stream, string, transaction, zset,
+    acl, bitmap, config, connection, debug, expire, geo, hash, hyperloglog, info, introspect, key, keyspace, latency,
+    list, memory, monitor, pubsub, server, set, slowlog, sort, stream, string, transaction, zset,
 };
 use crate::spec::{self, Flag, Group, Keys};
 
@@ -22,6 +22,7 @@ const FAMILIES: &[&[Command]] = &[
     connection::COMMANDS,
     debug::COMMANDS,
     expire::COMMANDS,
+    geo::COMMANDS,
     hash::COMMANDS,
     hyperloglog::COMMANDS,
     info::COMMANDS,
@@ -45,6 +46,7 @@ const FAMILIES: &[&[Command]] = &[
     zset::combine::COMMANDS,
     zset::pop::COMMANDS,
     zset::range::COMMANDS,
+    zset::wait::COMMANDS,
     zset::walk::COMMANDS,
 ];
 

@@ -7,6 +7,7 @@
 mod arity;
 mod connection;
 mod events;
+mod geo;
 mod keys;
 mod language;
 mod random;
@@ -54,4 +55,7 @@ families! {
     transactions: include_str!("interop/transactions.table"), &[];
     sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes"];
     large_sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes", "--zset-max-listpack-entries", "0"];
+    places: include_str!("interop/geo.table"), &[];
+    places_in_trees: include_str!("interop/geo.table"), &["--zset-max-listpack-entries", "0"];
+    random_places: crate::interop::geo::random(), &[];
 }
