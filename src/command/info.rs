@@ -298,14 +298,14 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             // Every worker reads and writes for its own connections.
             "io_threaded_reads_processed" => to.put(by_threads(Counter::ReadsProcessed)),
             "io_threaded_writes_processed" => to.put(by_threads(Counter::WritesProcessed)),
-            "pubsub_channels" => to.put(self.engine.pubsub.topics(Kind::Channel).len()),
-            "pubsub_patterns" => to.put(self.engine.pubsub.topics(Kind::Pattern).len()),
-            "pubsubshard_channels" => to.put(self.engine.pubsub.topics(Kind::ShardChannel).len()),
             "current_eviction_exceeded_time" => {
                 let since = self.engine.exceeded_since_us.load(Ordering::Relaxed);
                 let now = self.engine.clock.monotonic_us();
                 to.put(if since == 0 { 0 } else { now.saturating_sub(since) / 1000 });
             }
+            "pubsub_channels" => to.put(self.engine.pubsub.topics(Kind::Channel).len()),
+            "pubsub_patterns" => to.put(self.engine.pubsub.topics(Kind::Pattern).len()),
+            "pubsubshard_channels" => to.put(self.engine.pubsub.topics(Kind::ShardChannel).len()),
             "latest_fork_usec"
             | "migrate_cached_sockets"
             | "slave_expires_tracked_keys"

@@ -280,24 +280,11 @@ impl<'a> Db<'a> {
 
     /// Adds an entry made for `key`, which must not exist.
     pub fn insert(&mut self, key: &Key<'_>, entry: Entry) {
-        self.place(key, entry);
-        self.effects.notify(self.index, key.bytes, Class::New, "new");
-    }
-
-    /// Puts an entry made for `key` in the place of what the key held, or adds it: only then is the key a new one.
-    pub fn replace(&mut self, key: &Key<'_>, entry: Entry) {
-        let existed = self.remove(key);
-        self.place(key, entry);
-        if !existed {
-            self.effects.notify(self.index, key.bytes, Class::New, "new");
-        }
-    }
-
-    fn place(&mut self, key: &Key<'_>, entry: Entry) {
         for deadline in [entry.deadline(), entry.field_deadline()].into_iter().flatten() {
             self.keyspace.note_deadline(key.hash.shard(), deadline);
         }
         self.hold.shard(key.hash.shard()).part_or_new(self.index).insert(key.hash, entry);
+        self.effects.notify(self.index, key.bytes, Class::New, "new");
     }
 
     /// Stores a collection, whatever was there; the key lives on without a deadline.

@@ -118,8 +118,7 @@ impl Scores {
 /// Stores a sorted set, in place of whatever was there; an empty one only removes that. Notes either.
 pub(crate) fn store(ctx: &mut Context<'_>, key: &Key<'_>, zset: ZSet, event: &'static str) {
     if !zset.is_empty() {
-        let entry = entry(ctx, key, zset);
-        ctx.db.replace(key, entry);
+        ctx.db.put(key, Object::SortedSet(zset));
         ctx.db.note(key, Class::SortedSet, event);
     } else if ctx.db.remove(key) {
         ctx.db.note(key, Class::Generic, "del");
@@ -128,14 +127,9 @@ pub(crate) fn store(ctx: &mut Context<'_>, key: &Key<'_>, zset: ZSet, event: &'s
 
 /// Adds a sorted set under a key that does not exist.
 fn insert(ctx: &mut Context<'_>, key: &Key<'_>, zset: ZSet) {
-    let entry = entry(ctx, key, zset);
-    ctx.db.insert(key, entry);
-}
-
-fn entry(ctx: &Context<'_>, key: &Key<'_>, zset: ZSet) -> Entry {
     let clock = ctx.db.moment().initial_clock();
     let object = Box::new(Object::SortedSet(zset));
-    Entry::with_object(key.hash.bits(), key.bytes, object, None, clock)
+    ctx.db.insert(key, Entry::with_object(key.hash.bits(), key.bytes, object, None, clock));
 }
 
 /// Removes members with `remove`, which returns how many; then the key, where none are left.
