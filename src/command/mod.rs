@@ -5,6 +5,7 @@
 
 pub mod acl;
 pub mod args;
+pub mod bitmap;
 pub mod blocking;
 pub mod call;
 pub mod client;
@@ -16,10 +17,12 @@ pub mod debug;
 pub mod dispatch;
 pub mod engine;
 pub mod error;
+pub mod eviction;
 pub mod expire;
 pub mod gem;
 pub mod hash;
 pub mod help;
+pub mod hyperloglog;
 pub mod info;
 pub mod introspect;
 pub mod key;
@@ -32,6 +35,7 @@ pub mod monitor;
 pub mod permission;
 pub mod scan;
 pub mod server;
+pub mod set;
 pub mod slowlog;
 pub mod stream;
 pub mod string;
