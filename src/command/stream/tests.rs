@@ -325,7 +325,7 @@ fn a_consumer_hears_that_its_group_is_gone() {
         if line == "LATER" {
             bench.run("PEXPIRE s{t} 10");
             assert_eq!(client.woken(), None);
-            bench.clock.advance(10);
+            bench.clock.advance(11);
             bench.run("GET s{t}");
         } else {
             bench.run(line);
