@@ -12,6 +12,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use arc_swap::{ArcSwap, Cache};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -19,7 +20,7 @@ use crate::client::session::{Fate, ReplyMode, Session};
 use crate::client::shared::Link;
 use crate::command::args::Args;
 use crate::command::context::{Context, Job, Outcome, Reply};
-use crate::command::engine::{Engine, PauseMode};
+use crate::command::engine::{Engine, PauseMode, access_policy};
 use crate::command::error::Error;
 use crate::command::permission;
 use crate::command::table::{Entry, Way};
@@ -38,6 +39,7 @@ use crate::observe::stats::{Counter, ErrorOrigin, Outcome as Ended};
 use crate::resp::reply::Output;
 use crate::resp::request::Span;
 use crate::spec::{Flag, keys};
+use crate::stdx::clock::Recent;
 use crate::stdx::ticks::Ticks;
 
 /// How many requests hold their shards together, for one worker; fewer where there are more workers,
@@ -87,8 +89,11 @@ pub struct Executor {
     gate: usize,
     together: usize,
     effects: Effects,
+    /// Looks whether the configuration is still the same at the price of a load.
+    newest: Cache<Arc<ArcSwap<Config>>, Arc<Config>>,
     config: Arc<Config>,
     notable_ns: u64,
+    time: Recent,
 }
 
 /// A request that may run with its neighbours.
@@ -115,8 +120,10 @@ impl Executor {
             gate: worker.unwrap_or_else(|| engine.keyspace.gates().shared_index()),
             together: (TOGETHER / workers).max(4),
             effects: Effects::default(),
+            newest: Cache::new(engine.config.clone()),
             notable_ns: notable_ns(&config),
             config,
+            time: Recent::default(),
         }
     }
 
@@ -136,9 +143,9 @@ impl Executor {
         spans: &[Span],
         requests: &[Request],
     ) -> (usize, Stop) {
-        let mut config = self.current_config(engine);
+        self.refresh_config();
         let worker = self.worker;
-        let mut moment = engine.moment(&config);
+        let mut moment = self.moment(engine);
         let mut gate = Some(engine.keyspace.gates().enter(self.gate));
         let mut ready: SmallVec<[Ready<'_>; 16]> = SmallVec::new();
         let mut at = 0;
@@ -173,7 +180,8 @@ impl Executor {
             }
             if !ready.is_empty() {
                 let hold = engine.keyspace.hold(shards);
-                let mut context = self.context(engine, session, out, &config, hold, moment);
+                let Executor { effects, config, notable_ns, .. } = &mut *self;
+                let mut context = context(engine, session, out, effects, (config, *notable_ns), hold, moment);
                 if ready.len() > 1 {
                     prefetch(&mut context.db, &ready);
                 }
@@ -208,6 +216,7 @@ impl Executor {
                 }
                 Verdict::Run(entry) => {
                     at += 1;
+                    let config = self.config.clone();
                     let stop = self.run_single(engine, session, out, &config, moment, entry, &args, &mut gate);
                     if let Some(stop) = stop {
                         return (at, stop);
@@ -216,9 +225,8 @@ impl Executor {
                         return (at, Stop::Close);
                     }
                     // It may have changed the configuration that the next ones run under.
-                    if !Arc::ptr_eq(&config, &engine.config.load()) {
-                        config = self.current_config(engine);
-                        moment = engine.moment(&config);
+                    if self.refresh_config() {
+                        moment = engine.moment(&self.config);
                     }
                 }
             }
@@ -254,7 +262,7 @@ impl Executor {
         // not be taken back, for its first pieces are on their way before the last is written.
         let mut unwanted = (mode != ReplyMode::On).then(|| Output::new(out.protocol()));
         let into = unwanted.as_mut().unwrap_or(out);
-        let mut context = self.context(engine, session, into, config, hold, moment);
+        let mut context = context(engine, session, into, &mut self.effects, (config, self.notable_ns), hold, moment);
         let pending = call_for_outcome(&mut context, entry, args, worker, started);
         let counts = (context.db.hits, context.db.misses, context.db.expired);
         drop(context);
@@ -284,15 +292,16 @@ impl Executor {
         out: &mut Output,
         mut pending: Box<Pending>,
     ) -> Option<Box<Pending>> {
-        let config = self.current_config(engine);
+        self.refresh_config();
+        let config = self.config.clone();
         let worker = self.worker;
-        let moment = engine.moment(&config);
+        let moment = self.moment(engine);
         let _gate = engine.keyspace.gates().enter(self.gate);
         let piece = Ticks::now();
         let hold = engine.keyspace.hold_none();
         let Pending { job, request, unwanted, spent_ns, .. } = &mut *pending;
         let into = unwanted.as_mut().unwrap_or(out);
-        let mut context = self.context(engine, session, into, &config, hold, moment);
+        let mut context = context(engine, session, into, &mut self.effects, (&config, self.notable_ns), hold, moment);
         context.db.effects.begin(engine.interest());
         let name = request.first().map_or(&b""[..], Vec::as_slice);
         let tell = |to: &mut dyn Write| _ = write!(to, "command: {}, a later piece of it", name.escape_ascii());
@@ -323,27 +332,22 @@ impl Executor {
         None
     }
 
-    fn context<'a>(
-        &'a mut self,
-        engine: &'a Engine,
-        session: &'a mut Session,
-        out: &'a mut Output,
-        config: &'a Config,
-        hold: Hold<'a>,
-        moment: Moment,
-    ) -> Context<'a> {
-        let touch = if session.no_touch { Touch::No } else { Touch::Yes };
-        let db = Db::new(&engine.keyspace, hold, &mut self.effects, session.db, moment, touch);
-        Context { db, out, session, engine, config, hidden: SmallVec::new(), notable_ns: self.notable_ns }
+    /// The moment that a batch runs at.
+    #[inline]
+    fn moment(&mut self, engine: &Engine) -> Moment {
+        Moment { now_ms: engine.clock.recent_ms(&mut self.time), policy: access_policy(&self.config) }
     }
 
-    fn current_config(&mut self, engine: &Engine) -> Arc<Config> {
-        let now = engine.config.load();
-        if !Arc::ptr_eq(&now, &self.config) {
-            self.config = Arc::clone(&now);
+    /// Follows the configuration; returns whether it is another one.
+    #[inline]
+    fn refresh_config(&mut self) -> bool {
+        let newest = self.newest.load();
+        let other = !Arc::ptr_eq(newest, &self.config);
+        if other {
+            self.config = Arc::clone(newest);
             self.notable_ns = notable_ns(&self.config);
         }
-        self.config.clone()
+        other
     }
 
     fn count_lookups(&self, engine: &Engine, (hits, misses, expired): (u64, u64, u64)) {
@@ -356,6 +360,22 @@ impl Executor {
             }
         }
     }
+}
+
+/// What the handlers of a batch may touch; `config` comes with what [`notable_ns`] says of it.
+#[inline]
+fn context<'a>(
+    engine: &'a Engine,
+    session: &'a mut Session,
+    out: &'a mut Output,
+    effects: &'a mut Effects,
+    (config, notable_ns): (&'a Config, u64),
+    hold: Hold<'a>,
+    moment: Moment,
+) -> Context<'a> {
+    let touch = if session.no_touch { Touch::No } else { Touch::Yes };
+    let db = Db::new(&engine.keyspace, hold, effects, session.db, moment, touch);
+    Context { db, out, session, engine, config, hidden: SmallVec::new(), notable_ns }
 }
 
 /// From how many nanoseconds on a command may belong in SLOWLOG or LATENCY.

@@ -112,14 +112,11 @@ impl<'a> Db<'a> {
     }
 
     /// Removes `key` where its deadline has passed. Nothing but a look where no key of its part can expire.
-    #[inline]
+    #[inline(always)]
     fn expire_if_due(&mut self, key: &Key<'_>) {
-        let Some(part) = self.hold.shard(key.hash.shard()).part_mut(self.index) else { return };
-        if part.volatile().is_empty() {
-            return;
-        }
-        let now = self.moment.now_ms;
-        if part.find(key.hash, key.bytes).and_then(Entry::deadline).is_some_and(|deadline| now > deadline) {
+        let part = self.hold.shard(key.hash.shard()).part(self.index);
+        if part.is_some_and(|part| !part.volatile().is_empty() && part.is_due(key.hash, key.bytes, self.moment.now_ms))
+        {
             self.expire_now(key);
         }
     }

@@ -155,6 +155,11 @@ impl Part {
         self.slots[hash.slot_in_shard()].find(hash.table_hash(), |e| is(e, hash, key))
     }
 
+    /// Whether the entry for `key` exists and its deadline lies before `now`.
+    pub fn is_due(&self, hash: KeyHash, key: &[u8], now: u64) -> bool {
+        self.find(hash, key).and_then(Entry::deadline).is_some_and(|deadline| now > deadline)
+    }
+
     /// Asks the processor to load the head of the table where `find` will look.
     #[inline]
     pub fn prefetch_table(&self, hash: KeyHash) {

@@ -366,6 +366,13 @@ impl Parser {
 fn number(bytes: &[u8], from: usize, searched: usize) -> Option<(Option<i64>, usize)> {
     // Nearly every header is one to four digits. What is not goes the general way.
     let rest = bytes.get(from..)?;
+    match rest {
+        [one @ b'0'..=b'9', b'\r', _, ..] => return Some((Some(i64::from(one - b'0')), from + 3)),
+        [ten @ b'1'..=b'9', one @ b'0'..=b'9', b'\r', _, ..] => {
+            return Some((Some(i64::from(ten - b'0') * 10 + i64::from(one - b'0')), from + 4));
+        }
+        _ => {}
+    }
     let mut value = 0i64;
     for (i, &byte) in rest.iter().enumerate().take(5) {
         let digit = byte.wrapping_sub(b'0');
