@@ -202,7 +202,7 @@ impl Executor {
             let args = args_of(buf, spans, requests[at]);
             match verdict {
                 Verdict::Hold(until_ms) => return (at, Stop::Paused { until_ms }),
-                Verdict::Refuse(None, _) if is_web_request(&args) => {
+                Verdict::Refuse(None, _) if is_web_request(&args) && !session.in_process => {
                     warning!(
                         "Possible SECURITY ATTACK detected. It looks like somebody is sending POST or Host: commands to Spinel. This is likely due to an attacker attempting to use Cross Protocol Scripting to compromise your instance. Connection from {} aborted.",
                         session.shared.addr

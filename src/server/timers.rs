@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::client::shared::Mark;
+use crate::client::shared::{Link, Mark};
 use crate::command::engine::Engine;
 use crate::keyspace::change::Effects;
 use crate::keyspace::shard::SHARDS;
@@ -27,12 +27,31 @@ const TIDY_EVERY: Duration = Duration::from_secs(1);
 /// How often rates are sampled.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 
-/// Starts the timers; they end once `stop` is set and they are unparked.
+/// The timers' thread; dropped, it ends.
+pub struct Running {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // A panic there was reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Starts the timers.
 ///
 /// # Errors
 /// Where the system refuses another thread.
-pub fn start(engine: Arc<Engine>, stop: Arc<AtomicBool>) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("timers".into()).spawn(move || {
+pub fn start(engine: Arc<Engine>) -> std::io::Result<Running> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = stop.clone();
+    let thread = std::thread::Builder::new().name("timers".into()).spawn(move || {
         crash::prepare_thread();
         let mut timers = Timers {
             effects: Effects::default(),
@@ -40,11 +59,12 @@ pub fn start(engine: Arc<Engine>, stop: Arc<AtomicBool>) -> std::io::Result<Join
             tidied: Instant::now(),
             cron: Instant::now(),
         };
-        while !stop.load(Ordering::Acquire) {
+        while !asked.load(Ordering::Acquire) {
             let busy = timers.tick(&engine);
             std::thread::park_timeout(if busy { EXPIRE_EVERY } else { IDLE_EVERY });
         }
-    })
+    })?;
+    Ok(Running { stop, thread: Some(thread) })
 }
 
 struct Timers {
@@ -146,9 +166,27 @@ fn disconnect_idle(engine: &Engine) {
     let now = engine.clock.now_ms();
     for client in engine.clients.all() {
         let idle = now.saturating_sub(client.figures.active_ms.load(Ordering::Relaxed));
-        if idle > timeout_ms && !client.has(Mark::Blocked) && !client.has(Mark::Monitor) {
+        // Who is in this process keeps no connection open that could be saved.
+        let stays = client.link == Link::InProcess || client.has(Mark::Blocked) || client.has(Mark::Monitor);
+        if idle > timeout_ms && !stays {
             verbose!("Closing idle client");
             client.close();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::testing::Bench;
+
+    #[test]
+    fn timers_end_with_whoever_started_them() {
+        let bench = Bench::new();
+        let before = Arc::strong_count(&bench.engine);
+        let running = start(bench.engine.clone()).unwrap();
+        assert!(Arc::strong_count(&bench.engine) > before);
+        drop(running);
+        assert_eq!(Arc::strong_count(&bench.engine), before, "the thread has let go of the server");
     }
 }
