@@ -272,6 +272,21 @@ impl List {
         }
     }
 
+    /// The nodes with the `count` elements from `start` on, shared, and the index of the first of these in them.
+    pub fn share(&self, start: usize, count: usize) -> (List, usize) {
+        let Repr::Chain(chain) = &self.0 else { return (self.clone(), start) };
+        let (at, offset) = chain.find(start);
+        let mut part = Chain::default();
+        for node in chain.nodes.range(at..) {
+            if part.len >= offset + count {
+                break;
+            }
+            part.len += node.len();
+            part.nodes.push_back(node.clone());
+        }
+        (List(Repr::Chain(part)), offset)
+    }
+
     /// The element at `index`.
     pub fn get(&self, index: usize) -> Option<Item<'_>> {
         self.iter(index, End::Head).next()
@@ -631,6 +646,7 @@ mod tests {
         RemoveRange(usize, usize),
         RemoveEqual(bool, Vec<u8>, usize),
         Shrink,
+        Clone,
     }
 
     fn element() -> impl Strategy<Value = Vec<u8>> {
@@ -649,6 +665,7 @@ mod tests {
             1 => (0usize..60, 0usize..20).prop_map(|(i, n)| Step::RemoveRange(i, n)),
             1 => (any::<bool>(), element(), 1usize..5).prop_map(|(e, v, n)| Step::RemoveEqual(e, v, n)),
             1 => Just(Step::Shrink),
+            1 => Just(Step::Clone),
         ]
     }
 
@@ -661,8 +678,10 @@ mod tests {
         ) {
             let limit = Limit(limit);
             let (mut list, mut model) = (List::default(), Vec::<Vec<u8>>::new());
+            let mut clones = Vec::new();
             for step in steps {
                 match step {
+                    Step::Clone => clones.push((list.clone(), model.clone())),
                     Step::Push(head, v) => {
                         list.make_room(v.len(), 1, limit);
                         list.push(if head { End::Head } else { End::Tail }, &v, limit);
@@ -687,6 +706,17 @@ mod tests {
                 prop_assert_eq!(list.len(), model.len());
             }
             prop_assert_eq!(&texts(&list), &model);
+            for (clone, as_it_was) in &clones {
+                clone.check();
+                prop_assert_eq!(&texts(clone), as_it_was);
+            }
+            for start in 0..model.len() {
+                let count = (model.len() - start).min(7);
+                let (part, at) = list.share(start, count);
+                part.check();
+                let shared: Vec<_> = part.iter(at, End::Head).take(count).map(Item::to_vec).collect();
+                prop_assert_eq!(&shared[..], &model[start..start + count]);
+            }
             for i in 0..model.len() {
                 prop_assert_eq!(list.get(i).map(Item::to_vec), model.get(i).cloned());
                 prop_assert_eq!(
