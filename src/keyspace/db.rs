@@ -113,17 +113,22 @@ impl<'a> Db<'a> {
         Key { bytes, hash: self.keyspace.hasher().hash(bytes) }
     }
 
-    /// Removes `key` where its deadline has passed. Nothing but a look where no key of its part can expire.
-    #[inline(always)]
+    /// Removes `key` where its deadline has passed. Nothing but a look where no key of its shard is due.
+    #[inline]
     fn expire_if_due(&mut self, key: &Key<'_>) {
-        let part = self.hold.shard(key.hash.shard()).part(self.index);
-        if part.is_some_and(|part| !part.volatile().is_empty() && part.is_due(key.hash, key.bytes, self.moment.now_ms))
-        {
-            self.expire_now(key);
+        if self.keyspace.may_be_due(key.hash.shard(), self.moment.now_ms) {
+            self.expire_if_it_is(key);
         }
     }
 
     #[cold]
+    fn expire_if_it_is(&mut self, key: &Key<'_>) {
+        let part = self.hold.shard(key.hash.shard()).part(self.index);
+        if part.is_some_and(|part| part.is_due(key.hash, key.bytes, self.moment.now_ms)) {
+            self.expire_now(key);
+        }
+    }
+
     fn expire_now(&mut self, key: &Key<'_>) {
         let part = self.hold.shard(key.hash.shard()).part_mut(self.index);
         if let Some(entry) = part.and_then(|part| part.remove(key.hash, key.bytes)) {

@@ -103,7 +103,7 @@ impl Connection {
         let mut left = TURN_BYTES;
         while !self.out.is_empty() {
             if left == 0 {
-                go_on_later(cx);
+                give_way(cx);
                 break;
             }
             let written = match self.out.only_piece() {
@@ -392,7 +392,7 @@ impl Connection {
                     match rest {
                         Some(pending) => {
                             self.state = State::Working(pending);
-                            go_on_later(cx);
+                            give_way(cx);
                             return self.flush_or_end(cx, tools);
                         }
                         None => self.process_input(tools),
@@ -456,6 +456,13 @@ fn go_on_later(cx: &mut Context<'_>) {
     let mut turn = std::pin::pin!(tokio::task::yield_now());
     // The first poll only notes the waker, to be woken after the sockets were looked at.
     let _ = turn.as_mut().poll(cx);
+}
+
+/// The same for what is long, where there are more threads than cores as well: without it the system lets
+/// another worker, woken by a request on the same core, wait for some milliseconds.
+fn give_way(cx: &mut Context<'_>) {
+    go_on_later(cx);
+    std::thread::yield_now();
 }
 
 /// Adds to a figure that its connection alone writes.

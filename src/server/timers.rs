@@ -17,15 +17,17 @@ use crate::observe::stats::Counter;
 use crate::stdx::memory;
 use crate::stdx::ticks::Ticks;
 
-/// How often due keys are looked for: half of it is how late a key goes on average.
-const EXPIRE_EVERY: Duration = Duration::from_millis(5);
-/// The same while there is neither a client nor a key that can expire.
-const IDLE_EVERY: Duration = Duration::from_millis(100);
+/// How long due keys gather before they are removed: half of it is how late a key goes on average.
+const GATHER: Duration = Duration::from_millis(5);
+/// The longest that the timers sleep; at most as long as the period of what they do besides.
+const REST: Duration = Duration::from_millis(100);
 /// How often the memory of databases that have become empty is given back: seldom enough that a database which
 /// gets and loses its only key again and again does not pay for it.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 /// How often rates are sampled.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
+/// How much earlier a period may end.
+const SLACK: Duration = Duration::from_millis(1);
 
 /// The timers' thread; dropped, it ends.
 pub struct Running {
@@ -60,8 +62,14 @@ pub fn start(engine: Arc<Engine>) -> std::io::Result<Running> {
             cron: Instant::now(),
         };
         while !asked.load(Ordering::Acquire) {
-            let busy = timers.tick(&engine);
-            std::thread::park_timeout(if busy { EXPIRE_EVERY } else { IDLE_EVERY });
+            timers.tick(&engine);
+            let most = (Duration::from_secs(1) / engine.config.load().hz.max(1)).min(REST);
+            if engine.clock.is_real() {
+                engine.keyspace.sleep_until_due(engine.clock.now_ms(), GATHER.min(most), most);
+            } else {
+                // By a clock that is moved by hand anything may be due at any time.
+                std::thread::park_timeout(GATHER);
+            }
         }
     })?;
     Ok(Running { stop, thread: Some(thread) })
@@ -75,22 +83,26 @@ struct Timers {
 }
 
 impl Timers {
-    /// Does what is due; returns whether more may be due soon.
-    fn tick(&mut self, engine: &Engine) -> bool {
+    /// Does what is due.
+    fn tick(&mut self, engine: &Engine) {
         let started = Instant::now();
-        let volatile = engine.debug.active_expire.load(Ordering::Relaxed) && self.expire(engine);
-        if self.sampled.elapsed() >= SAMPLE_EVERY {
+        if engine.debug.active_expire.load(Ordering::Relaxed) {
+            self.expire(engine);
+        }
+        // Who sleeps for a period wakes a little before or after its end.
+        let over = |since: Instant, period: Duration| since.elapsed() + SLACK >= period;
+        if over(self.sampled, SAMPLE_EVERY) {
             self.sampled = Instant::now();
             engine.stats.sample(engine.clock.monotonic_us());
             engine.memory_peak.fetch_max(memory::used() as u64, Ordering::Relaxed);
         }
-        if self.tidied.elapsed() >= TIDY_EVERY {
+        if over(self.tidied, TIDY_EVERY) {
             self.tidied = Instant::now();
             let _gate = engine.keyspace.gates().enter(engine.keyspace.gates().shared_index());
             engine.keyspace.release_empty();
         }
         let hz = engine.config.load().hz.max(1);
-        if engine.debug.cron.load(Ordering::Relaxed) && self.cron.elapsed() >= Duration::from_secs(1) / hz {
+        if engine.debug.cron.load(Ordering::Relaxed) && over(self.cron, Duration::from_secs(1) / hz) {
             self.cron = Instant::now();
             disconnect_idle(engine);
             remind_slow_readers(engine);
@@ -99,21 +111,18 @@ impl Timers {
                 engine.stats.add(counter, by);
             }
         }
-        volatile || !engine.clients.is_empty()
     }
 
-    /// Removes keys whose deadline has passed; returns whether there are keys that can expire.
-    fn expire(&mut self, engine: &Engine) -> bool {
+    /// Removes keys whose deadline has passed.
+    fn expire(&mut self, engine: &Engine) {
         let started = Ticks::now();
         let mut removed = 0;
-        let mut volatile = false;
         let now_ms = engine.clock.now_ms();
         // Those that somebody else has come second: who was taken off the processor with a shard in hand would
         // otherwise have all keys wait that are due elsewhere.
         let mut taken = Vec::new();
         for shard in 0..SHARDS {
             let Some(next) = engine.keyspace.next_due(shard) else { continue };
-            volatile = true;
             if next < now_ms && !self.expire_shard(engine, shard, Patience::None, &mut removed) {
                 taken.push(shard);
             }
@@ -128,7 +137,6 @@ impl Timers {
                 engine.latency.record("expire-cycle", engine.clock.now_ms() / 1000, ms);
             }
         }
-        volatile
     }
 
     /// Removes what is due in one shard; returns whether all of it: without `patience`, nobody waits for who has it.

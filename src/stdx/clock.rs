@@ -42,6 +42,11 @@ impl Clock {
         (Clock(Source::Manual(Arc::clone(&hands))), ManualClock(hands))
     }
 
+    /// Whether it is the system's clock, which moves by itself.
+    pub fn is_real(&self) -> bool {
+        matches!(self.0, Source::Real)
+    }
+
     /// Unix time in milliseconds; 0 if the system's clock stands before 1970.
     #[inline]
     pub fn now_ms(&self) -> u64 {

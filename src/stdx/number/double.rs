@@ -299,9 +299,9 @@ mod tests {
 
     #[test]
     fn the_last_digit_is_the_closest_within_the_bounds() {
-        for unit in [1, 2, 7, 10] {
+        for unit in [1u64, 2, 7, 10] {
             for (rest, width, distance) in
-                (0..30).flat_map(|r| (r..60).flat_map(move |w| (0..=w).map(move |d| (r, w, d))))
+                (0..30u64).flat_map(|r| (r..60).flat_map(move |w| (0..=w).map(move |d| (r, w, d))))
             {
                 let most = ((width - rest) / unit).min(9);
                 let closest = (0..=most).min_by_key(|steps| (rest + steps * unit).abs_diff(distance)).unwrap();
