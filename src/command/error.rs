@@ -48,6 +48,8 @@ pub enum Error {
     SameObject,
     /// Any other text, its code included.
     Text(Cow<'static, str>),
+    /// The same with a client's own words in it, which may be any bytes.
+    Bytes(Vec<u8>),
 }
 
 impl Error {
@@ -64,6 +66,7 @@ impl Error {
             Error::UnknownSubcommand(name, container) => {
                 [b"ERR unknown subcommand '", &name[..], b"'. Try ", container.as_bytes(), b" HELP."].concat()
             }
+            Error::Bytes(text) => text.clone(),
             other => other.to_string().into_bytes(),
         }
     }
@@ -95,6 +98,7 @@ impl fmt::Display for Error {
             Error::InvalidCursor => "ERR invalid cursor",
             Error::SameObject => "ERR source and destination objects are the same",
             Error::Text(text) => text,
+            Error::Bytes(text) => return write!(f, "{}", text.escape_ascii()),
         })
     }
 }

@@ -32,6 +32,7 @@ pub mod permission;
 pub mod scan;
 pub mod server;
 pub mod slowlog;
+pub mod stream;
 pub mod string;
 pub mod table;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
     acl, config, connection, debug, expire, hash, info, introspect, key, keyspace, latency, list, memory, monitor,
-    server, slowlog, string, zset,
+    server, slowlog, stream, string, zset,
 };
 use crate::spec::{self, Flag, Keys};
 
@@ -32,6 +32,7 @@ const FAMILIES: &[&[Command]] = &[
     monitor::COMMANDS,
     server::COMMANDS,
     slowlog::COMMANDS,
+    stream::COMMANDS,
     string::COMMANDS,
     zset::COMMANDS,
     zset::combine::COMMANDS,
