@@ -17,15 +17,17 @@ use smallvec::SmallVec;
 
 use crate::client::session::{Fate, ReplyMode, Session};
 use crate::command::args::Args;
-use crate::command::call::{call_for_outcome, count_call, count_error, notable_ns, note_slow, write_error};
+use crate::command::blocking::{Waiting, enqueue, serve_ready, shards_to_serve};
+use crate::command::call::{Rest, call, count_call, count_error, notable_ns, note_slow, write_error};
 use crate::command::context::{Context, Job, Outcome};
 use crate::command::engine::{Engine, PauseMode, access_policy};
 use crate::command::error::Error;
 use crate::command::permission;
 use crate::command::table::{Entry, Way};
+use crate::command::transaction::{forget_watched, take_transaction};
 use crate::config::table::Config;
 use crate::keyspace::change::Effects;
-use crate::keyspace::db::{Db, Touch};
+use crate::keyspace::db::{Db, Key, Touch};
 use crate::keyspace::hash::KeyHash;
 use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::moment::Moment;
@@ -65,6 +67,8 @@ pub enum Stop {
     },
     /// A command works in pieces; the rest comes after it.
     Pending(Box<Pending>),
+    /// A command waits for a key; the rest comes after it.
+    Waiting(Box<Waiting>),
     /// The connection is to be closed; [`Session::fate`] says when.
     Close,
 }
@@ -103,6 +107,7 @@ struct Ready<'e> {
 /// What becomes of a request after the checks.
 enum Verdict<'e> {
     Run(&'e Entry),
+    Queue(&'e Entry),
     Refuse(Option<&'e Entry>, Error),
     Hold(u64),
 }
@@ -177,8 +182,8 @@ impl Executor {
             }
             if !ready.is_empty() {
                 let hold = engine.keyspace.hold(shards);
-                let Executor { effects, config, notable_ns, .. } = &mut *self;
-                let mut context = context(engine, session, out, effects, (config, *notable_ns), hold, moment);
+                let Executor { effects, config, notable_ns, worker, .. } = &mut *self;
+                let mut context = context(engine, session, out, effects, *worker, (config, *notable_ns), hold, moment);
                 if ready.len() > 1 {
                     prefetch(&mut context.db, &ready);
                 }
@@ -189,25 +194,39 @@ impl Executor {
                     if let Some((index, hash)) = ready.first_key {
                         args = args.with_first_key(index, hash);
                     }
-                    match call_for_outcome(&mut context, ready.entry, &args, worker, before) {
+                    match call(&mut context, ready.entry, &args, before) {
                         Ok(after) => before = after,
-                        Err(job) => {
-                            assert!(!ready.entry.brief, "{} works in pieces but is brief", ready.entry.full_name);
-                            rest = Some((job, ready.entry.index));
+                        Err(more) => {
+                            // It is the last of these: nothing that has more to do is brief.
+                            assert!(!ready.entry.brief, "{} is brief and has more to do", ready.entry.full_name);
+                            rest = Some(match more {
+                                Rest::Wait(wait) => {
+                                    let spent_ns = before.elapsed_ns();
+                                    Stop::Waiting(enqueue(&mut context, ready.entry, &args, *wait, spent_ns))
+                                }
+                                Rest::Job(job) => Stop::Pending(Box::new(Pending {
+                                    job,
+                                    index: ready.entry.index,
+                                    spent_ns: before.elapsed_ns(),
+                                    request: args.to_vecs(),
+                                    mark: context.session.reply,
+                                    unwanted: (context.session.reply != ReplyMode::On)
+                                        .then(|| Output::new(context.out.protocol())),
+                                })),
+                            });
                         }
                     }
                 }
-                let counts = (context.db.hits, context.db.misses, context.db.expired);
+                let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
                 drop(context);
                 self.count_lookups(engine, counts);
+                if !self.effects.postponed.is_empty() {
+                    let config = self.config.clone();
+                    self.serve_postponed(engine, session, out, &config, moment);
+                }
                 at += ready.len();
-                // Only what is not brief has more to do, and that is the last of those that run together.
-                if let Some((job, index)) = rest {
-                    let request = args_of(buf, spans, requests[at - 1]).to_vecs();
-                    let mark = session.reply;
-                    let unwanted = (mark != ReplyMode::On).then(|| Output::new(out.protocol()));
-                    let spent_ns = before.elapsed_ns();
-                    return (at, Stop::Pending(Box::new(Pending { job, index, spent_ns, request, mark, unwanted })));
+                if let Some(stop) = rest {
+                    return (at, stop);
                 }
             }
             let Some(verdict) = single else { continue };
@@ -221,6 +240,17 @@ impl Executor {
                     );
                     session.fate = Fate::Close;
                     return (at + 1, Stop::Close);
+                }
+                Verdict::Queue(entry) => {
+                    match queue(engine, session, entry, &args) {
+                        Ok(()) if matches!(session.reply, ReplyMode::Off | ReplyMode::Skip) => session.next_command(),
+                        Ok(()) => {
+                            out.queued();
+                            session.next_command();
+                        }
+                        Err(error) => refuse(engine, session, out, Some(entry), &error, worker),
+                    }
+                    at += 1;
                 }
                 Verdict::Refuse(entry, error) => {
                     refuse(engine, session, out, entry, &error, worker);
@@ -261,12 +291,17 @@ impl Executor {
     ) -> Option<Stop> {
         let started = Ticks::now();
         let mode = session.reply;
-        let worker = self.worker;
         let mut alone = None;
-        let hold = if entry.way == Way::Alone {
+        let takes_all = entry.way == Way::Alone
+            || entry.way == Way::Transaction && session.transaction.as_ref().is_some_and(|queued| queued.alone);
+        let hold = if takes_all {
             *gate = None;
             alone = Some(engine.keyspace.gates().alone());
             engine.keyspace.hold(ShardSet::ALL)
+        } else if entry.way == Way::Transaction {
+            let mut shards = session.watching.as_ref().map_or(ShardSet::default(), |watching| watching.shards());
+            shards.add_all(&session.transaction.as_ref().map_or(ShardSet::default(), |queued| queued.shards));
+            engine.keyspace.hold(shards)
         } else {
             engine.keyspace.hold_none()
         };
@@ -274,22 +309,27 @@ impl Executor {
         // not be taken back, for its first pieces are on their way before the last is written.
         let mut unwanted = (mode != ReplyMode::On).then(|| Output::new(out.protocol()));
         let into = unwanted.as_mut().unwrap_or(out);
-        let mut context = context(engine, session, into, &mut self.effects, (config, self.notable_ns), hold, moment);
-        let pending = call_for_outcome(&mut context, entry, args, worker, started);
-        let counts = (context.db.hits, context.db.misses, context.db.expired);
+        let mut context = self.context(engine, session, into, config, hold, moment);
+        let ended = call(&mut context, entry, args, started);
+        let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
         drop(context);
         drop(alone);
         self.count_lookups(engine, counts);
-        let Err(job) = pending else {
-            if let Some(written) = unwanted {
-                // It may have ended the silence, and then it is the first that is heard.
-                out.set_protocol(written.protocol());
-                out.raw(&written.to_vec());
+        if gate.is_none() {
+            *gate = Some(engine.keyspace.gates().enter(self.gate));
+        }
+        self.serve_postponed(engine, session, out, config, moment);
+        let job = match ended {
+            Ok(_) => {
+                if let Some(written) = unwanted {
+                    // It may have ended the silence, and then it is the first that is heard.
+                    out.set_protocol(written.protocol());
+                    out.raw(&written.to_vec());
+                }
+                return None;
             }
-            if gate.is_none() {
-                *gate = Some(engine.keyspace.gates().enter(self.gate));
-            }
-            return None;
+            Err(Rest::Job(job)) => job,
+            Err(Rest::Wait(_)) => panic!("{} waits for keys that it does not hold", entry.full_name),
         };
         let spent_ns = started.elapsed_ns();
         let request = args.to_vecs();
@@ -304,50 +344,113 @@ impl Executor {
         out: &mut Output,
         mut pending: Box<Pending>,
     ) -> Option<Box<Pending>> {
-        self.refresh_config();
-        let config = self.config.clone();
-        let worker = self.worker;
+        let config = self.current_config();
         let moment = self.moment(engine);
         let _gate = engine.keyspace.gates().enter(self.gate);
         let piece = Ticks::now();
         let hold = engine.keyspace.hold_none();
         let Pending { job, request, unwanted, spent_ns, .. } = &mut *pending;
         let into = unwanted.as_mut().unwrap_or(out);
-        let mut context = context(engine, session, into, &mut self.effects, (&config, self.notable_ns), hold, moment);
+        let mut context = self.context(engine, session, into, &config, hold, moment);
         context.db.effects.begin(engine.interest());
         let name = request.first().map_or(&b""[..], Vec::as_slice);
         let tell = |to: &mut dyn Write| _ = write!(to, "command: {}, a later piece of it", name.escape_ascii());
         let reply = crash::running(&tell, || job(&mut context));
-        let counts = (context.db.hits, context.db.misses, context.db.expired);
+        let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
         *spent_ns += piece.elapsed_ns();
         let db = context.db.index();
         if context.db.effects.any() {
             engine.pass_on(db, context.db.effects, || request.clone());
+            serve_ready(&mut context);
         }
         if let Ok(Outcome::Continue(rest)) = reply {
             *job = rest;
             drop(context);
             self.count_lookups(engine, counts);
+            self.serve_postponed(engine, session, out, &config, moment);
             return Some(pending);
         }
         let failed = reply.is_err();
         if let Err(error) = reply {
-            write_error(&mut context, &error, worker);
+            write_error(&mut context, &error);
         }
         drop(context);
         self.count_lookups(engine, counts);
+        self.serve_postponed(engine, session, out, &config, moment);
         session.reply = pending.mark;
         session.next_command();
         let ended = if failed { Ended::Failed } else { Ended::Done };
-        count_call(engine, worker, pending.index, pending.spent_ns, ended, &config);
+        count_call(engine, self.worker, pending.index, pending.spent_ns, ended, &config);
         note_slow(engine, &config, session, pending.spent_ns, "command", Some(|| pending.request.clone()));
         None
+    }
+
+    /// Ends a command that waited and waits no more; its reply is written.
+    pub fn resume_wait(&mut self, engine: &Engine, session: &mut Session, out: &mut Output, waiting: &Waiting) {
+        let config = self.current_config();
+        waiting.leave(&engine.keyspace);
+        let mark = out.mark();
+        let mut ended = Ended::Done;
+        if let Err(error) = waiting.write_end(out) {
+            count_error(engine, &error, self.worker);
+            out.error_bytes(&error.line());
+            ended = Ended::Failed;
+        }
+        if matches!(waiting.mode(), ReplyMode::Off | ReplyMode::Skip) {
+            out.truncate(mark);
+        }
+        session.next_command();
+        count_call(engine, self.worker, waiting.index, waiting.spent_ns, ended, &config);
+        note_slow(engine, &config, session, waiting.spent_ns, "command", Some(|| waiting.request()));
+    }
+
+    /// Serves clients that needed a shard which was somebody else's when their key was made ready. Nothing is held.
+    #[inline]
+    fn serve_postponed(
+        &mut self,
+        engine: &Engine,
+        session: &mut Session,
+        out: &mut Output,
+        config: &Config,
+        moment: Moment,
+    ) {
+        while let Some((db, name)) = self.effects.postponed.pop() {
+            let hash = engine.keyspace.hasher().hash(&name);
+            let mut shards = ShardSet::default();
+            shards.add(hash.shard());
+            let key = Key { bytes: &name, hash };
+            let mut context = self.context(engine, session, out, config, engine.keyspace.hold(shards), moment);
+            let shards = shards_to_serve(&mut context, db, &key);
+            drop(context);
+            let mut context = self.context(engine, session, out, config, engine.keyspace.hold(shards), moment);
+            context.db.effects.ready.push_back((db, name.clone()));
+            serve_ready(&mut context);
+        }
+    }
+
+    fn context<'a>(
+        &'a mut self,
+        engine: &'a Engine,
+        session: &'a mut Session,
+        out: &'a mut Output,
+        config: &'a Config,
+        hold: Hold<'a>,
+        moment: Moment,
+    ) -> Context<'a> {
+        let effects = &mut self.effects;
+        context(engine, session, out, effects, self.worker, (config, self.notable_ns), hold, moment)
     }
 
     /// The moment that a batch runs at.
     #[inline]
     fn moment(&mut self, engine: &Engine) -> Moment {
         Moment { now_ms: engine.clock.recent_ms(&mut self.time), policy: access_policy(&self.config) }
+    }
+
+    /// The configuration that is in force.
+    fn current_config(&mut self) -> Arc<Config> {
+        self.refresh_config();
+        self.config.clone()
     }
 
     /// Follows the configuration; returns whether it is another one.
@@ -362,10 +465,10 @@ impl Executor {
         other
     }
 
-    fn count_lookups(&self, engine: &Engine, (hits, misses, expired): (u64, u64, u64)) {
-        let counts =
-            [(Counter::KeyspaceHits, hits), (Counter::KeyspaceMisses, misses), (Counter::ExpiredKeys, expired)];
-        for (counter, by) in counts.into_iter().filter(|(_, by)| *by > 0) {
+    fn count_lookups(&self, engine: &Engine, counts: [u64; 4]) {
+        use Counter::{ExpiredKeys, ExpiredSubkeys, KeyspaceHits, KeyspaceMisses};
+        let counters = [KeyspaceHits, KeyspaceMisses, ExpiredKeys, ExpiredSubkeys];
+        for (counter, by) in counters.into_iter().zip(counts).filter(|(_, by)| *by > 0) {
             match self.worker {
                 Some(worker) => engine.stats.worker(worker).add(counter, by),
                 None => engine.stats.add(counter, by),
@@ -376,18 +479,20 @@ impl Executor {
 
 /// What the handlers of a batch may touch; `config` comes with what [`notable_ns`] says of it.
 #[inline]
+#[allow(clippy::too_many_arguments, reason = "what a batch has in hand")]
 fn context<'a>(
     engine: &'a Engine,
     session: &'a mut Session,
     out: &'a mut Output,
     effects: &'a mut Effects,
+    worker: Option<usize>,
     (config, notable_ns): (&'a Config, u64),
     hold: Hold<'a>,
     moment: Moment,
 ) -> Context<'a> {
     let touch = if session.no_touch { Touch::No } else { Touch::Yes };
     let db = Db::new(&engine.keyspace, hold, effects, session.db, moment, touch);
-    Context { db, out, session, engine, config, hidden: SmallVec::new(), notable_ns }
+    Context { db, out, session, engine, config, worker, hidden: SmallVec::new(), notable_ns }
 }
 
 #[inline]
@@ -416,12 +521,39 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
         return Verdict::Refuse(Some(entry), Error::text("ERR Replica can't interact with the keyspace"));
     }
     if let Some((mode, until_ms)) = engine.pause.active(now_ms) {
-        let held_back = mode == PauseMode::All || entry.has(Flag::Write) || entry.has(Flag::MayReplicate);
+        let held_back = mode == PauseMode::All
+            || may_write(entry)
+            || entry.way == Way::Transaction && session.transaction.as_ref().is_some_and(|queued| queued.writes);
         if held_back && !session.in_process && !session.monitor {
             return Verdict::Hold(until_ms);
         }
     }
+    if session.transaction.is_some() && !entry.is_never_queued() {
+        if entry.has(Flag::NoMulti) {
+            return Verdict::Refuse(Some(entry), Error::text("ERR Command not allowed inside a transaction"));
+        }
+        return Verdict::Queue(entry);
+    }
     Verdict::Run(entry)
+}
+
+/// Whether a command may have something to tell replicas.
+fn may_write(entry: &Entry) -> bool {
+    entry.has(Flag::Write) || entry.has(Flag::MayReplicate)
+}
+
+/// Keeps a request for EXEC.
+#[cold]
+fn queue(engine: &Engine, session: &mut Session, entry: &Entry, args: &Args<'_>) -> Result<(), Error> {
+    let Some(queued) = &mut session.transaction else { return Ok(()) };
+    add_keys(engine, entry, args, &mut queued.shards)?;
+    queued.push(args.from(0));
+    queued.alone |= entry.way != Way::Batched;
+    queued.writes |= may_write(entry);
+    let figures = &session.shared.figures;
+    figures.queued.store(i32::try_from(queued.len()).unwrap_or(i32::MAX), Ordering::Relaxed);
+    figures.queued_bytes.store(queued.bytes(), Ordering::Relaxed);
+    Ok(())
 }
 
 /// Whether a browser was made to talk to us: no client sends these words.
@@ -512,8 +644,18 @@ fn refuse(
     if let (Some(entry), Some(worker)) = (entry, worker) {
         engine.stats.worker(worker).rejected(entry.index);
     }
+    let mut line = error.line();
+    if let Some(queued) = &mut session.transaction {
+        queued.aborted = true;
+        if entry.is_some_and(|entry| entry.way == Way::Transaction) {
+            let why = line.strip_prefix(b"ERR ").unwrap_or(&line);
+            line = [b"EXECABORT Transaction discarded because of: ", why].concat();
+            take_transaction(session);
+            forget_watched(&mut engine.keyspace.hold_none(), session);
+        }
+    }
     if !matches!(session.reply, ReplyMode::Off | ReplyMode::Skip) {
-        out.error_bytes(&error.line());
+        out.error_bytes(&line);
     }
     session.next_command();
 }

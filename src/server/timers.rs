@@ -113,7 +113,7 @@ impl Timers {
         }
     }
 
-    /// Removes keys whose deadline has passed.
+    /// Removes keys and fields whose deadline has passed.
     fn expire(&mut self, engine: &Engine) {
         let started = Ticks::now();
         let mut removed = 0;
@@ -149,9 +149,10 @@ impl Timers {
             engine.pass_on(0, effects, Vec::new);
         };
         let now_ms = || engine.clock.now_ms();
-        let (gone, all) = engine.keyspace.expire_shard(shard, patience, now_ms, &mut self.effects, pass_on);
-        *removed += gone;
-        all
+        let expired = engine.keyspace.expire_shard(shard, patience, now_ms, &mut self.effects, pass_on);
+        *removed += expired.keys;
+        engine.stats.add(Counter::ExpiredSubkeys, expired.fields as u64);
+        expired.all
     }
 }
 
