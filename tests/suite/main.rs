@@ -11,6 +11,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
 mod embedding;
+mod histories;
 mod house;
 mod interop;
 mod limits;
