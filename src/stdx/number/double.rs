@@ -298,6 +298,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "hundreds of thousands of cases, of safe code")]
     fn the_last_digit_is_the_closest_within_the_bounds() {
         for unit in [1u64, 2, 7, 10] {
             for (rest, width, distance) in
