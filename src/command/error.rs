@@ -46,6 +46,8 @@ pub enum Error {
     InvalidCursor,
     /// COPY or MOVE onto itself.
     SameObject,
+    /// Memory is at its limit and nothing can make room.
+    OutOfMemory,
     /// Any other text, its code included.
     Text(Cow<'static, str>),
     /// The same with a client's own words in it, which may be any bytes.
@@ -97,6 +99,7 @@ impl fmt::Display for Error {
             Error::InvalidDbIndex => "ERR invalid DB index",
             Error::InvalidCursor => "ERR invalid cursor",
             Error::SameObject => "ERR source and destination objects are the same",
+            Error::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
             Error::Text(text) => text,
             Error::Bytes(text) => return write!(f, "{}", text.escape_ascii()),
         })

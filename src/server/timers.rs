@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::shared::{Link, Mark};
 use crate::command::engine::Engine;
+use crate::command::eviction::{Eviction, Room};
 use crate::keyspace::change::Effects;
 use crate::keyspace::shard::SHARDS;
 use crate::keyspace::space::Patience;
@@ -57,13 +58,15 @@ pub fn start(engine: Arc<Engine>) -> std::io::Result<Running> {
         crash::prepare_thread();
         let mut timers = Timers {
             effects: Effects::default(),
+            eviction: Eviction::default(),
             sampled: Instant::now(),
             tidied: Instant::now(),
             cron: Instant::now(),
         };
         while !asked.load(Ordering::Acquire) {
-            timers.tick(&engine);
-            let most = (Duration::from_secs(1) / engine.config.load().hz.max(1)).min(REST);
+            let more = timers.tick(&engine);
+            let rest = if more { GATHER } else { REST };
+            let most = (Duration::from_secs(1) / engine.config.load().hz.max(1)).min(rest);
             if engine.clock.is_real() {
                 engine.keyspace.sleep_until_due(engine.clock.now_ms(), GATHER.min(most), most);
             } else {
@@ -77,18 +80,20 @@ pub fn start(engine: Arc<Engine>) -> std::io::Result<Running> {
 
 struct Timers {
     effects: Effects,
+    eviction: Eviction,
     sampled: Instant,
     tidied: Instant,
     cron: Instant,
 }
 
 impl Timers {
-    /// Does what is due.
-    fn tick(&mut self, engine: &Engine) {
+    /// Does what is due; returns whether there is more to do at once.
+    fn tick(&mut self, engine: &Engine) -> bool {
         let started = Instant::now();
         if engine.debug.active_expire.load(Ordering::Relaxed) {
             self.expire(engine);
         }
+        let more = self.make_room(engine);
         // Who sleeps for a period wakes a little before or after its end.
         let over = |since: Instant, period: Duration| since.elapsed() + SLACK >= period;
         if over(self.sampled, SAMPLE_EVERY) {
@@ -111,6 +116,18 @@ impl Timers {
                 engine.stats.add(counter, by);
             }
         }
+        more
+    }
+
+    /// Makes room while memory is above its limit and nobody sends commands: after CONFIG SET. Returns whether
+    /// there is more to do.
+    fn make_room(&mut self, engine: &Engine) -> bool {
+        let config = engine.config.load();
+        if config.maxmemory == 0 {
+            return false;
+        }
+        let _gate = engine.keyspace.gates().enter(engine.keyspace.gates().shared_index());
+        self.eviction.make_room(engine, &config, &engine.moment(&config)) == Room::Soon
     }
 
     /// Removes keys and fields whose deadline has passed.

@@ -16,6 +16,7 @@ use crate::spec::{Access, Arity, Flag, Keys};
 use crate::stdx::number::{parse_f64, parse_i64};
 use crate::types::Object;
 use crate::types::listpack::Item;
+use crate::types::set::Probe;
 use crate::types::zset::{Direction, ZSet};
 
 /// This file's commands.
@@ -88,13 +89,15 @@ impl Input<'_> {
         if score.is_nan() { 0.0 } else { score }
     }
 
-    /// The weighed score of a member; a set's members have 1.
+    /// The weighed score of a member, as others are to be aggregated with it: infinity times zero is still NaN, which
+    /// a sum ends as zero and a minimum or maximum passes over. A set's members have 1.
     fn score(&self, member: &[u8]) -> Option<f64> {
         let score = match self.value? {
             Object::SortedSet(zset) => zset.score(member)?,
+            Object::Set(set) if set.contains(&Probe::new(member)) => 1.0,
             _ => return None,
         };
-        Some(self.weigh(score))
+        Some(score * self.weight)
     }
 
     /// Calls `f` for all members with their weighed scores, until it returns false.
@@ -103,8 +106,12 @@ impl Input<'_> {
             Item::Bytes(bytes) => f(bytes, self.weigh(score)),
             Item::Int(_) => f(&member.to_vec(), self.weigh(score)),
         };
-        if let Some(Object::SortedSet(zset)) = self.value {
-            zset.iter(0, Direction::Up).all(|(member, score)| visit(member, score));
+        match self.value {
+            Some(Object::SortedSet(zset)) => {
+                _ = zset.iter(0, Direction::Up).all(|(member, score)| visit(member, score))
+            }
+            Some(Object::Set(set)) => _ = set.iter().all(|member| visit(member, 1.0)),
+            _ => {}
         }
     }
 }
@@ -343,7 +350,7 @@ fn run(ctx: &mut Context<'_>, args: &Args<'_>, name: &'static str, operation: Op
 /// A value that can be an input.
 fn input(value: Value<'_>) -> Result<&Object, Error> {
     match value {
-        Value::Object(object @ Object::SortedSet(_)) => Ok(object),
+        Value::Object(object @ (Object::SortedSet(_) | Object::Set(_))) => Ok(object),
         _ => Err(Error::WrongType),
     }
 }
