@@ -228,7 +228,7 @@ pub struct Engine {
     /// All databases.
     pub keyspace: Keyspace,
     /// The configuration; replaced as a whole.
-    pub config: ArcSwap<Config>,
+    pub config: Arc<ArcSwap<Config>>,
     /// Held while CONFIG SET replaces the configuration.
     pub config_change: Mutex<()>,
     /// All connections.
@@ -291,7 +291,7 @@ impl Engine {
             commands,
             users,
             acl_log: AclLog::default(),
-            config: ArcSwap::from_pointee(config),
+            config: Arc::new(ArcSwap::from_pointee(config)),
             config_change: Mutex::new(()),
             clients: Registry::default(),
             slowlog: SlowLog::new(),
