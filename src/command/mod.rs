@@ -11,6 +11,7 @@ pub mod connection;
 pub mod context;
 pub mod debug;
 pub mod dispatch;
+pub mod dump;
 pub mod engine;
 pub mod error;
 pub mod expire;

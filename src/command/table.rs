@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::command::context::Handler;
 use crate::command::{
-    config, connection, debug, expire, info, introspect, key, keyspace, latency, list, memory, monitor, server,
+    config, connection, debug, dump, expire, info, introspect, key, keyspace, latency, list, memory, monitor, server,
     slowlog, string,
 };
 use crate::spec::{self, Flag, Keys};
@@ -18,6 +18,7 @@ const FAMILIES: &[&[Command]] = &[
     config::COMMANDS,
     connection::COMMANDS,
     debug::COMMANDS,
+    dump::COMMANDS,
     expire::COMMANDS,
     info::COMMANDS,
     introspect::COMMANDS,

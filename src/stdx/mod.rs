@@ -1,8 +1,9 @@
-//! Tools that know no Redis: clock, random numbers, numbers as text, glob patterns, checksums, memory.
+//! Tools that know no Redis: clock, random numbers, numbers as text, glob patterns, checksums, compression, memory.
 
 pub mod clock;
 pub mod crc;
 pub mod glob;
+pub mod lzf;
 pub mod memory;
 pub mod number;
 pub mod random;

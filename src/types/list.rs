@@ -4,9 +4,11 @@
 //! elements as [`Limit`] says, with elements that are too large for that in nodes of their own. When a
 //! list becomes a chain and a listpack again can be seen (OBJECT ENCODING) and is just as in Redis.
 //!
-//! What must stay true: no node of a chain is empty, and `len` is the sum of the nodes' lengths.
+//! What must stay true: no node of a chain is empty, and `len` is the sum of the nodes' lengths. Nodes are
+//! shared between clones and copied one at a time when they are changed.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::types::listpack::{Item, Listpack, Needle, Place};
 
@@ -52,12 +54,11 @@ impl Limit {
         bytes > self.bytes().unwrap_or(SAFE_BYTES)
     }
 
-    /// Whether a chain's only node is small enough to be the whole list: half of what would make it a chain, so
-    /// that a list that grows and shrinks around the limit is not converted each time.
-    fn allows_listpack(self, bytes: usize, elements: usize) -> bool {
+    /// Whether a chain's only node is small enough to be the whole list: one `part`th of the limit.
+    fn allows_listpack(self, bytes: usize, elements: usize, part: usize) -> bool {
         match self.bytes() {
-            Some(most) => bytes <= most / 2,
-            None => elements <= self.elements() / 2,
+            Some(most) => bytes <= most / part,
+            None => elements <= self.elements() / part,
         }
     }
 }
@@ -80,9 +81,12 @@ struct Chain {
 
 #[derive(Debug, Clone)]
 enum Node {
-    Packed(Listpack),
-    Large(Box<[u8]>),
+    Packed(Arc<Listpack>),
+    Large(Arc<[u8]>),
 }
+
+/// The counts of an `Arc`.
+const SHARED_BYTES: usize = 16;
 
 impl Node {
     fn new(element: &[u8], limit: Limit) -> Node {
@@ -91,7 +95,14 @@ impl Node {
         }
         let mut pack = Listpack::new();
         pack.push_back(element);
-        Node::Packed(pack)
+        Node::Packed(Arc::new(pack))
+    }
+
+    fn part(&self) -> Part<'_> {
+        match self {
+            Node::Packed(pack) => Part::Packed(pack),
+            Node::Large(bytes) => Part::Large(bytes),
+        }
     }
 
     fn len(&self) -> usize {
@@ -108,22 +119,25 @@ impl Node {
                 if !limit.is_large(bytes)
                     && !limit.exceeded(pack.byte_len() + bytes + ELEMENT_OVERHEAD, pack.len() + 1) =>
             {
-                Some(pack)
+                Some(Arc::make_mut(pack))
             }
             _ => None,
         }
     }
 
     fn shrink(&mut self) {
-        if let Node::Packed(pack) = self {
+        // While others share it there is nothing to be gained.
+        if let Node::Packed(pack) = self
+            && let Some(pack) = Arc::get_mut(pack)
+        {
             pack.shrink();
         }
     }
 
     fn memory(&self) -> usize {
         match self {
-            Node::Packed(pack) => pack.memory(),
-            Node::Large(bytes) => bytes.len(),
+            Node::Packed(pack) => SHARED_BYTES + size_of::<Listpack>() + pack.memory(),
+            Node::Large(bytes) => SHARED_BYTES + bytes.len(),
         }
     }
 }
@@ -181,21 +195,59 @@ impl List {
             && limit.exceeded(pack.byte_len() + bytes, pack.len() + elements)
         {
             let (len, pack) = (pack.len(), std::mem::take(pack));
-            let nodes = if pack.is_empty() { VecDeque::new() } else { VecDeque::from([Node::Packed(pack)]) };
+            let nodes = if pack.is_empty() { VecDeque::new() } else { VecDeque::from([Node::Packed(Arc::new(pack))]) };
             self.0 = Repr::Chain(Chain { nodes, len });
         }
     }
 
     /// Makes the list a listpack where it is small enough: to be called after elements were removed.
+    ///
+    /// That is half of what would make it a chain, so that a list that grows and shrinks around the limit is not
+    /// converted each time.
     pub fn shrink(&mut self, limit: Limit) {
+        self.pack_if(limit, 2);
+    }
+
+    fn pack_if(&mut self, limit: Limit, part: usize) {
         if let Repr::Chain(chain) = &mut self.0
             && let [Node::Packed(pack)] = chain.nodes.make_contiguous()
-            && limit.allows_listpack(pack.byte_len(), chain.len)
+            && limit.allows_listpack(pack.byte_len(), chain.len, part)
         {
-            let mut pack = std::mem::take(pack);
+            let mut pack = Arc::unwrap_or_clone(std::mem::take(pack));
             pack.shrink();
             self.0 = Repr::Packed(pack);
+        } else if let Repr::Chain(chain) = &self.0
+            && chain.nodes.is_empty()
+        {
+            self.0 = Repr::Packed(Listpack::new());
         }
+    }
+
+    /// The list of these nodes, as a file holds them; empty listpacks are left out. It is a chain unless one
+    /// listpack within the limit is all of it.
+    pub fn from_parts(parts: impl IntoIterator<Item = OwnedPart>, limit: Limit) -> List {
+        let mut chain = Chain::default();
+        for part in parts {
+            let node = match part {
+                OwnedPart::Packed(pack) if pack.is_empty() => continue,
+                OwnedPart::Packed(pack) => Node::Packed(Arc::new(pack)),
+                OwnedPart::Large(bytes) => Node::Large(bytes.into()),
+            };
+            chain.len += node.len();
+            chain.nodes.push_back(node);
+        }
+        let mut list = List(Repr::Chain(chain));
+        list.pack_if(limit, 1);
+        list
+    }
+
+    /// Its nodes, for a file.
+    pub fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        let (one, many) = match &self.0 {
+            Repr::Packed(pack) => (Some(Part::Packed(pack)), None),
+            Repr::Chain(chain) => (None, Some(chain.nodes.iter().map(Node::part))),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
     }
 
     /// Adds an element at one end; [`List::make_room`] comes first.
@@ -271,9 +323,21 @@ impl List {
 }
 
 /// A node, or the whole of a list that is one listpack.
-enum Part<'a> {
+#[derive(Debug, Clone, Copy)]
+pub enum Part<'a> {
+    /// Some elements.
     Packed(&'a Listpack),
+    /// One that is too large for a listpack.
     Large(&'a [u8]),
+}
+
+/// A node that is yet to become part of a list.
+#[derive(Debug)]
+pub enum OwnedPart {
+    /// Some elements.
+    Packed(Listpack),
+    /// One that stands alone.
+    Large(Vec<u8>),
 }
 
 /// Elements of a list in one direction.
@@ -289,10 +353,7 @@ impl<'a> Iter<'a> {
     fn part(&self, node: usize) -> Option<Part<'a>> {
         match &self.list.0 {
             Repr::Packed(pack) => (node == 0).then_some(Part::Packed(pack)),
-            Repr::Chain(chain) => chain.nodes.get(node).map(|node| match node {
-                Node::Packed(pack) => Part::Packed(pack),
-                Node::Large(bytes) => Part::Large(bytes),
-            }),
+            Repr::Chain(chain) => chain.nodes.get(node).map(Node::part),
         }
     }
 
@@ -429,7 +490,7 @@ impl Chain {
         // In the middle of a node without room: it becomes two, and the element goes to the end of the first
         // or between them.
         if let Node::Packed(pack) = &mut self.nodes[at] {
-            let tail = Node::Packed(pack.split_off(offset));
+            let tail = Node::Packed(Arc::new(Arc::make_mut(pack).split_off(offset)));
             self.nodes.insert(at + 1, tail);
         }
         match self.nodes[at].room(element.len(), limit) {
@@ -453,7 +514,7 @@ impl Chain {
         if let Some(Node::Packed(b)) = self.nodes.remove(left + 1)
             && let Some(Node::Packed(a)) = self.nodes.get_mut(left)
         {
-            a.append(&b);
+            Arc::make_mut(a).append(&b);
         }
     }
 
@@ -462,7 +523,7 @@ impl Chain {
         match self.nodes.get_mut(at) {
             Some(Node::Packed(pack)) if !limit.is_large(element.len()) => {
                 if let Some(place) = pack.seek(offset) {
-                    pack.replace(place, element);
+                    Arc::make_mut(pack).replace(place, element);
                 }
             }
             Some(Node::Large(bytes)) if limit.is_large(element.len()) => *bytes = element.into(),
@@ -483,7 +544,7 @@ impl Chain {
             && let Some(Node::Packed(pack)) = self.nodes.get_mut(at)
         {
             let here = left.min(pack.len() - offset);
-            pack.remove_range(offset, here);
+            Arc::make_mut(pack).remove_range(offset, here);
             left -= here;
             at += 1;
         }
@@ -495,7 +556,7 @@ impl Chain {
             let len = node.len();
             if len > left {
                 if let Node::Packed(pack) = node {
-                    pack.remove_range(0, left);
+                    Arc::make_mut(pack).remove_range(0, left);
                 }
                 break;
             }
@@ -513,7 +574,9 @@ impl Chain {
         let mut removed = 0;
         let mut remove_from = |node: &mut Node| {
             let here = match node {
-                Node::Packed(pack) => remove_equal(pack, needle, from, most - removed),
+                // A node that others share is not copied for nothing.
+                Node::Packed(pack) if removed == most || !pack.iter().any(|item| needle.is(item)) => 0,
+                Node::Packed(pack) => remove_equal(Arc::make_mut(pack), needle, from, most - removed),
                 Node::Large(bytes) => usize::from(removed < most && needle.is(Item::Bytes(bytes))),
             };
             removed += here;
@@ -611,6 +674,8 @@ mod tests {
         RemoveRange(usize, usize),
         RemoveEqual(bool, Vec<u8>, usize),
         Shrink,
+        Clone,
+        Rebuild,
     }
 
     fn element() -> impl Strategy<Value = Vec<u8>> {
@@ -629,6 +694,8 @@ mod tests {
             1 => (0usize..60, 0usize..20).prop_map(|(i, n)| Step::RemoveRange(i, n)),
             1 => (any::<bool>(), element(), 1usize..5).prop_map(|(e, v, n)| Step::RemoveEqual(e, v, n)),
             1 => Just(Step::Shrink),
+            1 => Just(Step::Clone),
+            1 => Just(Step::Rebuild),
         ]
     }
 
@@ -641,6 +708,7 @@ mod tests {
         ) {
             let limit = Limit(limit);
             let (mut list, mut model) = (List::default(), Vec::<Vec<u8>>::new());
+            let mut kept: Vec<(List, Vec<Vec<u8>>)> = Vec::new();
             for step in steps {
                 match step {
                     Step::Push(head, v) => {
@@ -662,11 +730,22 @@ mod tests {
                         at.into_iter().rev().for_each(|i| { model.remove(i); });
                     }
                     Step::Shrink => list.shrink(limit),
+                    Step::Clone => kept.push((list.clone(), model.clone())),
+                    Step::Rebuild => {
+                        let parts: Vec<OwnedPart> = list.parts().map(|part| match part {
+                            Part::Packed(pack) => OwnedPart::Packed(pack.clone()),
+                            Part::Large(bytes) => OwnedPart::Large(bytes.to_vec()),
+                        }).collect();
+                        list = List::from_parts(parts, limit);
+                    }
                 }
                 list.check();
                 prop_assert_eq!(list.len(), model.len());
             }
             prop_assert_eq!(&texts(&list), &model);
+            for (copy, was) in kept {
+                prop_assert_eq!(texts(&copy), was, "a clone changed with the original");
+            }
             for i in 0..model.len() {
                 prop_assert_eq!(list.get(i).map(Item::to_vec), model.get(i).cloned());
                 prop_assert_eq!(

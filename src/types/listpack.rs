@@ -339,6 +339,14 @@ impl Listpack {
         self.splice(self.bytes.len() - 1, 0, 0, Some(element));
     }
 
+    /// Adds an element from elsewhere behind all others.
+    pub fn push_back_item(&mut self, item: Item<'_>) {
+        match item {
+            Item::Int(n) => self.push_back(itoa::Buffer::new().format(n).as_bytes()),
+            Item::Bytes(bytes) => self.push_back(bytes),
+        }
+    }
+
     /// Adds an element before all others.
     pub fn push_front(&mut self, element: &[u8]) {
         self.splice(HEADER, 0, 0, Some(element));
