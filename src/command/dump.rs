@@ -191,7 +191,7 @@ mod tests {
     fn payloads_are_those_of_redis() {
         let mut bench = debugged();
         bench.run("SET a 10");
-        assert_eq!(dumped(&mut bench, "a"), b"\x00\xc0\x0a\x0a\x00\xaf\xdf\x76\xd1\xae\x0f\x98\xe0");
+        assert_eq!(dumped(&mut bench, "a"), b"\x00\xc0\x0a\x0a\x00\x6e\x9f\x57\x45\x0e\xae\x63\xbb");
         bench.out_as(Protocol::Resp3);
         assert_eq!(bench.run("DUMP none"), "_|");
     }
@@ -274,7 +274,7 @@ mod tests {
                 bytes
             };
             for at in 0..value.len() {
-                assert_eq!(restore(&mut bench, "b 0", &again(&value[..at]), ""), "-ERR Bad data format|");
+                assert_eq!(restore(&mut bench, "b 0", &again(&value[..at]), "REPLACE"), "-ERR Bad data format|");
                 for byte in 0..=255 {
                     let mut damaged = value.to_vec();
                     damaged[at] = byte;

@@ -14,5 +14,6 @@ pub mod hold;
 pub mod moment;
 pub mod reclaim;
 pub mod shard;
+pub mod snapshot;
 pub mod space;
 mod volatile;
