@@ -19,7 +19,7 @@ use crate::client::session::{Fate, ReplyMode, Session};
 use crate::client::shared::Link;
 use crate::command::args::Args;
 use crate::command::context::{Context, Job, Outcome, Reply};
-use crate::command::engine::{Engine, PauseMode};
+use crate::command::engine::{Engine, PauseMode, Refusal};
 use crate::command::error::Error;
 use crate::command::table::{Entry, Way};
 use crate::config::table::Config;
@@ -143,6 +143,11 @@ impl Executor {
         let mut at = 0;
         session.shared.figures.active_ms.store(moment.now_ms, Ordering::Relaxed);
         while at < requests.len() {
+            if engine.is_refusing(Refusal::Ending) {
+                // What is not answered was not done: the data set is on disk and nothing is added to it.
+                session.fate = Fate::Close;
+                return (at, Stop::Close);
+            }
             ready.clear();
             let mut shards = ShardSet::default();
             let mut single = None;
@@ -389,6 +394,11 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
         // Redis counts those that monitor among its replicas, and this is what it tells them.
         return Verdict::Refuse(Some(entry), Error::text("ERR Replica can't interact with the keyspace"));
     }
+    if engine.is_refusing_any()
+        && let Some(error) = refusal(engine, entry)
+    {
+        return Verdict::Refuse(Some(entry), error);
+    }
     if let Some((mode, until_ms)) = engine.pause.active(now_ms) {
         let held_back = mode == PauseMode::All || entry.has(Flag::Write) || entry.has(Flag::MayReplicate);
         if held_back && !session.in_process && !session.monitor {
@@ -396,6 +406,18 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
         }
     }
     Verdict::Run(entry)
+}
+
+/// Why a command is not run that is right in itself, if it is not.
+#[cold]
+fn refusal(engine: &Engine, entry: &Entry) -> Option<Error> {
+    if engine.is_refusing(Refusal::SaveFailed) && (entry.has(Flag::Write) || entry.full_name == "ping") {
+        let config = engine.config.load();
+        if config.stop_writes_on_bgsave_error && !config.save.0.is_empty() {
+            return Some(Error::SaveFailed);
+        }
+    }
+    (engine.is_refusing(Refusal::Loading) && !entry.has(Flag::Loading)).then_some(Error::Loading)
 }
 
 /// Whether a browser was made to talk to us: no client sends these words.

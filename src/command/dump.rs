@@ -6,9 +6,9 @@ use crate::command::error::Error;
 use crate::command::table::Command;
 use crate::config::choice::SanitizeDumpPayload;
 use crate::keyspace::change::Class;
-use crate::keyspace::moment::AccessPolicy;
 use crate::observe::stats::Counter;
 use crate::persist::rdb::file::About;
+use crate::persist::rdb::load::clock;
 use crate::persist::rdb::payload;
 use crate::persist::rdb::value::Limits;
 use crate::persist::rdb::writer::Compression;
@@ -152,15 +152,6 @@ fn restore(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     }
     ctx.out.ok();
     DONE
-}
-
-/// The access clock of a key of which this is known.
-pub fn clock(moment: &crate::keyspace::moment::Moment, about: &About) -> u32 {
-    match (moment.policy, about.idle_seconds, about.frequency) {
-        (AccessPolicy::Lru, Some(seconds), _) => moment.clock_for_idle(seconds),
-        (AccessPolicy::Lfu { .. }, _, Some(frequency)) => moment.clock_for_frequency(frequency),
-        _ => moment.initial_clock(),
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What is there once per server: the keyspace, the configuration, the clients, what is measured.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
@@ -19,6 +19,7 @@ use crate::observe::latency::Latency;
 use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, Stats};
 use crate::persist::log::WriteLog;
+use crate::persist::saves::Saves;
 use crate::stdx::clock::Clock;
 
 /// Which commands CLIENT PAUSE holds back.
@@ -212,6 +213,18 @@ pub struct DebugSwitches {
     pub cron: AtomicBool,
 }
 
+/// Why commands may be refused that are right in themselves. While there is no reason, that costs one look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Refusal {
+    /// Data is being loaded.
+    Loading = 1 << 0,
+    /// The last save in the background failed.
+    SaveFailed = 1 << 1,
+    /// The data set was saved for the last time: what changes now would be lost.
+    Ending = 1 << 2,
+}
+
 /// Hears of a change while the key's shard is still held: it must be quick and must not touch keys.
 pub type Observer = Box<dyn Fn(&Change) + Send + Sync>;
 
@@ -249,6 +262,10 @@ pub struct Engine {
     pub debug: DebugSwitches,
     /// Changes since the last save.
     pub dirty: AtomicU64,
+    /// Saves and loads.
+    pub saves: Saves,
+    refusals: AtomicU8,
+    myself: OnceLock<Weak<Engine>>,
     observers: RwLock<Vec<Observer>>,
     interest: AtomicU8,
     /// The most memory that was in use, as the timer saw it.
@@ -262,7 +279,25 @@ impl Engine {
     ///
     /// # Errors
     /// Redis' text for a bad `rename-command`, or the system's where no thread can be started.
-    pub fn new(config: Config, clock: Clock, host: Box<dyn Host>, keyspace: Keyspace) -> Result<Engine, String> {
+    pub fn shared(
+        config: Config,
+        clock: Clock,
+        host: Box<dyn Host>,
+        keyspace: Keyspace,
+    ) -> Result<Arc<Engine>, String> {
+        let engine = Arc::new(Engine::new(config, clock, host, keyspace)?);
+        // It was made a moment ago and nobody else has it yet.
+        let _ = engine.myself.set(Arc::downgrade(&engine));
+        Ok(engine)
+    }
+
+    /// One more owner, for a thread that works beside the commands.
+    pub fn arc(&self) -> Arc<Engine> {
+        let shared = self.myself.get().and_then(Weak::upgrade);
+        shared.expect("an engine is shared from its beginning, and whoever calls this has it from an owner")
+    }
+
+    fn new(config: Config, clock: Clock, host: Box<dyn Host>, keyspace: Keyspace) -> Result<Engine, String> {
         let commands = CommandTable::new(&renamed_commands(&config))?;
         let workers = usize::try_from(config.io_threads).unwrap_or(1);
         Ok(Engine {
@@ -283,13 +318,16 @@ impl Engine {
                 replication_id: Mutex::new(random_id()),
                 started_ms: clock.now_ms(),
             },
-            clock,
             debug: DebugSwitches {
                 active_expire: AtomicBool::new(true),
                 rewrite_all: AtomicBool::new(false),
                 cron: AtomicBool::new(true),
             },
             dirty: AtomicU64::new(0),
+            saves: Saves::new(clock.now_ms()),
+            refusals: AtomicU8::new(0),
+            myself: OnceLock::new(),
+            clock,
             observers: RwLock::default(),
             interest: AtomicU8::new(0),
             memory_peak: AtomicU64::new(0),
@@ -301,6 +339,26 @@ impl Engine {
     #[inline]
     pub fn moment(&self, config: &Config) -> Moment {
         Moment { now_ms: self.clock.now_ms(), policy: access_policy(config) }
+    }
+
+    /// Refuses commands for this reason from now on, or no longer.
+    pub fn refuse(&self, reason: Refusal, refuse: bool) {
+        if refuse {
+            self.refusals.fetch_or(reason as u8, Ordering::Release);
+        } else {
+            self.refusals.fetch_and(!(reason as u8), Ordering::Release);
+        }
+    }
+
+    /// Whether commands are refused for any reason.
+    #[inline]
+    pub fn is_refusing_any(&self) -> bool {
+        self.refusals.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether commands are refused for this reason.
+    pub fn is_refusing(&self, reason: Refusal) -> bool {
+        self.refusals.load(Ordering::Acquire) & reason as u8 != 0
     }
 
     /// Who wants to hear of changes.

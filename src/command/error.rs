@@ -46,6 +46,10 @@ pub enum Error {
     InvalidCursor,
     /// COPY or MOVE onto itself.
     SameObject,
+    /// Data is being loaded.
+    Loading,
+    /// The last snapshot could not be saved, and writes are refused until one is.
+    SaveFailed,
     /// Any other text, its code included.
     Text(Cow<'static, str>),
 }
@@ -93,6 +97,13 @@ impl fmt::Display for Error {
             Error::DbOutOfRange => "ERR DB index is out of range",
             Error::InvalidDbIndex => "ERR invalid DB index",
             Error::InvalidCursor => "ERR invalid cursor",
+            Error::Loading => "LOADING Redis is loading the dataset in memory",
+            Error::SaveFailed => {
+                "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. \
+                 Commands that may modify the data set are disabled, because this instance is configured to report \
+                 errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). \
+                 Please check the Redis logs for details about the RDB error."
+            }
             Error::SameObject => "ERR source and destination objects are the same",
             Error::Text(text) => text,
         })

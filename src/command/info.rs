@@ -254,29 +254,61 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
         })
     }
 
+    /// How much of the file that is being loaded has been read, from 0 to 1.
+    fn loaded_share(&self) -> f64 {
+        let loading = &self.engine.saves.loading;
+        let total = loading.total_bytes.load(Ordering::Relaxed).max(1);
+        loading.progress.bytes.load(Ordering::Relaxed) as f64 / total as f64
+    }
+
     fn persistence(&self, field: &str, to: &mut Answer<'_>) -> bool {
+        let saves = &self.engine.saves;
         match field {
+            "loading" => to.flag(saves.loading.active.load(Ordering::Relaxed)),
+            "loading_start_time"
+            | "loading_total_bytes"
+            | "loading_rdb_used_mem"
+            | "loading_loaded_bytes"
+            | "loading_loaded_perc"
+            | "loading_eta_seconds"
+                if !saves.loading.active.load(Ordering::Relaxed) => {}
+            "loading_start_time" => to.put(saves.loading.started_ms.load(Ordering::Relaxed) / 1000),
+            "loading_total_bytes" => to.put(saves.loading.total_bytes.load(Ordering::Relaxed)),
+            "loading_rdb_used_mem" => to.put(saves.loading.used_memory.load(Ordering::Relaxed)),
+            "loading_loaded_bytes" => to.put(saves.loading.progress.bytes.load(Ordering::Relaxed)),
+            "loading_loaded_perc" => to.put(format_args!("{:.2}", self.loaded_share() * 100.0)),
+            "loading_eta_seconds" => {
+                let elapsed_s = self.now_ms.saturating_sub(saves.loading.started_ms.load(Ordering::Relaxed)) / 1000;
+                let share = self.loaded_share();
+                let left = if share > 0.0 { elapsed_s as f64 / share - elapsed_s as f64 } else { 1.0 };
+                to.put(left as u64);
+            }
+            "rdb_bgsave_in_progress" => to.flag(saves.is_running()),
+            "rdb_saves" => to.put(saves.count.load(Ordering::Relaxed)),
+            "rdb_last_load_keys_expired" => to.put(saves.loaded_expired.load(Ordering::Relaxed)),
+            "rdb_last_load_keys_loaded" => to.put(saves.loaded_keys.load(Ordering::Relaxed)),
+            "rdb_last_bgsave_status" => to.put(if saves.failed.load(Ordering::Relaxed) { "err" } else { "ok" }),
+            "rdb_last_bgsave_time_sec" => to.put(saves.took_s.load(Ordering::Relaxed)),
+            "rdb_current_bgsave_time_sec" => match saves.running.lock().as_ref() {
+                Some(running) => to.put(self.now_ms.saturating_sub(running.started_ms) / 1000),
+                None => to.put(-1),
+            },
+            "current_save_keys_processed" => {
+                to.put(saves.running.lock().as_ref().map_or(0, |running| running.progress.done()));
+            }
+            "current_save_keys_total" => to.put(saves.running.lock().as_ref().map_or(0, |running| running.keys)),
             "rdb_changes_since_last_save" => to.put(self.engine.dirty.load(Ordering::Relaxed)),
             // Before the first save this is when the server started.
-            "rdb_last_save_time" => to.put(self.engine.identity.started_ms / 1000),
-            "rdb_last_bgsave_status" | "aof_last_bgrewrite_status" | "aof_last_write_status" => to.put("ok"),
-            "rdb_last_bgsave_time_sec"
-            | "rdb_current_bgsave_time_sec"
-            | "aof_last_rewrite_time_sec"
+            "rdb_last_save_time" => to.put(saves.last_s.load(Ordering::Relaxed)),
+            "aof_last_bgrewrite_status" | "aof_last_write_status" => to.put("ok"),
+            "aof_last_rewrite_time_sec"
             | "aof_current_rewrite_time_sec" => to.put(-1),
             "current_fork_perc" => to.put("0.00"),
-            "loading"
-            | "async_loading"
+            "async_loading"
             | "current_cow_peak"
             | "current_cow_size"
             | "current_cow_size_age"
-            | "current_save_keys_processed"
-            | "current_save_keys_total"
-            | "rdb_bgsave_in_progress"
-            | "rdb_saves"
             | "rdb_last_cow_size"
-            | "rdb_last_load_keys_expired"
-            | "rdb_last_load_keys_loaded"
             | "aof_enabled"
             | "aof_rewrite_in_progress"
             | "aof_rewrite_scheduled"

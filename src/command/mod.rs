@@ -26,6 +26,7 @@ pub mod lcs;
 pub mod list;
 pub mod memory;
 pub mod monitor;
+pub mod save;
 pub mod server;
 pub mod slowlog;
 pub mod string;

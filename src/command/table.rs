@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::command::context::Handler;
 use crate::command::{
-    config, connection, debug, dump, expire, info, introspect, key, keyspace, latency, list, memory, monitor, server,
+    config, connection, debug, dump, expire, info, introspect, key, keyspace, latency, list, memory, monitor, save, server,
     slowlog, string,
 };
 use crate::spec::{self, Flag, Keys};
@@ -28,6 +28,7 @@ const FAMILIES: &[&[Command]] = &[
     list::COMMANDS,
     memory::COMMANDS,
     monitor::COMMANDS,
+    save::COMMANDS,
     server::COMMANDS,
     slowlog::COMMANDS,
     string::COMMANDS,

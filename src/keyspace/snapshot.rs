@@ -142,6 +142,14 @@ impl Running {
         self.active.load(Ordering::Acquire)
     }
 
+    /// Ends a snapshot that nobody can walk, without its reader; `hold` holds every shard.
+    pub fn forget(&self, hold: &mut Hold<'_>) {
+        let snapshot = Snapshot { sizes: BTreeMap::new(), progress: Progress::default() };
+        snapshot.progress.stop();
+        // It was stopped, which is what it says.
+        let _ = snapshot.walk(self, hold, |_| Ok::<(), ()>(()));
+    }
+
     /// Takes over a part that was flushed; gives it back where no snapshot needs it.
     pub fn take_over(&self, mut part: Box<Part>) -> Option<Box<Part>> {
         if part.capture_mut().is_none() {

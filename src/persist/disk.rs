@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The contents of a file, nothing where there is none.
 ///
@@ -31,8 +31,90 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
         return Err(error);
     }
+    sync_directory_of(path)
+}
+
+/// Makes sure that the names in a file's directory outlive a crash.
+fn sync_directory_of(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
+}
+
+/// A file that is written under another name first, and is gone unless [`Temporary::commit`] is reached.
+pub struct Temporary {
+    file: File,
+    path: PathBuf,
+    /// Sync after so many bytes, so that the last sync is no long one; `None` for never.
+    sync_every: Option<u64>,
+    unsynced: u64,
+}
+
+impl Temporary {
+    /// Creates the file, or empties it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn create(path: &Path, sync_every: Option<u64>) -> io::Result<Temporary> {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o666).open(path)?;
+        Ok(Temporary { file, path: path.to_owned(), sync_every, unsynced: 0 })
+    }
+
+    /// Gives the file its name, in the place of what had it: whoever reads it sees the old bytes or the new ones,
+    /// also after a crash.
+    ///
+    /// # Errors
+    /// What the system says; what had the name still has it.
+    pub fn commit(self, path: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.path, path)?;
+        sync_directory_of(path)
+    }
+}
+
+impl Write for Temporary {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(bytes)?;
+        self.unsynced += n as u64;
+        if self.sync_every.is_some_and(|every| self.unsynced >= every) {
+            self.unsynced = 0;
+            self.file.sync_data()?;
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // After a commit the name is gone already.
+        remove(&self.path);
+    }
+}
+
+/// Opens a file to be read, with its length; `None` where there is none.
+///
+/// # Errors
+/// What the system says, but for a missing file.
+pub fn open(path: &Path) -> io::Result<Option<(File, u64)>> {
+    match File::open(path) {
+        Ok(file) => {
+            let len = file.metadata()?.len();
+            Ok(Some((file, len)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A path that stays right when the working directory changes.
+///
+/// # Errors
+/// Where it does not exist.
+pub fn absolute(path: &Path) -> io::Result<PathBuf> {
+    fs::canonicalize(path)
 }
 
 fn write_synced(path: &Path, bytes: &[u8], mode: Option<u32>) -> io::Result<()> {
@@ -61,6 +143,24 @@ pub fn remove(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_temporary_file_takes_its_name_at_the_end_or_is_gone() {
+        let dir = std::env::temp_dir().join(format!("spinel-temporary-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let (path, temporary) = (dir.join("dump.rdb"), dir.join("temp-1.rdb"));
+        assert!(open(&path).unwrap().is_none());
+        for (text, commit) in [(&b"one"[..], true), (b"three", false)] {
+            let mut file = Temporary::create(&temporary, Some(2)).unwrap();
+            file.write_all(text).unwrap();
+            if commit {
+                file.commit(&path).unwrap();
+            }
+            assert!(!temporary.exists());
+            assert_eq!((read_or_empty(&path).unwrap(), open(&path).unwrap().unwrap().1), (b"one".to_vec(), 3));
+        }
+        fs::remove_dir_all(&dir).unwrap();
+    }
 
     #[test]
     fn a_file_is_replaced_as_a_whole_and_keeps_its_permissions() {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::shared::Mark;
 use crate::command::engine::Engine;
+use crate::command::save;
 use crate::keyspace::change::Effects;
 use crate::keyspace::shard::SHARDS;
 use crate::keyspace::space::Patience;
@@ -74,6 +75,7 @@ impl Timers {
             self.cron = Instant::now();
             disconnect_idle(engine);
             remind_slow_readers(engine);
+            save::look_at_save_points(engine);
             let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
             for (counter, by) in [(Counter::LoopCycles, 1), (Counter::LoopUs, us), (Counter::LoopCronUs, us)] {
                 engine.stats.add(counter, by);

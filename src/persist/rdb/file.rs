@@ -50,22 +50,22 @@ pub enum Record {
 }
 
 /// Reads a file record by record.
-pub struct Records<'a> {
+pub struct Records<'r, 'c> {
     /// Where it is read from.
-    pub reader: Reader<'a>,
-    limits: Limits<'a>,
+    pub reader: Reader<'r>,
+    limits: Limits<'c>,
     version: u32,
     check: bool,
     done: bool,
 }
 
-impl<'a> Records<'a> {
+impl<'r, 'c> Records<'r, 'c> {
     /// Reads the head of a file. `check` says whether its checksum counts; the dialect in `limits` is the file's from
     /// here on.
     ///
     /// # Errors
     /// Where it is no such file, or of a version that is not known.
-    pub fn new(mut reader: Reader<'a>, limits: Limits<'a>, check: bool) -> Result<Records<'a>> {
+    pub fn new(mut reader: Reader<'r>, limits: Limits<'c>, check: bool) -> Result<Records<'r, 'c>> {
         let head: [u8; 9] = reader.array()?;
         let digits = match head.split_at(5) {
             (b"REDIS", digits) => digits,

@@ -1,7 +1,7 @@
 //! RDB: data sets and single values in Redis' own format.
 //!
 //! A file is a magic word with a version, then records, each of an opcode or a type and what belongs to it, then a
-//! checksum ([`file`]). DUMP's payload is one value with a footer of its own ([`payload`]). [`reader`] and
+//! checksum ([`file`]); [`save`] makes one of a snapshot, [`load`] keys of one. DUMP's payload is one value with a footer of its own ([`payload`]). [`reader`] and
 //! [`writer`] know lengths, strings and numbers, [`value`] the types, [`packed`] the runs of bytes that older
 //! versions kept small collections in.
 //!
@@ -12,9 +12,11 @@
 //! before anything relies on them, and lead to an [`Error`] with an offset, never to a panic.
 
 pub mod file;
+pub mod load;
 pub mod packed;
 pub mod payload;
 pub mod reader;
+pub mod save;
 pub mod value;
 pub mod writer;
 
