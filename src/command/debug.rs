@@ -24,6 +24,8 @@ use crate::observe::log::warning;
 use crate::resp::reply::Protocol;
 use crate::spec::{Arity, Flag, Group};
 use crate::stdx::number::{parse_f64, parse_i64};
+use crate::types::Object;
+use crate::types::list::End;
 
 /// This family's commands.
 pub const COMMANDS: &[Command] = &[DEBUG];
@@ -323,11 +325,26 @@ impl Fingerprint {
             Value::Int(n) => self.mix(n.to_string().as_bytes()),
             Value::Bytes(bytes) => self.mix(bytes),
             Value::Large(large) => self.mix(large.bytes()),
-            // Collections cannot be stored by any command yet; their elements are mixed in with them.
-            Value::Object(object) => self.mix(object.encoding().as_bytes()),
+            Value::Object(object) => self.add_object(object),
         }
         if entry.deadline().is_some() {
             self.add(b"!!expire!!");
+        }
+    }
+
+    /// Adds a collection: the order of elements counts where they have one.
+    fn add_object(&mut self, object: &Object) {
+        match object {
+            Object::List(list) => list.iter(0, End::Head).for_each(|item| self.mix(&item.to_vec())),
+            Object::Hash(hash) => hash.for_each(|name, found| {
+                let mut field = Fingerprint::default();
+                name.with(|name| field.mix(name));
+                found.value.with(|value| field.mix(value));
+                if found.deadline.is_some() {
+                    field.add(b"!!hexpire!!");
+                }
+                self.add(&field.0);
+            }),
         }
     }
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::command::context::Handler;
 use crate::command::{
-    config, connection, debug, dump, expire, info, introspect, key, keyspace, latency, list, memory, monitor, save, server,
-    slowlog, string,
+    config, connection, debug, dump, expire, hash, info, introspect, key, keyspace, latency, list, memory, monitor, save,
+    server, slowlog, string,
 };
 use crate::spec::{self, Flag, Keys};
 
@@ -20,6 +20,7 @@ const FAMILIES: &[&[Command]] = &[
     debug::COMMANDS,
     dump::COMMANDS,
     expire::COMMANDS,
+    hash::COMMANDS,
     info::COMMANDS,
     introspect::COMMANDS,
     key::COMMANDS,

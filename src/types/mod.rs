@@ -1,7 +1,9 @@
 //! Data structures: a value, its encodings, its size; no key, no client, no lock, no clock.
 
+pub mod hash;
 pub mod list;
 pub mod listpack;
+pub mod member;
 pub mod object;
 pub mod table;
 

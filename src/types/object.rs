@@ -1,5 +1,6 @@
 //! What a key can hold: the six types, and the collections behind five of them.
 
+use crate::types::hash::Hash;
 use crate::types::list::List;
 
 /// The type of a value.
@@ -43,6 +44,8 @@ impl Kind {
 pub enum Object {
     /// A list.
     List(List),
+    /// A hash.
+    Hash(Hash),
 }
 
 impl Object {
@@ -50,6 +53,7 @@ impl Object {
     pub fn kind(&self) -> Kind {
         match self {
             Object::List(_) => Kind::List,
+            Object::Hash(_) => Kind::Hash,
         }
     }
 
@@ -57,6 +61,7 @@ impl Object {
     pub fn encoding(&self) -> &'static str {
         match self {
             Object::List(list) => list.encoding(),
+            Object::Hash(hash) => hash.encoding(),
         }
     }
 
@@ -65,6 +70,7 @@ impl Object {
         size_of::<Object>()
             + match self {
                 Object::List(list) => list.memory(),
+                Object::Hash(hash) => hash.memory(),
             }
     }
 
@@ -72,6 +78,7 @@ impl Object {
     pub fn copy(&self) -> Object {
         match self {
             Object::List(list) => Object::List(list.clone()),
+            Object::Hash(hash) => Object::Hash(hash.clone()),
         }
     }
 
@@ -79,6 +86,7 @@ impl Object {
     pub fn len(&self) -> usize {
         match self {
             Object::List(list) => list.len(),
+            Object::Hash(hash) => hash.len(),
         }
     }
 

@@ -34,6 +34,7 @@ macro_rules! families {
 families! {
     strings: include_str!("interop/strings.table"), &[];
     string_options: crate::interop::strings::options(), &[];
+    hashes: include_str!("interop/hashes.table"), &[];
     keys: include_str!("interop/keys.table"), &[];
     key_options: crate::interop::keys::options(), &[];
     connection: include_str!("interop/connection.table"), &[];

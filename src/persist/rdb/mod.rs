@@ -28,6 +28,8 @@ use std::io;
 pub const VERSION: u32 = 10;
 /// The version of what only Redis 7.2 knows: streams whose consumers were active at another time than seen.
 pub const VERSION_7_2: u32 = 11;
+/// The version of what only Redis 7.4 knows: hashes whose fields have deadlines.
+pub const VERSION_7_4: u32 = 12;
 /// The newest version that is read, that of Redis 7.4.
 pub const NEWEST: u32 = 12;
 /// Valkey counts its own versions from here; those between are nobody's.

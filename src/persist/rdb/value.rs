@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use crate::config::table::Config;
 use crate::keyspace::entry::{Entry, INLINE_MAX, Str, Value};
-use crate::persist::rdb::packed::ziplist;
+use crate::persist::rdb::packed::{ziplist, zipmap};
 use crate::persist::rdb::reader::Reader;
 use crate::persist::rdb::writer::Writer;
-use crate::persist::rdb::{Dialect, Reason, Result};
+use crate::persist::rdb::{Dialect, Reason, Result, VERSION_7_4};
 use crate::stdx::number::parse_i64;
 use crate::types::Object;
+use crate::types::hash::{self, Hash, Layout, Text};
 use crate::types::list::{End, Limit, List, OwnedPart, Part};
 use crate::types::listpack::Listpack;
 
@@ -64,6 +65,19 @@ impl Limits<'_> {
     fn list(&self) -> Limit {
         Limit(self.config.list_max_listpack_size)
     }
+
+    fn hash(&self) -> hash::Limits {
+        let limit = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        hash::Limits {
+            fields: limit(self.config.hash_max_listpack_entries),
+            bytes: limit(self.config.hash_max_listpack_value),
+        }
+    }
+
+    /// Whether a field with this deadline is left out.
+    fn is_over(&self, deadline: u64) -> bool {
+        self.now_ms.is_some_and(|now| deadline < now)
+    }
 }
 
 /// A value that was read.
@@ -116,6 +130,36 @@ pub fn read(reader: &mut Reader<'_>, form: u8, limits: Limits<'_>) -> Result<Dec
             Object::List(List::from_parts([OwnedPart::Packed(pack)], limits.list()))
         }
         form::LIST_QUICKLIST | form::LIST_QUICKLIST_2 => Object::List(quicklist(reader, form, limits)?),
+        form::HASH => Object::Hash(plain_hash(reader, limits)?),
+        form::HASH_ZIPMAP => {
+            let bytes = reader.string()?;
+            let texts = zipmap(&bytes).ok_or_else(|| reader.corrupt("Zipmap integrity check failed."))?;
+            let pairs = texts.chunks_exact(2).map(|pair| (pair[0], pair[1], None));
+            Object::Hash(hash_of(reader, pairs, limits)?)
+        }
+        form::HASH_ZIPLIST => {
+            let pack = listpack_of_ziplist(reader)?;
+            let hash = Hash::from_listpack(pack, Layout::Plain, limits.hash());
+            Object::Hash(hash.ok_or_else(|| reader.corrupt("Hash ziplist integrity check failed."))?)
+        }
+        form::HASH_LISTPACK => {
+            let hash = Hash::from_listpack(listpack(reader)?, Layout::Plain, limits.hash());
+            Object::Hash(hash.ok_or_else(|| reader.corrupt("Hash listpack integrity check failed."))?)
+        }
+        form::VALKEY_HASH_2 if limits.dialect == Dialect::Valkey => Object::Hash(valkey_hash(reader, limits)?),
+        form::HASH_METADATA_PRE_GA | form::HASH_METADATA => Object::Hash(timed_hash(reader, form, limits)?),
+        form::HASH_LISTPACK_EX_PRE_GA | form::HASH_LISTPACK_EX => {
+            if form == form::HASH_LISTPACK_EX {
+                // The earliest deadline, which the listpack begins with.
+                reader.u64_le()?;
+            }
+            let hash = Hash::from_listpack(listpack(reader)?, Layout::Timed, limits.hash());
+            let mut hash = hash.ok_or_else(|| reader.corrupt("Hash listpack integrity check failed."))?;
+            if let Some(now) = limits.now_ms {
+                hash.take_due(now, usize::MAX, |_, _| {});
+            }
+            Object::Hash(hash)
+        }
         form::MODULE_PRE_GA => return Err(reader.corrupt("Pre-release module format not supported")),
         form::MODULE_2 => return module(reader),
         other => return Err(reader.corrupt(format!("Unknown RDB encoding type {other}"))),
@@ -176,6 +220,104 @@ fn quicklist(reader: &mut Reader<'_>, form: u8, limits: Limits<'_>) -> Result<Li
     Ok(List::from_parts(parts, limits.list()))
 }
 
+type Field<'f> = (&'f [u8], &'f [u8], Option<u64>);
+
+/// A hash of these fields, none of which may be there twice; those whose deadline has passed are left out.
+fn hash_of<'f>(
+    reader: &Reader<'_>,
+    fields: impl ExactSizeIterator<Item = Field<'f>>,
+    limits: Limits<'_>,
+) -> Result<Hash> {
+    let mut hash = Hash::default();
+    hash.make_room(fields.len(), 0, limits.hash());
+    for field in fields {
+        add_field(reader, &mut hash, field, limits)?;
+    }
+    Ok(hash)
+}
+
+fn add_field(reader: &Reader<'_>, hash: &mut Hash, field: Field<'_>, limits: Limits<'_>) -> Result<()> {
+    let (name, value, deadline) = field;
+    if deadline.is_some_and(|deadline| limits.is_over(deadline)) {
+        return Ok(());
+    }
+    if hash.set(name, Text::Bytes(value), deadline, limits.hash()) {
+        Ok(())
+    } else {
+        Err(reader.corrupt("Hash with dup elements"))
+    }
+}
+
+/// Fields one by one, each read by `deadline`, `name` and `value` in the order of its form.
+fn fields(
+    reader: &mut Reader<'_>,
+    limits: Limits<'_>,
+    mut deadline: impl FnMut(&mut Reader<'_>, Moment) -> Result<Option<u64>>,
+) -> Result<Hash> {
+    let count = count(reader)?;
+    let mut hash = Hash::default();
+    // What a file says is believed as far as a decision goes, not as far as memory does.
+    hash.make_room(usize::try_from(count).unwrap_or(usize::MAX), 0, limits.hash());
+    let (mut name, mut value) = (Vec::new(), Vec::new());
+    for _ in 0..count {
+        let before = deadline(reader, Moment::Before)?;
+        reader.string_into(&mut name)?;
+        reader.string_into(&mut value)?;
+        let deadline = before.or(deadline(reader, Moment::After)?);
+        add_field(reader, &mut hash, (&name, &value, deadline), limits)?;
+    }
+    Ok(hash)
+}
+
+/// Where the deadline of a field stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    Before,
+    After,
+}
+
+fn plain_hash(reader: &mut Reader<'_>, limits: Limits<'_>) -> Result<Hash> {
+    fields(reader, limits, |_, _| Ok(None))
+}
+
+/// Redis 7.4's hash with deadlines of fields: each before its field, counted from the earliest of all plus one.
+fn timed_hash(reader: &mut Reader<'_>, form: u8, limits: Limits<'_>) -> Result<Hash> {
+    let first = if form == form::HASH_METADATA { Some(reader.u64_le()?) } else { None };
+    fields(reader, limits, |reader, moment| {
+        if moment == Moment::After {
+            return Ok(None);
+        }
+        match (reader.length()?, first) {
+            (0, _) => Ok(None),
+            (deadline, None) => Ok(Some(deadline)),
+            (later, Some(first)) => {
+                let deadline = first.checked_add(later - 1);
+                deadline.map(Some).ok_or_else(|| reader.corrupt("invalid expireAt time"))
+            }
+        }
+    })
+    .and_then(|hash| within_time(reader, hash))
+}
+
+/// Valkey's: each behind its value, -1 for none.
+fn valkey_hash(reader: &mut Reader<'_>, limits: Limits<'_>) -> Result<Hash> {
+    fields(reader, limits, |reader, moment| {
+        if moment == Moment::Before {
+            return Ok(None);
+        }
+        Ok(u64::try_from(reader.u64_le()?.cast_signed()).ok())
+    })
+    .and_then(|hash| within_time(reader, hash))
+}
+
+/// Deadlines are milliseconds of this era, so that nothing that is computed from them overflows.
+fn within_time(reader: &Reader<'_>, hash: Hash) -> Result<Hash> {
+    const LAST_MS: u64 = 1 << 46;
+    let mut over = false;
+    hash.for_each(|_, found| over |= found.deadline.is_some_and(|deadline| deadline > LAST_MS));
+    if over { Err(reader.corrupt("invalid expireAt time")) } else { Ok(hash) }
+}
+
 /// What is to be said of a module's value.
 fn module(reader: &mut Reader<'_>) -> Result<Decoded> {
     let (name, version) = module_name(reader.length()?);
@@ -221,6 +363,12 @@ pub fn form_of(value: Value<'_>) -> u8 {
     match value {
         Value::Int(_) | Value::Bytes(_) | Value::Large(_) => form::STRING,
         Value::Object(Object::List(_)) => form::LIST_QUICKLIST_2,
+        Value::Object(Object::Hash(hash)) => match (hash.listpack(), hash.first_deadline()) {
+            (Some((_, Layout::Plain)), _) => form::HASH_LISTPACK,
+            (Some(_), Some(_)) => form::HASH_LISTPACK_EX,
+            (None, Some(_)) => form::HASH_METADATA,
+            (_, None) => form::HASH,
+        },
     }
 }
 
@@ -244,6 +392,28 @@ pub fn write(writer: &mut Writer, value: Value<'_>) {
                     }
                 }
             }
+        }
+        Value::Object(Object::Hash(hash)) => write_hash(writer, hash),
+    }
+}
+
+fn write_hash(writer: &mut Writer, hash: &Hash) {
+    let first = hash.first_deadline();
+    if let Some(first) = first {
+        writer.needs(VERSION_7_4);
+        writer.u64_le(first);
+    }
+    match (hash.listpack(), first) {
+        (Some((pack, Layout::Plain)), _) | (Some((pack, Layout::Timed)), Some(_)) => writer.string(pack.as_bytes()),
+        (_, first) => {
+            writer.count(hash.len());
+            hash.for_each(|name, found| {
+                if let Some(first) = first {
+                    writer.length(found.deadline.map_or(0, |deadline| deadline.saturating_sub(first) + 1));
+                }
+                name.with(|name| writer.string(name));
+                found.value.with(|value| writer.string(value));
+            });
         }
     }
 }
