@@ -21,11 +21,15 @@ use crate::keyspace::entry::{Entry, Str, Value};
 use crate::keyspace::shard::{SHARDS, SLOTS_PER_SHARD};
 use crate::observe::allocator;
 use crate::observe::log::warning;
+use crate::persist::rdb::value;
+use crate::persist::rdb::writer::{Compression, Writer};
 use crate::resp::reply::Protocol;
 use crate::spec::{Arity, Flag, Group};
+use crate::stdx::number::double::append_double_17;
 use crate::stdx::number::{parse_f64, parse_i64};
 use crate::types::Object;
 use crate::types::list::End;
+use crate::types::zset::Direction;
 
 /// This family's commands.
 pub const COMMANDS: &[Command] = &[DEBUG];
@@ -275,7 +279,7 @@ fn object(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         entry.id(),
         if shared { i32::MAX } else { 1 },
         entry.encoding(),
-        serialized_bytes(entry.value()),
+        serialized_bytes(entry.value(), ctx.config.rdbcompression.into()),
         entry.clock(),
         moment.idle_seconds(entry.clock()),
     );
@@ -283,22 +287,11 @@ fn object(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     DONE
 }
 
-/// What a value takes in a snapshot that does not compress.
-fn serialized_bytes(value: Value<'_>) -> usize {
-    let text = |len: usize| match len {
-        0..64 => 1 + len,
-        64..16384 => 2 + len,
-        _ => 5 + len,
-    };
-    match value {
-        Value::Int(n) if i8::try_from(n).is_ok() => 2,
-        Value::Int(n) if i16::try_from(n).is_ok() => 3,
-        Value::Int(n) if i32::try_from(n).is_ok() => 5,
-        Value::Int(n) => text(n.to_string().len()),
-        Value::Bytes(bytes) => text(bytes.len()),
-        Value::Large(large) => text(large.bytes().len()),
-        Value::Object(object) => object.memory(),
-    }
+/// What a value takes in a snapshot.
+fn serialized_bytes(value: Value<'_>, compression: Compression) -> usize {
+    let mut writer = Writer::new(compression);
+    value::write(&mut writer, value);
+    writer.bytes.len()
 }
 
 /// A digest of data in which the order of additions counts for `mix` and does not for `add`: SHA-1 sums,
@@ -336,6 +329,15 @@ impl Fingerprint {
     fn add_object(&mut self, object: &Object) {
         match object {
             Object::List(list) => list.iter(0, End::Head).for_each(|item| self.mix(&item.to_vec())),
+            Object::SortedSet(zset) => {
+                for (member, score) in zset.iter(0, Direction::Up) {
+                    let (mut one, mut text) = (Fingerprint::default(), Vec::new());
+                    append_double_17(&mut text, score);
+                    one.mix(&member.to_vec());
+                    one.mix(&text);
+                    self.add(&one.0);
+                }
+            }
             Object::Hash(hash) => hash.for_each(|name, found| {
                 let mut field = Fingerprint::default();
                 name.with(|name| field.mix(name));

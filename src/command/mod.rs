@@ -36,3 +36,4 @@ pub mod table;
 #[cfg(test)]
 pub mod testing;
 pub mod time;
+pub mod zset;

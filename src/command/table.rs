@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::command::context::Handler;
 use crate::command::{
     config, connection, debug, dump, expire, hash, info, introspect, key, keyspace, latency, list, memory, monitor, save,
-    server, slowlog, string,
+    server, slowlog, string, zset,
 };
 use crate::spec::{self, Flag, Keys};
 
@@ -33,6 +33,11 @@ const FAMILIES: &[&[Command]] = &[
     server::COMMANDS,
     slowlog::COMMANDS,
     string::COMMANDS,
+    zset::COMMANDS,
+    zset::combine::COMMANDS,
+    zset::pop::COMMANDS,
+    zset::range::COMMANDS,
+    zset::walk::COMMANDS,
 ];
 
 /// A command as the server looks at it.

@@ -6,5 +6,6 @@ pub mod listpack;
 pub mod member;
 pub mod object;
 pub mod table;
+pub mod zset;
 
 pub use object::{Kind, Object};

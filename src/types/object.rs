@@ -2,6 +2,7 @@
 
 use crate::types::hash::Hash;
 use crate::types::list::List;
+use crate::types::zset::ZSet;
 
 /// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,8 @@ impl Kind {
 pub enum Object {
     /// A list.
     List(List),
+    /// A sorted set.
+    SortedSet(ZSet),
     /// A hash.
     Hash(Hash),
 }
@@ -53,6 +56,7 @@ impl Object {
     pub fn kind(&self) -> Kind {
         match self {
             Object::List(_) => Kind::List,
+            Object::SortedSet(_) => Kind::SortedSet,
             Object::Hash(_) => Kind::Hash,
         }
     }
@@ -61,6 +65,7 @@ impl Object {
     pub fn encoding(&self) -> &'static str {
         match self {
             Object::List(list) => list.encoding(),
+            Object::SortedSet(zset) => zset.encoding(),
             Object::Hash(hash) => hash.encoding(),
         }
     }
@@ -70,6 +75,7 @@ impl Object {
         size_of::<Object>()
             + match self {
                 Object::List(list) => list.memory(),
+                Object::SortedSet(zset) => zset.memory(),
                 Object::Hash(hash) => hash.memory(),
             }
     }
@@ -78,6 +84,7 @@ impl Object {
     pub fn copy(&self) -> Object {
         match self {
             Object::List(list) => Object::List(list.clone()),
+            Object::SortedSet(zset) => Object::SortedSet(zset.clone()),
             Object::Hash(hash) => Object::Hash(hash.clone()),
         }
     }
@@ -86,6 +93,7 @@ impl Object {
     pub fn len(&self) -> usize {
         match self {
             Object::List(list) => list.len(),
+            Object::SortedSet(zset) => zset.len(),
             Object::Hash(hash) => hash.len(),
         }
     }

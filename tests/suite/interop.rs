@@ -40,4 +40,6 @@ families! {
     connection: include_str!("interop/connection.table"), &[];
     login: include_str!("interop/login.table"), &["--requirepass", "sesame"];
     server: include_str!("interop/server.table"), &[];
+    sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes"];
+    large_sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes", "--zset-max-listpack-entries", "0"];
 }

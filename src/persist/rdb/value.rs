@@ -12,7 +12,8 @@ use crate::stdx::number::parse_i64;
 use crate::types::Object;
 use crate::types::hash::{self, Hash, Layout, Text};
 use crate::types::list::{End, Limit, List, OwnedPart, Part};
-use crate::types::listpack::Listpack;
+use crate::types::listpack::{Item, Listpack};
+use crate::types::zset::{self, Direction, ZSet};
 
 /// Numbers of types and of their forms.
 #[allow(missing_docs, reason = "each is the form of its name")]
@@ -64,6 +65,14 @@ pub struct Limits<'a> {
 impl Limits<'_> {
     fn list(&self) -> Limit {
         Limit(self.config.list_max_listpack_size)
+    }
+
+    fn zset(&self) -> zset::Limits {
+        let limit = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        zset::Limits {
+            entries: limit(self.config.zset_max_listpack_entries),
+            bytes: limit(self.config.zset_max_listpack_value),
+        }
     }
 
     fn hash(&self) -> hash::Limits {
@@ -130,6 +139,15 @@ pub fn read(reader: &mut Reader<'_>, form: u8, limits: Limits<'_>) -> Result<Dec
             Object::List(List::from_parts([OwnedPart::Packed(pack)], limits.list()))
         }
         form::LIST_QUICKLIST | form::LIST_QUICKLIST_2 => Object::List(quicklist(reader, form, limits)?),
+        form::ZSET | form::ZSET_2 => Object::SortedSet(plain_zset(reader, form, limits)?),
+        form::ZSET_ZIPLIST => {
+            let set = ZSet::from_listpack(listpack_of_ziplist(reader)?, limits.zset());
+            Object::SortedSet(set.ok_or_else(|| reader.corrupt("Zset ziplist integrity check failed."))?)
+        }
+        form::ZSET_LISTPACK => {
+            let set = ZSet::from_listpack(listpack(reader)?, limits.zset());
+            Object::SortedSet(set.ok_or_else(|| reader.corrupt("Zset listpack integrity check failed."))?)
+        }
         form::HASH => Object::Hash(plain_hash(reader, limits)?),
         form::HASH_ZIPMAP => {
             let bytes = reader.string()?;
@@ -218,6 +236,29 @@ fn quicklist(reader: &mut Reader<'_>, form: u8, limits: Limits<'_>) -> Result<Li
         });
     }
     Ok(List::from_parts(parts, limits.list()))
+}
+
+fn plain_zset(reader: &mut Reader<'_>, form: u8, limits: Limits<'_>) -> Result<ZSet> {
+    let count = count(reader)?;
+    let mut set = ZSet::default();
+    set.make_room(usize::try_from(count).unwrap_or(usize::MAX), 0, limits.zset());
+    let mut member = Vec::new();
+    for _ in 0..count {
+        reader.string_into(&mut member)?;
+        let score = if form == form::ZSET_2 { reader.double()? } else { reader.double_text()? };
+        if score.is_nan() {
+            return Err(reader.corrupt("Zset with NAN score detected"));
+        }
+        let mut twice = false;
+        set.upsert(&member, limits.zset(), |old| {
+            twice = old.is_some();
+            Some(score)
+        });
+        if twice {
+            return Err(reader.corrupt("Zset with dup elements"));
+        }
+    }
+    Ok(set)
 }
 
 type Field<'f> = (&'f [u8], &'f [u8], Option<u64>);
@@ -363,6 +404,8 @@ pub fn form_of(value: Value<'_>) -> u8 {
     match value {
         Value::Int(_) | Value::Bytes(_) | Value::Large(_) => form::STRING,
         Value::Object(Object::List(_)) => form::LIST_QUICKLIST_2,
+        Value::Object(Object::SortedSet(set)) if set.listpack().is_some() => form::ZSET_LISTPACK,
+        Value::Object(Object::SortedSet(_)) => form::ZSET_2,
         Value::Object(Object::Hash(hash)) => match (hash.listpack(), hash.first_deadline()) {
             (Some((_, Layout::Plain)), _) => form::HASH_LISTPACK,
             (Some(_), Some(_)) => form::HASH_LISTPACK_EX,
@@ -393,7 +436,25 @@ pub fn write(writer: &mut Writer, value: Value<'_>) {
                 }
             }
         }
+        Value::Object(Object::SortedSet(set)) => match set.listpack() {
+            Some(pack) => writer.string(pack.as_bytes()),
+            None => {
+                writer.count(set.len());
+                // From the highest: a skip list is fastest built that way.
+                for (member, score) in set.iter(set.len().saturating_sub(1), Direction::Down) {
+                    item(writer, member);
+                    writer.double(score);
+                }
+            }
+        },
         Value::Object(Object::Hash(hash)) => write_hash(writer, hash),
+    }
+}
+
+fn item(writer: &mut Writer, item: Item<'_>) {
+    match item {
+        Item::Int(n) => writer.integer(n),
+        Item::Bytes(bytes) => writer.string(bytes),
     }
 }
 
