@@ -68,7 +68,7 @@ fn is_excluded(words: &[&[u8]]) -> bool {
 }
 
 struct World {
-    engine: Engine,
+    engine: Arc<Engine>,
     clock: ManualClock,
     executor: Executor,
     vocabulary: Vec<Vec<u8>>,
@@ -80,7 +80,7 @@ impl World {
         let config = Config { io_threads: 1, proto_max_bulk_len: 1 << 20, ..Config::default() };
         let (clock, hands) = Clock::manual(1_000_000_000_000);
         let keyspace = Keyspace::new(Routing::Hash, 1).expect("threads can be started");
-        let engine = Engine::new(config, clock, Box::new(Nowhere), keyspace).expect("the defaults are good");
+        let engine = Engine::shared(config, clock, Box::new(Nowhere), keyspace).expect("the defaults are good");
         let mut vocabulary: Vec<Vec<u8>> = WORDS.iter().map(|word| word.as_bytes().to_vec()).collect();
         for entry in engine.commands.entries() {
             entry.visit(&mut |entry| {

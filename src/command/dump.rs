@@ -97,7 +97,8 @@ fn options(args: &Args<'_>) -> Result<Options, Error> {
             Some("FREQ") if followed && options.about.idle_seconds.is_none() => {
                 i += 1;
                 let frequency = u8::try_from(args.integer(i)?);
-                let frequency = frequency.map_err(|_| Error::text("ERR Invalid FREQ value, must be >= 0 and <= 255"))?;
+                let frequency =
+                    frequency.map_err(|_| Error::text("ERR Invalid FREQ value, must be >= 0 and <= 255"))?;
                 options.about.frequency = Some(frequency);
             }
             _ => return Err(Error::Syntax),
@@ -199,7 +200,10 @@ mod tests {
             let payload = dumped(&mut bench, key);
             let digest = bench.run(&format!("DEBUG DIGEST-VALUE {key}"));
             let encoding = bench.run(&format!("OBJECT ENCODING {key}"));
-            assert_eq!(restore(&mut bench, &format!("{key} 0"), &payload, ""), "-BUSYKEY Target key name already exists.|");
+            assert_eq!(
+                restore(&mut bench, &format!("{key} 0"), &payload, ""),
+                "-BUSYKEY Target key name already exists.|"
+            );
             assert_eq!(restore(&mut bench, "copy 5000", &payload, "REPLACE"), "+OK|");
             assert_eq!(dumped(&mut bench, "copy"), payload);
             assert_eq!(bench.run("OBJECT ENCODING copy"), encoding);

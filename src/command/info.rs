@@ -301,8 +301,7 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             // Before the first save this is when the server started.
             "rdb_last_save_time" => to.put(saves.last_s.load(Ordering::Relaxed)),
             "aof_last_bgrewrite_status" | "aof_last_write_status" => to.put("ok"),
-            "aof_last_rewrite_time_sec"
-            | "aof_current_rewrite_time_sec" => to.put(-1),
+            "aof_last_rewrite_time_sec" | "aof_current_rewrite_time_sec" => to.put(-1),
             "current_fork_perc" => to.put("0.00"),
             "async_loading"
             | "current_cow_peak"

@@ -102,15 +102,7 @@ fn lolwut(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 pub const SHUTDOWN: Command = Command {
     name: "SHUTDOWN",
     arity: Arity::AtLeast(1),
-    flags: &[
-        Flag::Admin,
-        Flag::NoScript,
-        Flag::Loading,
-        Flag::Stale,
-        Flag::NoMulti,
-        Flag::AllowBusy,
-        Flag::Alone,
-    ],
+    flags: &[Flag::Admin, Flag::NoScript, Flag::Loading, Flag::Stale, Flag::NoMulti, Flag::AllowBusy, Flag::Alone],
     usage: "[save-selector(NOSAVE | SAVE)] [NOW]@7.0.0 [FORCE]@7.0.0 [ABORT]@7.0.0",
     summary: "Synchronously saves the database(s) to disk and shuts down the Redis server.",
     complexity: "O(N) when saving, where N is the total number of keys in all databases when saving data, otherwise O(1)",

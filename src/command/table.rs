@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::command::context::Handler;
 use crate::command::{
-    config, connection, debug, dump, expire, hash, info, introspect, key, keyspace, latency, list, memory, monitor, save,
-    server, slowlog, string, zset,
+    config, connection, debug, dump, expire, hash, info, introspect, key, keyspace, latency, list, memory, monitor,
+    save, server, slowlog, string, zset,
 };
 use crate::spec::{self, Flag, Keys};
 

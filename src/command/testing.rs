@@ -97,8 +97,7 @@ impl Bench {
         let config = from_text(config.as_bytes(), &mut NoFiles).expect("a test knows what it asks for");
         let (clock, manual) = Clock::manual(1_000_000_000);
         let keyspace = Keyspace::new(Routing::Hash, 1).expect("a test knows what it asks for");
-        let engine =
-            Engine::shared(config, clock, Box::new(host), keyspace).expect("a test knows what it asks for");
+        let engine = Engine::shared(config, clock, Box::new(host), keyspace).expect("a test knows what it asks for");
         let shared = Arc::new(Shared::new(
             engine.clients.next_id(),
             Link::Tcp,

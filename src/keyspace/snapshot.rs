@@ -415,7 +415,15 @@ mod tests {
             }
             Step::Swap(a, b) => {
                 (0..SHARDS).filter(|_| a != b).for_each(|shard| db.hold.shard(shard).swap_parts(a, b));
-                let turned = |db| if db == a { b } else if db == b { a } else { db };
+                let turned = |db| {
+                    if db == a {
+                        b
+                    } else if db == b {
+                        a
+                    } else {
+                        db
+                    }
+                };
                 *model = std::mem::take(model).into_iter().map(|((db, key), v)| ((turned(db), key), v)).collect();
             }
             Step::Expire | Step::Tidy => unreachable!("done above"),

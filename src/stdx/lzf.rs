@@ -75,10 +75,8 @@ impl Places {
             let seen = slot.checked_sub(base).map_or(0, |seen| seen as usize);
             *slot = base + at as u32;
             let offset = at.wrapping_sub(seen).wrapping_sub(1);
-            let repeats = seen > 0
-                && offset < MAX_OFFSET
-                && at + 4 < input.len()
-                && input[seen..seen + 3] == input[at..at + 3];
+            let repeats =
+                seen > 0 && offset < MAX_OFFSET && at + 4 < input.len() && input[seen..seen + 3] == input[at..at + 3];
             if !repeats {
                 if out.len() - start >= room {
                     return None;

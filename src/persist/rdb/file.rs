@@ -157,9 +157,7 @@ impl<'r, 'c> Records<'r, 'c> {
         match found {
             // Whoever wrote it kept no sum.
             _ if expected == 0 => Ok(()),
-            Some(found) if self.check && found != expected => {
-                Err(self.reader.error(Reason::Checksum(found, expected)))
-            }
+            Some(found) if self.check && found != expected => Err(self.reader.error(Reason::Checksum(found, expected))),
             _ => Ok(()),
         }
     }

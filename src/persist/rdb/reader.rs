@@ -47,15 +47,7 @@ impl<'a> Reader<'a> {
 
     /// Reads what is there already. No checksum is kept.
     pub fn of_bytes(bytes: &'a [u8]) -> Reader<'a> {
-        Reader {
-            source: None,
-            end: bytes.len(),
-            buffer: Cow::Borrowed(bytes),
-            at: 0,
-            summed: 0,
-            base: 0,
-            sum: None,
-        }
+        Reader { source: None, end: bytes.len(), buffer: Cow::Borrowed(bytes), at: 0, summed: 0, base: 0, sum: None }
     }
 
     /// Keeps no checksum from here on.

@@ -39,9 +39,7 @@ impl Encode for Records {
         std::mem::swap(&mut writer.bytes, out);
         let about = match self.clocks {
             Clocks::None => About::default(),
-            Clocks::Idle => {
-                About { idle_seconds: Some(self.moment.idle_seconds(entry.clock())), ..About::default() }
-            }
+            Clocks::Idle => About { idle_seconds: Some(self.moment.idle_seconds(entry.clock())), ..About::default() },
             Clocks::Frequency => {
                 About { frequency: Some(self.moment.frequency(entry.clock()) as u8), ..About::default() }
             }

@@ -171,10 +171,7 @@ mod tests {
         assert_eq!(written(b"007", Compression::Lzf), *b"\x03007");
         assert_eq!(written(b"2147483648", Compression::Lzf), *b"\x0a2147483648");
         let x = [b'x'; 200];
-        assert_eq!(
-            written(&x, Compression::Lzf),
-            [0xc3, 9, 0x40, 200, 1, b'x', b'x', 0xe0, 187, 0, 1, b'x', b'x']
-        );
+        assert_eq!(written(&x, Compression::Lzf), [0xc3, 9, 0x40, 200, 1, b'x', b'x', 0xe0, 187, 0, 1, b'x', b'x']);
         assert_eq!(written(&x, Compression::None).len(), 202);
     }
 
