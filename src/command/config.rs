@@ -112,7 +112,7 @@ fn set(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         if let Err((directive, reason)) = engine.host.apply(&new, &old) {
             return Err(refusal(SetError::Failed { argument: directive.into(), reason }));
         }
-        follow(ctx, &new);
+        follow(ctx, &new, &old);
         // As a path that is right wherever the process goes; it exists, or it would have been refused.
         if changed.iter().any(|directive| directive.name == "dir")
             && let Ok(path) = disk::absolute(Path::new(OsStr::from_bytes(&new.dir.0)))
@@ -126,8 +126,11 @@ fn set(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 }
 
 /// What of the engine itself follows a changed configuration. Whatever reads the configuration as it
-/// goes needs nothing here; a new `requirepass` in particular concerns later logins only.
-fn follow(ctx: &Context<'_>, new: &Config) {
+/// goes needs nothing here.
+fn follow(ctx: &Context<'_>, new: &Config, old: &Config) {
+    if new.requirepass != old.requirepass {
+        ctx.engine.users.set_default_password(new.requirepass.as_deref());
+    }
     ctx.engine.slowlog.truncate(usize::try_from(new.slowlog_max_len).unwrap_or(usize::MAX));
 }
 
@@ -158,7 +161,8 @@ const REWRITE: Command = Command {
 /// There is no file, or it cannot be written.
 pub fn rewrite(ctx: &Context<'_>, all: bool) -> Result<(), Error> {
     let _one_at_a_time = ctx.engine.config_change.lock();
-    ctx.engine.host.rewrite_config(&ctx.engine.config.load(), all).map_err(Error::text)
+    let users = ctx.engine.users.lines();
+    ctx.engine.host.rewrite_config(&ctx.engine.config.load(), &users, all).map_err(Error::text)
 }
 
 const RESETSTAT: Command = Command {

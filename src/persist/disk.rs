@@ -16,6 +16,14 @@ pub fn read_or_empty(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
+/// The contents of a file.
+///
+/// # Errors
+/// What the system says, a missing file included.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    fs::read(path)
+}
+
 /// Replaces a file's contents at once: whoever reads it sees the old bytes or the new ones, also after
 /// a crash. Its permissions stay.
 ///
@@ -155,6 +163,8 @@ mod tests {
             file.write_all(text).unwrap();
             if commit {
                 file.commit(&path).unwrap();
+            } else {
+                drop(file);
             }
             assert!(!temporary.exists());
             assert_eq!((read_or_empty(&path).unwrap(), open(&path).unwrap().unwrap().1), (b"one".to_vec(), 3));
