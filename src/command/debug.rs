@@ -13,6 +13,7 @@ use crate::command::args::{Args, word};
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::engine::random_id;
 use crate::command::error::Error;
+use crate::command::save::{self, Reload};
 use crate::command::table::Command;
 use crate::command::{config, help};
 use crate::config::choice::MaxmemoryPolicy;
@@ -88,6 +89,7 @@ const SUBCOMMANDS: &[Sub] = &[
     ("POPULATE", 3..=5, populate),
     ("PROTOCOL", 3..=3, protocol),
     ("QUICKLIST-PACKED-THRESHOLD", 3..=3, packed_threshold),
+    ("RELOAD", 2..=ANY, reload),
     ("REPLYBUFFER", 4..=4, reply_buffer),
     ("SEGFAULT", 2..=2, |ctx, _| {
         ctx.engine.host.crash();
@@ -147,6 +149,22 @@ fn packed_threshold(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     if parse_bytes(args.at(2)).is_none_or(|bytes| bytes > 4 << 30) {
         return Err(Error::text("ERR argument must be a memory value bigger than 1 and smaller than 4gb"));
     }
+    ok(ctx)
+}
+
+fn reload(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    let mut reload = Reload { save: true, flush: true, merge: false };
+    for arg in args.from(2) {
+        match word(arg, &["MERGE", "NOFLUSH", "NOSAVE"]) {
+            Some("MERGE") => reload.merge = true,
+            Some("NOFLUSH") => reload.flush = false,
+            Some(_) => reload.save = false,
+            None => {
+                return Err(Error::text("ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options."));
+            }
+        }
+    }
+    save::reload(ctx.engine, &mut ctx.db.hold, reload).map_err(Error::text)?;
     ok(ctx)
 }
 
@@ -467,6 +485,10 @@ fn help_text(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
             ("POPULATE <count> [<prefix>] [<size>]", &["Add <count> strings named key:<num>."]),
             ("PROTOCOL <type>", &["Reply with a value of this type."]),
             ("QUICKLIST-PACKED-THRESHOLD <size>", &["Accepted without effect."]),
+            (
+                "RELOAD [MERGE] [NOFLUSH] [NOSAVE]",
+                &["Save the data set to its file, forget it, and read it again, but for what is told not to be done."],
+            ),
             ("REPLYBUFFER <PEAK-RESET-TIME|RESIZING> <value>", &["Accepted without effect."]),
             ("SEGFAULT", &["Crash by a signal."]),
             ("SET-ACTIVE-EXPIRE <0|1>", &["Stop removing keys that nobody accesses when they expire."]),
@@ -602,7 +624,7 @@ mod tests {
     #[test]
     fn wrong_forms_are_told_as_such() {
         let mut bench = bench();
-        for line in ["NONSENSE", "SLEEP", "DIGEST x", "LOG a b", "RELOAD", "REPLYBUFFER FOO 0", "HELP x"] {
+        for line in ["NONSENSE", "SLEEP", "DIGEST x", "LOG a b", "REPLYBUFFER FOO 0", "HELP x"] {
             let name = line.split(' ').next().unwrap();
             let error = format!("-ERR unknown subcommand or wrong number of arguments for '{name}'. Try DEBUG HELP.|");
             assert_eq!(bench.run(&format!("DEBUG {line}")), error);
@@ -612,7 +634,7 @@ mod tests {
         assert!(bench.run("DEBUG QUICKLIST-PACKED-THRESHOLD 5gb").starts_with("-ERR argument must be a memory"));
         assert_eq!(bench.run("DEBUG QUICKLIST-PACKED-THRESHOLD 100b"), "+OK|");
         assert_eq!(bench.run("DEBUG REPLYBUFFER PEAK-RESET-TIME NEVER"), "+OK|");
-        assert!(bench.run("DEBUG HELP").starts_with("*47|+DEBUG <subcommand>"));
+        assert!(bench.run("DEBUG HELP").starts_with("*49|+DEBUG <subcommand>"));
     }
 
     #[test]

@@ -274,7 +274,7 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
                 if !saves.loading.active.load(Ordering::Relaxed) => {}
             "loading_start_time" => to.put(saves.loading.started_ms.load(Ordering::Relaxed) / 1000),
             "loading_total_bytes" => to.put(saves.loading.total_bytes.load(Ordering::Relaxed)),
-            "loading_rdb_used_mem" => to.put(saves.loading.used_memory.load(Ordering::Relaxed)),
+            "loading_rdb_used_mem" => to.put(saves.loading.progress.used_memory.load(Ordering::Relaxed)),
             "loading_loaded_bytes" => to.put(saves.loading.progress.bytes.load(Ordering::Relaxed)),
             "loading_loaded_perc" => to.put(format_args!("{:.2}", self.loaded_share() * 100.0)),
             "loading_eta_seconds" => {
@@ -302,12 +302,16 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "rdb_last_save_time" => to.put(saves.last_s.load(Ordering::Relaxed)),
             "aof_last_bgrewrite_status" | "aof_last_write_status" => to.put("ok"),
             "aof_last_rewrite_time_sec" | "aof_current_rewrite_time_sec" => to.put(-1),
+            "current_cow_size" => {
+                to.put(saves.running.lock().as_ref().map_or(0, |running| running.progress.kept_bytes()));
+            }
+            "current_cow_peak" => {
+                to.put(saves.running.lock().as_ref().map_or(0, |running| running.progress.peak_bytes()));
+            }
+            "rdb_last_cow_size" => to.put(saves.peak_bytes.load(Ordering::Relaxed)),
             "current_fork_perc" => to.put("0.00"),
             "async_loading"
-            | "current_cow_peak"
-            | "current_cow_size"
             | "current_cow_size_age"
-            | "rdb_last_cow_size"
             | "aof_enabled"
             | "aof_rewrite_in_progress"
             | "aof_rewrite_scheduled"

@@ -350,24 +350,24 @@ directives! {
     Snapshotting {
         /// Saves a snapshot after so many seconds if at least so many changes were made; any number of pairs. An
         /// empty value never saves. Several lines add up.
-        save("save"): SavePoints = SavePoints::default(), (), [], Stored("persistence");
+        save("save"): SavePoints = SavePoints::default(), (), [], Effective;
         /// Whether writes are refused while the last snapshot could not be saved, so that somebody notices.
-        stop_writes_on_bgsave_error("stop-writes-on-bgsave-error"): bool = true, None, [], Stored("persistence");
+        stop_writes_on_bgsave_error("stop-writes-on-bgsave-error"): bool = true, None, [], Effective;
         /// Whether strings in snapshots are compressed.
-        rdbcompression("rdbcompression"): bool = true, None, [], Stored("persistence");
+        rdbcompression("rdbcompression"): bool = true, None, [], Effective;
         /// Whether snapshots end in a checksum that is verified on loading.
-        rdbchecksum("rdbchecksum"): bool = true, None, [immutable], Stored("persistence");
+        rdbchecksum("rdbchecksum"): bool = true, None, [immutable], Effective;
         /// Whether values in snapshots and RESTORE are checked in depth: `no`, `yes`, or `clients` for all but the
         /// primary's. Spinel never trusts them with memory, whatever is set.
-        sanitize_dump_payload("sanitize-dump-payload"): SanitizeDumpPayload = SanitizeDumpPayload::No, (), [], Stored("persistence");
+        sanitize_dump_payload("sanitize-dump-payload"): SanitizeDumpPayload = SanitizeDumpPayload::No, (), [], Moot("every payload is checked in depth");
         /// The name of the snapshot in `dir`.
-        dbfilename("dbfilename"): Vec<u8> = text("dump.rdb"), dbfilename, [protected], Stored("persistence");
+        dbfilename("dbfilename"): Vec<u8> = text("dump.rdb"), dbfilename, [protected], Effective;
         /// Whether snapshots made for replication only are deleted afterwards, if neither snapshots nor the append
         /// only file are on.
         rdb_del_sync_files("rdb-del-sync-files"): bool = false, None, [], Stored("persistence");
         /// Whether a snapshot is synced to disk every few megabytes while it is written, to avoid one long stall at
         /// the end.
-        rdb_save_incremental_fsync("rdb-save-incremental-fsync"): bool = true, None, [], Stored("persistence");
+        rdb_save_incremental_fsync("rdb-save-incremental-fsync"): bool = true, None, [], Effective;
         /// The working directory: snapshot, append only files and cluster state are kept here. A name of a file
         /// cannot be given.
         dir("dir"): Directory = Directory(text("./")), (), [protected, deny_loading], Effective;
@@ -697,11 +697,11 @@ directives! {
     }
     Testing {
         /// Microseconds to wait after each key that is saved; negative: one microsecond after so many keys.
-        rdb_key_save_delay("rdb-key-save-delay"): i32 = 0, within(I32_MIN, I32), [hidden], Stored("persistence");
+        rdb_key_save_delay("rdb-key-save-delay"): i32 = 0, within(I32_MIN, I32), [hidden], Effective;
         /// Microseconds to wait after each key that is loaded; negative: one microsecond after so many keys.
-        key_load_delay("key-load-delay"): i32 = 0, within(I32_MIN, I32), [hidden], Stored("persistence");
+        key_load_delay("key-load-delay"): i32 = 0, within(I32_MIN, I32), [hidden], Effective;
         /// After how many loaded bytes clients are looked after.
-        loading_process_events_interval_bytes("loading-process-events-interval-bytes"): u32 = 2 << 20, within(1024, I32), [hidden], Stored("persistence");
+        loading_process_events_interval_bytes("loading-process-events-interval-bytes"): u32 = 2 << 20, within(1024, I32), [hidden], Moot("commands are answered all the time");
         /// Milliseconds between pings on the cluster bus. 0 is the usual pace.
         cluster_ping_interval("cluster-ping-interval"): u64 = 0, within(0, I64), [hidden], Stored("cluster");
         /// Whether a failed assertion exits instead of aborting.

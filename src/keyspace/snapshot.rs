@@ -44,7 +44,7 @@ pub struct Capture {
     kept: Vec<Entry>,
     kept_bytes: usize,
     entries: u64,
-    stopped: Arc<AtomicBool>,
+    progress: Progress,
     /// Where the walk goes on: the slot, and the hash in it.
     pub(crate) slot: usize,
     pub(crate) from: u64,
@@ -55,13 +55,20 @@ impl Capture {
     pub fn take(&mut self, entry: &Entry) {
         self.entries += 1;
         let Some(encode) = &self.wanted else { return };
-        match entry.value() {
-            Value::Bytes(bytes) if bytes.len() > AT_ONCE_BYTES => self.kept_bytes += bytes.len(),
-            Value::Int(_) | Value::Bytes(_) => return encode.encode(entry, &mut self.bytes),
+        let bytes = match entry.value() {
+            Value::Bytes(bytes) if bytes.len() > AT_ONCE_BYTES => bytes.len(),
+            Value::Int(_) | Value::Bytes(_) => {
+                let before = self.bytes.len();
+                encode.encode(entry, &mut self.bytes);
+                return self.progress.keeps(self.bytes.len() - before);
+            }
             // What is shared costs little.
-            Value::Large(_) | Value::Object(_) => self.kept_bytes += size_of::<Entry>(),
-        }
+            Value::Large(_) | Value::Object(_) => size_of::<Entry>(),
+        };
+        let bytes = bytes + entry.key().len() + size_of::<Entry>();
+        self.kept_bytes += bytes;
         self.kept.push(entry.copy_as(entry.bits(), entry.key(), entry.deadline()));
+        self.progress.keeps(bytes);
     }
 
     /// Whether so much was collected that the lock is to be given back.
@@ -71,7 +78,7 @@ impl Capture {
 
     /// What was collected so far; the rest goes on empty.
     pub(crate) fn collected(&mut self) -> Capture {
-        if self.stopped.load(Ordering::Relaxed) {
+        if self.progress.is_stopped() {
             self.wanted = None;
         }
         Capture {
@@ -81,7 +88,7 @@ impl Capture {
             kept: std::mem::take(&mut self.kept),
             kept_bytes: std::mem::take(&mut self.kept_bytes),
             entries: std::mem::take(&mut self.entries),
-            stopped: self.stopped.clone(),
+            progress: self.progress.clone(),
             slot: self.slot,
             from: self.from,
         }
@@ -105,25 +112,52 @@ pub struct Size {
 
 /// What those see of a snapshot who do not take it: how far it is, and a way to stop it.
 #[derive(Debug, Clone, Default)]
-pub struct Progress {
-    stopped: Arc<AtomicBool>,
-    done: Arc<AtomicU64>,
+pub struct Progress(Arc<Figures>);
+
+#[derive(Debug, Default)]
+struct Figures {
+    stopped: AtomicBool,
+    done: AtomicU64,
+    kept_bytes: AtomicU64,
+    peak_bytes: AtomicU64,
 }
 
 impl Progress {
     /// Says that nobody wants it any longer.
     pub fn stop(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
+        self.0.stopped.store(true, Ordering::Relaxed);
     }
 
     /// Whether somebody said so.
     pub fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
+        self.0.stopped.load(Ordering::Relaxed)
     }
 
     /// How many keys it has so far.
     pub fn done(&self) -> u64 {
-        self.done.load(Ordering::Relaxed)
+        self.0.done.load(Ordering::Relaxed)
+    }
+
+    /// About how many bytes were taken and not written yet. Segments of large values that were changed since, and are
+    /// there twice for that, do not count.
+    pub fn kept_bytes(&self) -> u64 {
+        self.0.kept_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The most that these ever were.
+    pub fn peak_bytes(&self) -> u64 {
+        self.0.peak_bytes.load(Ordering::Relaxed)
+    }
+
+    fn keeps(&self, bytes: usize) {
+        let now = self.0.kept_bytes.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        if now > self.0.peak_bytes.load(Ordering::Relaxed) {
+            self.0.peak_bytes.fetch_max(now, Ordering::Relaxed);
+        }
+    }
+
+    fn gave(&self, bytes: usize) {
+        self.0.kept_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 }
 
@@ -201,7 +235,7 @@ impl Snapshot {
                     kept: Vec::new(),
                     kept_bytes: 0,
                     entries: 0,
-                    stopped: snapshot.progress.stopped.clone(),
+                    progress: snapshot.progress.clone(),
                     slot: 0,
                     from: 0,
                 }
@@ -227,11 +261,12 @@ impl Snapshot {
         hold: &mut Hold<'_>,
         mut sink: impl FnMut(Piece<'_>) -> Result<(), E>,
     ) -> Result<(), Option<E>> {
-        let Snapshot { progress, .. } = self;
+        let progress = self.progress;
         let mut failed = None;
         let mut batch = |capture: Capture| {
-            let Capture { db, wanted, mut bytes, kept, entries, .. } = capture;
-            progress.done.fetch_add(entries, Ordering::Relaxed);
+            let Capture { db, wanted, mut bytes, kept, kept_bytes, entries, .. } = capture;
+            progress.0.done.fetch_add(entries, Ordering::Relaxed);
+            progress.gave(bytes.len() + kept_bytes);
             let Some(encode) = wanted.filter(|_| failed.is_none() && !progress.is_stopped()) else { return };
             let mut pieces = kept.into_iter();
             let mut keys = entries - pieces.len() as u64;

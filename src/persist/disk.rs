@@ -67,6 +67,16 @@ impl Temporary {
         Ok(Temporary { file, path: path.to_owned(), sync_every, unsynced: 0 })
     }
 
+    /// Waits until all that was written is on the disk. [`Temporary::commit`] does so too; whoever commits under a lock
+    /// calls this before he takes it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.unsynced = 0;
+        self.file.sync_all()
+    }
+
     /// Gives the file its name, in the place of what had it: whoever reads it sees the old bytes or the new ones,
     /// also after a crash.
     ///

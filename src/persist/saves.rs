@@ -29,8 +29,6 @@ pub struct Loading {
     pub started_ms: AtomicU64,
     /// How many bytes there are in all.
     pub total_bytes: AtomicU64,
-    /// Memory that was in use when the file was written, if it says so.
-    pub used_memory: AtomicU64,
     /// How far it is.
     pub progress: load::Progress,
 }
@@ -46,6 +44,8 @@ pub struct Saves {
     pub failed: AtomicBool,
     /// Seconds that it took; -1 before the first.
     pub took_s: AtomicI64,
+    /// The most bytes that the last in the background had at hand: taken from the keyspace and not written yet.
+    pub peak_bytes: AtomicU64,
     /// How many succeeded.
     pub count: AtomicU64,
     /// One is wanted as soon as nothing is in its way.
@@ -68,6 +68,7 @@ impl Saves {
             tried_ms: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             took_s: AtomicI64::new(-1),
+            peak_bytes: AtomicU64::new(0),
             count: AtomicU64::new(0),
             scheduled: AtomicBool::new(false),
             running: Mutex::new(None),

@@ -43,29 +43,62 @@ pub enum Record {
     Size(u64, u64),
     /// A key.
     Key(Vec<u8>, About, Decoded),
+    /// A key that is yet to be read: `form`, key and value begin `start` bytes into what [`Records::batch`] returns.
+    Raw(RawKey),
     /// A key whose value has no elements: there is nothing to be stored.
     Empty(Vec<u8>),
     /// What a module wrote beside its values; its name.
     ModuleAux(String),
 }
 
+/// A key that was passed over.
+#[derive(Debug, Clone, Copy)]
+pub struct RawKey {
+    /// Where it begins in the bytes that were kept.
+    pub start: usize,
+    /// Where it stands in the file.
+    pub offset: u64,
+    /// What is known beside its value.
+    pub about: About,
+    /// The form of the value.
+    pub form: u8,
+}
+
+impl RawKey {
+    /// Reads it from the bytes that were kept; the value is `None` where it has no elements.
+    ///
+    /// # Errors
+    /// Whatever is wrong with it.
+    pub fn read(&self, bytes: &[u8], limits: Limits<'_>) -> Result<(Vec<u8>, Option<Decoded>)> {
+        let mut reader = Reader::of_bytes_at(bytes.get(self.start..).unwrap_or_default(), self.offset);
+        let key = reader.string()?;
+        match value::read(&mut reader, self.form, limits) {
+            Ok(value) => Ok((key, Some(value))),
+            Err(Error { reason: Reason::Empty, .. }) => Ok((key, None)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// Reads a file record by record.
-pub struct Records<'r, 'c> {
+pub struct Records<'r, 's, 'c> {
     /// Where it is read from.
-    pub reader: Reader<'r>,
+    pub reader: &'r mut Reader<'s>,
     limits: Limits<'c>,
     version: u32,
     check: bool,
     done: bool,
+    /// Bytes of keys that were passed over, where they are to be.
+    raw: Option<Vec<u8>>,
 }
 
-impl<'r, 'c> Records<'r, 'c> {
+impl<'r, 's, 'c> Records<'r, 's, 'c> {
     /// Reads the head of a file. `check` says whether its checksum counts; the dialect in `limits` is the file's from
     /// here on.
     ///
     /// # Errors
     /// Where it is no such file, or of a version that is not known.
-    pub fn new(mut reader: Reader<'r>, limits: Limits<'c>, check: bool) -> Result<Records<'r, 'c>> {
+    pub fn new(reader: &'r mut Reader<'s>, limits: Limits<'c>, check: bool) -> Result<Records<'r, 's, 'c>> {
         let head: [u8; 9] = reader.array()?;
         let digits = match head.split_at(5) {
             (b"REDIS", digits) => digits,
@@ -77,7 +110,28 @@ impl<'r, 'c> Records<'r, 'c> {
         if !check || version < SUMMED_FROM {
             reader.forget_sum();
         }
-        Ok(Records { reader, limits: Limits { dialect, ..limits }, version, check, done: false })
+        Ok(Records { reader, limits: Limits { dialect, ..limits }, version, check, done: false, raw: None })
+    }
+
+    /// Passes over small keys from here on: their bytes are collected, and somebody else reads them.
+    pub fn pass_over_keys(&mut self) {
+        self.raw = Some(Vec::new());
+    }
+
+    /// How many bytes were collected.
+    pub fn collected(&self) -> usize {
+        self.raw.as_ref().map_or(0, Vec::len)
+    }
+
+    /// What was collected since the last call.
+    pub fn batch(&mut self) -> Vec<u8> {
+        let next = self.raw.as_ref().map(|raw| Vec::with_capacity(raw.len()));
+        std::mem::replace(&mut self.raw, next).unwrap_or_default()
+    }
+
+    /// The limits and the dialect.
+    pub fn limits(&self) -> Limits<'c> {
+        self.limits
     }
 
     /// The next record; `None` behind the last, when the checksum was found right.
@@ -86,7 +140,7 @@ impl<'r, 'c> Records<'r, 'c> {
     /// Whatever is wrong with the file.
     #[allow(clippy::should_implement_trait, reason = "it ends with its first error")]
     pub fn next(&mut self) -> Result<Option<Record>> {
-        let reader = &mut self.reader;
+        let reader = &mut *self.reader;
         let mut about = About::default();
         while !self.done {
             let record = match reader.byte()? {
@@ -134,7 +188,23 @@ impl<'r, 'c> Records<'r, 'c> {
                     return self.end().map(|()| None);
                 }
                 form if value::is_form(form) => {
-                    let key = reader.string()?;
+                    let key = if let Some(raw) = self.raw.take() {
+                        let (start, offset) = (raw.len(), reader.offset());
+                        reader.keep(raw);
+                        reader.skip_string()?;
+                        let passed = value::skip(reader, form)?;
+                        let mut raw = reader.kept();
+                        if passed {
+                            self.raw = Some(raw);
+                            return Ok(Some(Record::Raw(RawKey { start, offset, about, form })));
+                        }
+                        let key = Reader::of_bytes(&raw[start..]).string()?;
+                        raw.truncate(start);
+                        self.raw = Some(raw);
+                        key
+                    } else {
+                        reader.string()?
+                    };
                     match value::read(reader, form, self.limits) {
                         Ok(value) => Record::Key(key, about, value),
                         Err(Error { reason: Reason::Empty, .. }) => Record::Empty(key),

@@ -36,23 +36,51 @@ pub struct Reader<'a> {
     /// The offset of the buffer's first byte.
     base: u64,
     sum: Option<Crc64>,
+    /// What was read since it was begun to be kept, up to `kept_from` of the buffer.
+    kept: Option<Vec<u8>>,
+    kept_from: usize,
 }
 
 impl<'a> Reader<'a> {
     /// Reads from a file or a stream. Bytes behind what is asked for may be read too: [`Reader::rest`] has them.
     pub fn new(source: &'a mut dyn Read) -> Reader<'a> {
         let buffer = Cow::Owned(vec![0; CHUNK_BYTES]);
-        Reader { source: Some(source), buffer, at: 0, end: 0, summed: 0, base: 0, sum: Some(Crc64::new()) }
+        Reader {
+            source: Some(source),
+            buffer,
+            at: 0,
+            end: 0,
+            summed: 0,
+            base: 0,
+            sum: Some(Crc64::new()),
+            kept: None,
+            kept_from: 0,
+        }
     }
 
     /// Reads what is there already. No checksum is kept.
     pub fn of_bytes(bytes: &'a [u8]) -> Reader<'a> {
-        Reader { source: None, end: bytes.len(), buffer: Cow::Borrowed(bytes), at: 0, summed: 0, base: 0, sum: None }
+        Reader {
+            source: None,
+            end: bytes.len(),
+            buffer: Cow::Borrowed(bytes),
+            at: 0,
+            summed: 0,
+            base: 0,
+            sum: None,
+            kept: None,
+            kept_from: 0,
+        }
     }
 
     /// Keeps no checksum from here on.
     pub fn forget_sum(&mut self) {
         self.sum = None;
+    }
+
+    /// Reads what is there already and stood at `offset` of something larger: errors tell where that is.
+    pub fn of_bytes_at(bytes: &'a [u8], offset: u64) -> Reader<'a> {
+        Reader { base: offset, ..Reader::of_bytes(bytes) }
     }
 
     /// How many bytes were read.
@@ -63,6 +91,48 @@ impl<'a> Reader<'a> {
     /// What was read from the source and not asked for yet.
     pub fn rest(&self) -> &[u8] {
         &self.buffer[self.at..self.end]
+    }
+
+    /// Keeps a copy of what is read from here on, behind what `kept` holds, until [`Reader::kept`] is called.
+    pub fn keep(&mut self, kept: Vec<u8>) {
+        self.kept = Some(kept);
+        self.kept_from = self.at;
+    }
+
+    /// What was to be kept.
+    pub fn kept(&mut self) -> Vec<u8> {
+        let mut kept = self.kept.take().unwrap_or_default();
+        kept.extend_from_slice(&self.buffer[self.kept_from..self.at]);
+        kept
+    }
+
+    /// The length that is next, without reading it; `None` where there is none, or not enough of it at hand.
+    #[inline]
+    pub fn peek_length(&self) -> Option<u64> {
+        let bytes = &self.buffer[self.at..self.end];
+        let (first, rest) = bytes.split_first()?;
+        match first {
+            0..0x40 => Some(u64::from(*first)),
+            0x40..0x80 => Some(u64::from(first & 0x3f) << 8 | u64::from(*rest.first()?)),
+            0x80 => rest.first_chunk().map(|bytes| u64::from(u32::from_be_bytes(*bytes))),
+            0x81 => rest.first_chunk().map(|bytes| u64::from_be_bytes(*bytes)),
+            _ => None,
+        }
+    }
+
+    /// Passes over a string; only its lengths are looked at.
+    pub fn skip_string(&mut self) -> Result<()> {
+        match self.length_or_encoding()? {
+            Length::Plain(len) => self.skip(len),
+            Length::Encoded(0) => self.skip(1),
+            Length::Encoded(1) => self.skip(2),
+            Length::Encoded(2) => self.skip(4),
+            Length::Encoded(3) => {
+                let (short, _) = (self.length()?, self.length()?);
+                self.skip(short)
+            }
+            Length::Encoded(other) => Err(self.corrupt(format!("Unknown RDB string encoding type {other}"))),
+        }
     }
 
     /// The checksum of everything read so far; `None` where none is kept.
@@ -88,6 +158,10 @@ impl<'a> Reader<'a> {
     fn refill(&mut self) -> Result<()> {
         self.sum();
         let Some(source) = &mut self.source else { return Err(self.error(Reason::End)) };
+        if let Some(kept) = &mut self.kept {
+            kept.extend_from_slice(&self.buffer[self.kept_from..self.at]);
+            self.kept_from = 0;
+        }
         let Cow::Owned(buffer) = &mut self.buffer else { unreachable!("who reads from a source owns the buffer") };
         self.base += self.at as u64;
         (self.at, self.end, self.summed) = (0, 0, 0);

@@ -9,7 +9,9 @@ use crate::config::table::Config;
 use crate::keyspace::entry::Entry;
 use crate::keyspace::hold::Hold;
 use crate::keyspace::moment::Moment;
+use crate::keyspace::shard::{SHARDS, SLOTS_PER_SHARD};
 use crate::keyspace::snapshot::{Encode, Piece, Progress, Running, Snapshot};
+use crate::keyspace::space::Keyspace;
 use crate::persist::rdb::file::{self, About};
 use crate::persist::rdb::opcode;
 use crate::persist::rdb::writer::{Compression, Writer};
@@ -126,6 +128,59 @@ impl Summing<'_> {
         }
         self.sink.write_all(bytes)
     }
+
+    fn end(mut self) -> io::Result<()> {
+        self.put(&[opcode::EOF])?;
+        let sum = self.sum.take().map_or(0, |sum| sum.sum());
+        self.sink.write_all(&sum.to_le_bytes())?;
+        self.sink.flush()
+    }
+}
+
+/// How much is collected before `sink` gets it.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// Writes all that is there as a file into `sink`; `hold` holds everything. A snapshot that is being taken goes on.
+///
+/// # Errors
+/// The first of `sink`.
+pub fn write_held(
+    keyspace: &Keyspace,
+    hold: &mut Hold<'_>,
+    encoder: &dyn Encode,
+    head: &Head,
+    manner: Manner,
+    sink: &mut dyn Write,
+) -> io::Result<()> {
+    let mut sink = Summing { sink, sum: manner.checksum.then(Crc64::new) };
+    let mut writer = Writer::new(Compression::Lzf);
+    write_front(&mut writer, head);
+    let never = Progress::default();
+    for (db, counts) in keyspace.counts(hold, 0) {
+        file::write_select(&mut writer, db);
+        file::write_size(&mut writer, counts.keys, counts.volatile);
+        for shard in 0..SHARDS {
+            let Some(part) = hold.shard_ref(shard).part(db) else { continue };
+            for slot in 0..SLOTS_PER_SHARD {
+                for entry in part.slot(slot).iter() {
+                    encoder.encode(entry, &mut writer.bytes);
+                    wait(manner.key_delay, &never);
+                    if writer.bytes.len() >= BATCH_BYTES {
+                        sink.put(&writer.bytes)?;
+                        writer.bytes.clear();
+                    }
+                }
+            }
+        }
+    }
+    sink.put(&writer.bytes)?;
+    sink.end()
+}
+
+fn write_front(writer: &mut Writer, head: &Head) {
+    file::write_head(writer);
+    head.aux.iter().for_each(|(name, text)| file::write_aux(writer, name, text));
+    head.functions.iter().for_each(|source| file::write_function(writer, source));
 }
 
 /// Writes `snapshot` as a file into `sink`, walking over the shards of `hold`, which holds nothing or everything.
@@ -147,9 +202,7 @@ pub fn write(
     let mut sizes = snapshot.sizes.clone();
     let mut sink = Summing { sink, sum: manner.checksum.then(Crc64::new) };
     let mut writer = Writer::new(Compression::Lzf);
-    file::write_head(&mut writer);
-    head.aux.iter().for_each(|(name, text)| file::write_aux(&mut writer, name, text));
-    head.functions.iter().for_each(|source| file::write_function(&mut writer, source));
+    write_front(&mut writer, head);
     // A head that cannot be written is told by the walk, which must be made in any case.
     let mut begun = Some(sink.put(&writer.bytes));
     let mut selected = None;
@@ -167,9 +220,7 @@ pub fn write(
             sink.put(&writer.bytes)?;
         }
         sink.put(piece.bytes)?;
-        if !manner.key_delay.is_zero() {
-            wait(manner.key_delay.saturating_mul(u32::try_from(piece.keys).unwrap_or(u32::MAX)), &progress);
-        }
+        wait(manner.key_delay.saturating_mul(u32::try_from(piece.keys).unwrap_or(u32::MAX)), &progress);
         Ok(())
     });
     match (begun, walked) {
@@ -177,14 +228,13 @@ pub fn write(
         (_, Err(None)) => return Err(Failure::Stopped),
         (_, Ok(())) => {}
     }
-    sink.put(&[opcode::EOF])?;
-    let sum = sink.sum.take().map_or(0, |sum| sum.sum());
-    sink.put(&sum.to_le_bytes())?;
-    sink.sink.flush()?;
-    Ok(())
+    Ok(sink.end()?)
 }
 
 fn wait(time: Duration, progress: &Progress) {
+    if time.is_zero() {
+        return;
+    }
     let until = Instant::now() + time;
     while !progress.is_stopped() {
         let left = until.saturating_duration_since(Instant::now());

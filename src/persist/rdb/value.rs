@@ -188,6 +188,52 @@ pub fn read(reader: &mut Reader<'_>, form: u8, limits: Limits<'_>) -> Result<Dec
     Ok(Decoded::Object(Box::new(object)))
 }
 
+/// A string that is longer, or a collection of more elements, is read where it stands.
+const COPIED_LENGTH: u64 = 16 * 1024;
+
+/// Passes over a value that somebody else is to read, if it is small and its end is cheap to find; returns whether it
+/// did, and where not has read nothing.
+///
+/// # Errors
+/// Where it ends too soon, or a length is none.
+pub fn skip(reader: &mut Reader<'_>, form: u8) -> Result<bool> {
+    let strings = match form {
+        // A compressed string or an integer has no length to be seen, but then it is short, or so many times longer
+        // than it looks that it is read where it stands.
+        form::STRING
+        | form::HASH_ZIPMAP
+        | form::LIST_ZIPLIST
+        | form::SET_INTSET
+        | form::ZSET_ZIPLIST
+        | form::HASH_ZIPLIST
+        | form::HASH_LISTPACK
+        | form::ZSET_LISTPACK
+        | form::SET_LISTPACK => {
+            let is_small = match reader.rest().first() {
+                Some(0xc0..=0xc3) => true,
+                _ => reader.peek_length().is_some_and(|len| len <= COPIED_LENGTH),
+            };
+            if is_small {
+                reader.skip_string()?;
+            }
+            return Ok(is_small);
+        }
+        form::LIST | form::SET | form::LIST_QUICKLIST => 1,
+        form::HASH => 2,
+        _ => return Ok(false),
+    };
+    match reader.peek_length() {
+        Some(count @ 1..=COPIED_LENGTH) => {
+            reader.length()?;
+            for _ in 0..count * strings {
+                reader.skip_string()?;
+            }
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
 /// How many elements follow, at least one.
 fn count(reader: &mut Reader<'_>) -> Result<u64> {
     match reader.length()? {
