@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 
 use crate::keyspace::entry::{Entry, Parity};
 use crate::keyspace::hash::KeyHash;
+use crate::keyspace::listen::Listeners;
 use crate::keyspace::snapshot::Capture;
 use crate::keyspace::volatile::Volatile;
 use crate::types::table::Table;
@@ -30,9 +31,27 @@ pub struct Shard {
     others: Vec<Option<Box<Part>>>,
     /// The generation that new entries belong to.
     parity: Parity,
+    /// Who listens to keys, if anybody does.
+    listeners: Option<Box<Listeners>>,
 }
 
 impl Shard {
+    /// Who listens to keys of this shard, if anybody does.
+    #[inline]
+    pub fn listeners(&self) -> Option<&Listeners> {
+        self.listeners.as_deref()
+    }
+
+    /// Changes who listens; where nobody is left nothing is kept.
+    pub fn with_listeners<R>(&mut self, f: impl FnOnce(&mut Listeners) -> R) -> R {
+        let listeners = self.listeners.get_or_insert_default();
+        let result = f(listeners);
+        if listeners.is_empty() {
+            self.listeners = None;
+        }
+        result
+    }
+
     /// A database's part, if it ever had a key here.
     #[inline]
     pub fn part(&self, db: usize) -> Option<&Part> {
