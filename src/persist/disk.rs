@@ -1,4 +1,6 @@
 //! The one door to files.
+//!
+//! Tests can have the disk fail: see `faults`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -110,6 +112,161 @@ impl Drop for Temporary {
         // After a commit the name is gone already.
         remove(&self.path);
     }
+}
+
+/// A file that only grows, but for what is cut off its end.
+#[derive(Debug)]
+pub struct Append {
+    file: File,
+    #[cfg(test)]
+    path: PathBuf,
+}
+
+impl Append {
+    /// Opens the file, creates it where it is missing; also returns its length.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open(path: &Path) -> io::Result<(Append, u64)> {
+        let file = OpenOptions::new().append(true).create(true).mode(0o644).open(path)?;
+        let len = file.metadata()?.len();
+        let append = Append {
+            file,
+            #[cfg(test)]
+            path: path.to_owned(),
+        };
+        Ok((append, len))
+    }
+
+    /// Writes at the end, maybe not all of it; returns how many bytes.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        #[cfg(test)]
+        let bytes = &bytes[..faults::room(&self.path, bytes.len())?];
+        (&self.file).write(bytes)
+    }
+
+    /// Cuts the file off behind `len` bytes.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn truncate(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    /// Waits until what was written is on the disk.
+    ///
+    /// # Errors
+    /// What the system says; nobody knows then what is on the disk.
+    pub fn sync(&self) -> io::Result<()> {
+        #[cfg(test)]
+        faults::sync(&self.path)?;
+        self.file.sync_data()
+    }
+}
+
+/// Disks that fail, for tests: a plan for all files in a directory.
+#[cfg(test)]
+pub mod faults {
+    use std::io;
+    use std::path::{Path, PathBuf};
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use parking_lot::Mutex;
+
+    /// How a disk fails.
+    #[derive(Debug, Clone, Default)]
+    pub struct Plan {
+        /// The disk has room for so many more bytes.
+        pub room: Option<u64>,
+        /// Writes end early, at places that follow from this seed.
+        pub short: Option<u64>,
+        /// Nothing gets to the disk.
+        pub no_sync: bool,
+    }
+
+    static PLANS: Mutex<Vec<(PathBuf, Plan)>> = Mutex::new(Vec::new());
+    static SYNCS: AtomicU64 = AtomicU64::new(0);
+
+    /// Has the disk fail below `dir` from now on; `None` repairs it.
+    pub fn set(dir: &Path, plan: Option<Plan>) {
+        let mut plans = PLANS.lock();
+        plans.retain(|(known, _)| known != dir);
+        plans.extend(plan.map(|plan| (dir.to_owned(), plan)));
+    }
+
+    /// How many of `len` bytes are written.
+    pub fn room(path: &Path, len: usize) -> io::Result<usize> {
+        let mut plans = PLANS.lock();
+        let Some((_, plan)) = plans.iter_mut().find(|(dir, _)| path.starts_with(dir)) else { return Ok(len) };
+        let mut n = len;
+        if let Some(seed) = &mut plan.short {
+            let mut rng = fastrand::Rng::with_seed(*seed);
+            n = rng.usize(1..=len.max(1));
+            *seed = rng.u64(..);
+        }
+        if let Some(room) = &mut plan.room {
+            if *room == 0 {
+                return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+            }
+            n = n.min(usize::try_from(*room).unwrap_or(usize::MAX));
+            *room -= n as u64;
+        }
+        Ok(n)
+    }
+
+    /// Counts a sync, or refuses it.
+    pub fn sync(path: &Path) -> io::Result<()> {
+        SYNCS.fetch_add(1, Ordering::Relaxed);
+        let plans = PLANS.lock();
+        match plans.iter().find(|(dir, _)| path.starts_with(dir)) {
+            Some((_, plan)) if plan.no_sync => Err(io::Error::from_raw_os_error(libc::EIO)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Makes a directory, which may be there already, and sees to it that it outlives a crash.
+///
+/// # Errors
+/// What the system says.
+pub fn make_directory(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => sync_directory_of(path),
+    }
+}
+
+/// Whether there is something of this name.
+pub fn exists(path: &Path) -> bool {
+    path.exists()
+}
+
+/// The length of a file, 0 where there is none.
+pub fn length(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |about| about.len())
+}
+
+/// Gives a file another name, also after a crash.
+///
+/// # Errors
+/// What the system says.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_directory_of(to)
+}
+
+/// Cuts a file off behind `len` bytes.
+///
+/// # Errors
+/// What the system says.
+pub fn truncate(path: &Path, len: u64) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.set_len(len)?;
+    file.sync_all()
 }
 
 /// Opens a file to be read, with its length; `None` where there is none.
