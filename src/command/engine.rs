@@ -391,8 +391,8 @@ impl Engine {
         if self.log.is_active() {
             match effects.canonical.take() {
                 Some(commands) if commands.is_empty() => {}
-                Some(commands) => self.log.append(db, &commands),
-                None if effects.dirty > 0 => self.log.append(db, &[request()]),
+                Some(commands) => _ = self.log.append(db, &commands),
+                None if effects.dirty > 0 => _ = self.log.append(db, &[request()]),
                 None => {}
             }
         }

@@ -52,6 +52,8 @@ pub enum Error {
     SaveFailed,
     /// Any other text, its code included.
     Text(Cow<'static, str>),
+    /// The same with a client's own words in it, which may be any bytes.
+    Bytes(Vec<u8>),
 }
 
 impl Error {
@@ -68,6 +70,7 @@ impl Error {
             Error::UnknownSubcommand(name, container) => {
                 [b"ERR unknown subcommand '", &name[..], b"'. Try ", container.as_bytes(), b" HELP."].concat()
             }
+            Error::Bytes(text) => text.clone(),
             other => other.to_string().into_bytes(),
         }
     }
@@ -106,6 +109,7 @@ impl fmt::Display for Error {
             }
             Error::SameObject => "ERR source and destination objects are the same",
             Error::Text(text) => text,
+            Error::Bytes(text) => return write!(f, "{}", text.escape_ascii()),
         })
     }
 }

@@ -520,6 +520,11 @@ mod tests {
         bench.run(&format!("RPUSH chain {} 1 {}", "z".repeat(9000), "y".repeat(60)));
         bench.run("ZADD zset 1.5 a -inf b 7 c");
         bench.run("HSET hash a 1 b 2 c text");
+        bench.run("XADD stream 1-1 a 1 b 2");
+        bench.run("XADD stream 1-2 a 1 b 3");
+        bench.run("XGROUP CREATE stream group 0");
+        bench.run("XGROUP CREATECONSUMER stream group nobody");
+        bench.run("XREADGROUP GROUP group alice COUNT 1 STREAMS stream >");
         bench.run("SELECT 7");
         bench.run("SET elsewhere x");
         for i in 0..300 {
@@ -563,7 +568,7 @@ mod tests {
             let progress = load::Progress::default();
             let loaded =
                 load::load(&other.engine.keyspace, &mut Reader::new(&mut source), manner, threads, &progress).unwrap();
-            assert_eq!((loaded.keys, loaded.expired), (11, 0));
+            assert_eq!((loaded.keys, loaded.expired), (12, 0));
             assert_eq!(progress.bytes.load(Ordering::Relaxed), bytes.len() as u64);
             assert_eq!(other.run("DEBUG DIGEST"), digest);
         }
@@ -702,7 +707,7 @@ mod tests {
         let mut bench = dir.bench(rest);
         load_file(&bench.engine, Twice::Refuse).map(drop)?;
         assert!(bench.run("DEBUG DIGEST").starts_with('+'));
-        for key in ["int", "text", "list", "zset", "hash"] {
+        for key in ["int", "text", "list", "zset", "hash", "stream"] {
             assert!(bench.run(&format!("DUMP {key}")).starts_with('$'));
         }
         Ok(())
@@ -717,6 +722,9 @@ mod tests {
         bench.run("RPUSH list a 1 70000 b");
         bench.run("ZADD zset 1.5 a -inf b 7 c");
         bench.run("HSET hash a 1 b 2");
+        bench.run("XADD stream 1-1 a 1 b 2");
+        bench.run("XGROUP CREATE stream group 0");
+        bench.run("XREADGROUP GROUP group alice COUNT 1 STREAMS stream >");
         bench.run("SAVE");
         let bytes = fs::read(dir.file()).unwrap();
         read(&dir, &bytes, "").unwrap();

@@ -6,7 +6,7 @@ use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
     acl, config, connection, debug, dump, expire, hash, info, introspect, key, keyspace, latency, list, memory,
-    monitor, save, server, slowlog, string, zset,
+    monitor, save, server, slowlog, stream, string, zset,
 };
 use crate::spec::{self, Flag, Keys};
 
@@ -34,6 +34,7 @@ const FAMILIES: &[&[Command]] = &[
     save::COMMANDS,
     server::COMMANDS,
     slowlog::COMMANDS,
+    stream::COMMANDS,
     string::COMMANDS,
     zset::COMMANDS,
     zset::combine::COMMANDS,

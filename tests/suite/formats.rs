@@ -48,6 +48,15 @@ pub fn fill(client: &mut Client) {
         &["HSET", "hash", "a", "1", "b", &long],
         &["HSET", "wide-hash", "a", &huge],
         &["ZADD", "zset", "1.5", "a", "-inf", "b", "3", "12", "1e300", &long],
+        &["XADD", "stream", "1-1", "a", "1", "b", &long],
+        &["XADD", "stream", "1-2", "a", "2", "b", ""],
+        &["XADD", "stream", "5-0", "other", "x"],
+        &["XDEL", "stream", "1-2"],
+        &["XGROUP", "CREATE", "stream", "group", "0"],
+        &["XGROUP", "CREATE", "stream", "idle", "$"],
+        &["XGROUP", "CREATECONSUMER", "stream", "group", "nobody"],
+        &["XREADGROUP", "GROUP", "group", "alice", "COUNT", "1", "STREAMS", "stream", ">"],
+        &["XADD", "empty-stream", "MAXLEN", "0", "7-7", "a", "b"],
         &["SELECT", "9"],
         &["SET", "elsewhere", "1"],
         &["SELECT", "0"],
@@ -58,6 +67,7 @@ pub fn fill(client: &mut Client) {
         let (n, member) = (i.to_string(), format!("member:{i}"));
         ok(client, &["HSET", "large-hash", &member, &n]);
         ok(client, &["ZADD", "large-zset", &format!("{}.25", i % 50), &member]);
+        ok(client, &["XADD", "long-stream", &format!("{i}-1"), "n", &n, &member, "x"]);
         ok(client, &["RPUSH", "long-list", &format!("{member}{}", "x".repeat(50))]);
         ok(client, &["SET", &format!("key:{i}"), &member]);
     }

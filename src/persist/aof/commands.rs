@@ -6,6 +6,9 @@ use crate::resp::reply::{Output, Protocol};
 use crate::stdx::number::double::append_double_17;
 use crate::types::Object;
 use crate::types::list::End;
+use crate::types::listpack::Item;
+use crate::types::stream::Stream;
+use crate::types::stream::id::Id;
 use crate::types::zset::Direction;
 
 /// So many elements go into one command.
@@ -59,6 +62,49 @@ fn write_object(commands: &mut Writer<'_>, object: &Object) {
                 }
             });
         }
+        Object::Stream(stream) => write_stream(commands, stream),
+    }
+}
+
+fn write_stream(commands: &mut Writer<'_>, stream: &Stream) {
+    let counters = stream.log.counters();
+    for entry in stream.log.entries(Id::MIN, Id::MAX) {
+        let mut words = vec![entry.id.to_vec()];
+        words.extend(entry.elements().map(Item::to_vec));
+        commands.whole("XADD", &words.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    }
+    let last = counters.last.to_vec();
+    if stream.log.is_empty() {
+        // A stream cannot be made without an entry, but can lose it.
+        let id = counters.last.max(Id::new(0, 1)).to_vec();
+        commands.whole("XADD", &[b"MAXLEN", b"0", &id, b"x", b"y"]);
+    }
+    let (added, deleted) = (counters.added.to_string(), counters.max_deleted.to_vec());
+    commands.whole("XSETID", &[&last, b"ENTRIESADDED", added.as_bytes(), b"MAXDELETEDID", &deleted]);
+    for (name, group) in stream.groups.iter() {
+        let read = group.read.unwrap_or(-1).to_string();
+        commands.sub("XGROUP", "CREATE", &[name, &group.last.to_vec(), b"ENTRIESREAD", read.as_bytes()]);
+        for consumer in group.consumers() {
+            commands.sub("XGROUP", "CREATECONSUMER", &[name, consumer.name()]);
+        }
+        for (id, pending) in group.pending().iter() {
+            let (time, count) = (pending.delivered_ms.to_string(), pending.deliveries.to_string());
+            let consumer = group.consumer(pending.consumer).name();
+            let id = id.to_vec();
+            let words: [&[u8]; 10] = [
+                name,
+                consumer,
+                b"0",
+                &id,
+                b"TIME",
+                time.as_bytes(),
+                b"RETRYCOUNT",
+                count.as_bytes(),
+                b"JUSTID",
+                b"FORCE",
+            ];
+            commands.whole("XCLAIM", &words);
+        }
     }
 }
 
@@ -76,6 +122,15 @@ impl Writer<'_> {
     fn whole(&mut self, name: &str, words: &[&[u8]]) {
         self.out.extend_from_slice(format!("*{}\r\n", words.len() + 2).as_bytes());
         bulk(self.out, name.as_bytes());
+        bulk(self.out, self.key);
+        words.iter().for_each(|word| bulk(self.out, word));
+    }
+
+    /// One command whose key follows a word.
+    fn sub(&mut self, name: &str, word: &str, words: &[&[u8]]) {
+        self.out.extend_from_slice(format!("*{}\r\n", words.len() + 3).as_bytes());
+        bulk(self.out, name.as_bytes());
+        bulk(self.out, word.as_bytes());
         bulk(self.out, self.key);
         words.iter().for_each(|word| bulk(self.out, word));
     }

@@ -2,7 +2,7 @@
 //!
 //! A file is a magic word with a version, then records, each of an opcode or a type and what belongs to it, then a
 //! checksum ([`file`]); [`save`] makes one of a snapshot, [`load`] keys of one. DUMP's payload is one value with a footer of its own ([`payload`]). [`reader`] and
-//! [`writer`] know lengths, strings and numbers, [`value`] the types, [`packed`] the runs of bytes that older
+//! [`writer`] know lengths, strings and numbers, [`value`] the types ([`stream`] the largest of them), [`packed`] the runs of bytes that older
 //! versions kept small collections in.
 //!
 //! Every version from 1 to 12 is read. What is written is the lowest form that can hold it: the types of Redis 7.0
@@ -17,6 +17,7 @@ pub mod packed;
 pub mod payload;
 pub mod reader;
 pub mod save;
+pub mod stream;
 pub mod value;
 pub mod writer;
 

@@ -6,6 +6,7 @@ use crate::config::table::Config;
 use crate::keyspace::entry::{Entry, INLINE_MAX, Str, Value};
 use crate::persist::rdb::packed::{ziplist, zipmap};
 use crate::persist::rdb::reader::Reader;
+use crate::persist::rdb::stream;
 use crate::persist::rdb::writer::Writer;
 use crate::persist::rdb::{Dialect, Reason, Result, VERSION_7_4};
 use crate::stdx::number::parse_i64;
@@ -177,6 +178,9 @@ pub fn read(reader: &mut Reader<'_>, form: u8, limits: Limits<'_>) -> Result<Dec
                 hash.take_due(now, usize::MAX, |_, _| {});
             }
             Object::Hash(hash)
+        }
+        form::STREAM_LISTPACKS | form::STREAM_LISTPACKS_2 | form::STREAM_LISTPACKS_3 => {
+            Object::Stream(Box::new(stream::read(reader, form)?))
         }
         form::MODULE_PRE_GA => return Err(reader.corrupt("Pre-release module format not supported")),
         form::MODULE_2 => return module(reader),
@@ -458,6 +462,7 @@ pub fn form_of(value: Value<'_>) -> u8 {
             (None, Some(_)) => form::HASH_METADATA,
             (_, None) => form::HASH,
         },
+        Value::Object(Object::Stream(stream)) => stream::form_of(stream),
     }
 }
 
@@ -494,6 +499,7 @@ pub fn write(writer: &mut Writer, value: Value<'_>) {
             }
         },
         Value::Object(Object::Hash(hash)) => write_hash(writer, hash),
+        Value::Object(Object::Stream(stream)) => stream::write(writer, stream),
     }
 }
 
