@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::command::aof;
 use crate::command::args::Args;
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::error::Error;
@@ -119,7 +120,9 @@ fn set(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         {
             new.dir.0 = path.into_os_string().into_vec();
         }
-        engine.config.store(Arc::new(new));
+        let new = Arc::new(new);
+        engine.config.store(new.clone());
+        aof::follow(engine, &new, &old);
     }
     ctx.out.ok();
     DONE

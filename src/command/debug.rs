@@ -15,7 +15,7 @@ use crate::command::engine::random_id;
 use crate::command::error::Error;
 use crate::command::save::{self, Reload};
 use crate::command::table::Command;
-use crate::command::{config, help};
+use crate::command::{aof, config, help};
 use crate::config::choice::MaxmemoryPolicy;
 use crate::config::memory::parse_bytes;
 use crate::keyspace::entry::{Entry, Str, Value};
@@ -78,6 +78,10 @@ const SUBCOMMANDS: &[Sub] = &[
     ("HELP", 2..=2, help_text),
     ("HTSTATS", 3..=3, htstats),
     ("HTSTATS-KEY", 3..=4, htstats_key),
+    ("LOADAOF", 2..=2, |ctx, _| {
+        aof::reload(ctx.engine, &mut ctx.db.hold).map_err(Error::text)?;
+        ok(ctx)
+    }),
     ("LOG", 3..=3, |ctx, args| {
         warning!("DEBUG LOG: {}", String::from_utf8_lossy(args.at(2)));
         ok(ctx)
@@ -488,6 +492,7 @@ fn help_text(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
             ("ERROR <string>", &["Reply with an error of this text."]),
             ("HTSTATS <dbid>", &["Tell about the tables of a database."]),
             ("HTSTATS-KEY <key> [full]", &["The same for the table in a value."]),
+            ("LOADAOF", &["Write the append only file out, forget the data set, and read it again from there."]),
             ("LOG <message>", &["Write a message to the log."]),
             ("MALLCTL <key> [<val>]", &["Read or set a number of the allocator."]),
             ("MALLCTL-STR <key>", &["Read a text of the allocator."]),
@@ -646,7 +651,7 @@ mod tests {
         assert!(bench.run("DEBUG QUICKLIST-PACKED-THRESHOLD 5gb").starts_with("-ERR argument must be a memory"));
         assert_eq!(bench.run("DEBUG QUICKLIST-PACKED-THRESHOLD 100b"), "+OK|");
         assert_eq!(bench.run("DEBUG REPLYBUFFER PEAK-RESET-TIME NEVER"), "+OK|");
-        assert!(bench.run("DEBUG HELP").starts_with("*49|+DEBUG <subcommand>"));
+        assert!(bench.run("DEBUG HELP").starts_with("*51|+DEBUG <subcommand>"));
     }
 
     #[test]

@@ -133,10 +133,36 @@ impl Executor {
         spans: &[Span],
         requests: &[Request],
     ) -> (usize, Stop) {
+        let ran = self.run_all(engine, session, out, buf, spans, requests);
+        self.commit(engine, session);
+        ran
+    }
+
+    /// Sees to what was appended to the log, once nothing is held any more.
+    #[inline]
+    fn commit(&mut self, engine: &Engine, session: &mut Session) {
+        let logged = std::mem::take(&mut self.effects.logged);
+        if logged > 0 {
+            session.logged = logged;
+            engine.commit(logged);
+        }
+    }
+
+    fn run_all(
+        &mut self,
+        engine: &Engine,
+        session: &mut Session,
+        out: &mut Output,
+        buf: &[u8],
+        spans: &[Span],
+        requests: &[Request],
+    ) -> (usize, Stop) {
         let mut config = self.current_config(engine);
         let worker = self.worker;
         let mut moment = engine.moment(&config);
-        let mut gate = Some(engine.keyspace.gates().enter(self.gate));
+        // Who replays runs alone.
+        let mut gate = (!session.replaying).then(|| engine.keyspace.gates().enter(self.gate));
+        self.effects.replaying = session.replaying;
         let mut ready: SmallVec<[Ready<'_>; 16]> = SmallVec::new();
         let mut at = 0;
         session.shared.figures.active_ms.store(moment.now_ms, Ordering::Relaxed);
@@ -247,7 +273,7 @@ impl Executor {
         let mut alone = None;
         let hold = if entry.way == Way::Alone {
             *gate = None;
-            alone = Some(engine.keyspace.gates().alone());
+            alone = (!session.replaying).then(|| engine.keyspace.gates().alone());
             engine.keyspace.hold(ShardSet::ALL)
         } else {
             engine.keyspace.hold_none()
@@ -268,7 +294,7 @@ impl Executor {
                 out.set_protocol(written.protocol());
                 out.raw(&written.to_vec());
             }
-            if gate.is_none() {
+            if gate.is_none() && !self.effects.replaying {
                 *gate = Some(engine.keyspace.gates().enter(self.gate));
             }
             return None;
@@ -284,12 +310,24 @@ impl Executor {
         engine: &Engine,
         session: &mut Session,
         out: &mut Output,
+        pending: Box<Pending>,
+    ) -> Option<Box<Pending>> {
+        let rest = self.run_piece(engine, session, out, pending);
+        self.commit(engine, session);
+        rest
+    }
+
+    fn run_piece(
+        &mut self,
+        engine: &Engine,
+        session: &mut Session,
+        out: &mut Output,
         mut pending: Box<Pending>,
     ) -> Option<Box<Pending>> {
         let config = self.current_config(engine);
         let worker = self.worker;
         let moment = engine.moment(&config);
-        let _gate = engine.keyspace.gates().enter(self.gate);
+        let _gate = (!session.replaying).then(|| engine.keyspace.gates().enter(self.gate));
         let piece = Ticks::now();
         let hold = engine.keyspace.hold_none();
         let Pending { job, request, unwanted, spent_ns, .. } = &mut *pending;
@@ -375,6 +413,9 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
     if !entry.command.arity.accepts(args.len()) {
         return Verdict::Refuse(Some(entry), Error::WrongArity(entry.full_name.clone()));
     }
+    if session.replaying {
+        return Verdict::Run(entry);
+    }
     if !session.authenticated && !entry.has(Flag::NoAuth) && !engine.users.default_account().is_open() {
         return Verdict::Refuse(Some(entry), Error::NoAuth);
     }
@@ -407,6 +448,12 @@ fn refusal(engine: &Engine, entry: &Entry) -> Option<Error> {
         if config.stop_writes_on_bgsave_error && !config.save.0.is_empty() {
             return Some(Error::SaveFailed);
         }
+    }
+    if engine.is_refusing(Refusal::LogFailed)
+        && (entry.has(Flag::Write) || entry.full_name == "ping")
+        && let Some(trouble) = engine.aof.appender.trouble()
+    {
+        return Some(Error::LogFailed(trouble.reason));
     }
     (engine.is_refusing(Refusal::Loading) && !entry.has(Flag::Loading)).then_some(Error::Loading)
 }

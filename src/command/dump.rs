@@ -130,7 +130,7 @@ fn restore(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         ttl => Some(moment.now_ms.saturating_add(ttl)),
     };
     let deleted = options.replace && ctx.db.remove(&key);
-    if deadline.is_some_and(|deadline| deadline <= moment.now_ms) {
+    if deadline.is_some_and(|deadline| ctx.db.has_passed(deadline)) {
         if deleted {
             ctx.db.note(&key, Class::Generic, "del");
             ctx.db.effects.log_as(|| vec![vec![b"DEL".to_vec(), key.bytes.to_vec()]]);

@@ -21,6 +21,7 @@ use crate::keyspace::space::Keyspace;
 use crate::observe::latency::Latency;
 use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, Stats};
+use crate::persist::aof::Aof;
 use crate::persist::log::WriteLog;
 use crate::persist::saves::Saves;
 use crate::stdx::clock::Clock;
@@ -227,6 +228,8 @@ pub enum Refusal {
     SaveFailed = 1 << 1,
     /// The data set was saved for the last time: what changes now would be lost.
     Ending = 1 << 2,
+    /// The append only file cannot be written.
+    LogFailed = 1 << 3,
 }
 
 /// Hears of a change while the key's shard is still held: it must be quick and must not touch keys.
@@ -272,6 +275,8 @@ pub struct Engine {
     pub dirty: AtomicU64,
     /// Saves and loads.
     pub saves: Saves,
+    /// The append only file.
+    pub aof: Aof,
     refusals: AtomicU8,
     myself: OnceLock<Weak<Engine>>,
     observers: RwLock<Vec<Observer>>,
@@ -336,6 +341,7 @@ impl Engine {
             },
             dirty: AtomicU64::new(0),
             saves: Saves::new(clock.now_ms()),
+            aof: Aof::default(),
             refusals: AtomicU8::new(0),
             myself: OnceLock::new(),
             clock,
@@ -382,21 +388,37 @@ impl Engine {
     /// Passes on what one request changed in database `db`: the only way from a handler to whoever
     /// listens. Called while the shards are still held.
     pub fn pass_on(&self, db: usize, effects: &mut Effects, request: impl FnOnce() -> Effect) {
+        if effects.replaying {
+            effects.expired.clear();
+            effects.canonical = None;
+            return effects.changes.clear();
+        }
         self.dirty.fetch_add(effects.dirty, Ordering::Relaxed);
         if !effects.expired.is_empty() {
             for (db, key) in effects.expired.drain(..) {
-                self.log.append(db, &[vec![b"DEL".to_vec(), key]]);
+                effects.logged = self.log.append(db, &[vec![b"DEL".to_vec(), key]]);
             }
         }
         if self.log.is_active() {
             match effects.canonical.take() {
                 Some(commands) if commands.is_empty() => {}
-                Some(commands) => _ = self.log.append(db, &commands),
-                None if effects.dirty > 0 => _ = self.log.append(db, &[request()]),
+                Some(commands) => effects.logged = self.log.append(db, &commands),
+                None if effects.dirty > 0 => effects.logged = self.log.append(db, &[request()]),
                 None => {}
             }
         }
         effects.changes.drain(..).for_each(|change| self.announce(&change));
+    }
+
+    /// Sees to it that changes up to `offset` of the log are as safe as the configuration wants them before their
+    /// replies leave; called with no shard held.
+    pub fn commit(&self, offset: u64) {
+        if self.aof.is_on() {
+            self.aof.appender.commit(offset);
+            if self.aof.appender.trouble().is_some() {
+                self.refuse(Refusal::LogFailed, true);
+            }
+        }
     }
 
     /// Adds somebody who hears of every change.

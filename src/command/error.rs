@@ -50,6 +50,8 @@ pub enum Error {
     Loading,
     /// The last snapshot could not be saved, and writes are refused until one is.
     SaveFailed,
+    /// The append only file cannot be written, for this reason, and writes are refused until it can.
+    LogFailed(String),
     /// Any other text, its code included.
     Text(Cow<'static, str>),
     /// The same with a client's own words in it, which may be any bytes.
@@ -107,6 +109,7 @@ impl fmt::Display for Error {
                  errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). \
                  Please check the Redis logs for details about the RDB error."
             }
+            Error::LogFailed(reason) => return write!(f, "MISCONF Errors writing to the AOF file: {reason}"),
             Error::SameObject => "ERR source and destination objects are the same",
             Error::Text(text) => text,
             Error::Bytes(text) => return write!(f, "{}", text.escape_ascii()),

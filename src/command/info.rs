@@ -246,8 +246,8 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             | "mem_total_replication_buffers"
             | "mem_replica_full_sync_buffer"
             | "mem_clients_slaves"
-            | "mem_cluster_links"
-            | "mem_aof_buffer" => 0,
+            | "mem_cluster_links" => 0,
+            "mem_aof_buffer" => self.engine.aof.appender.buffered() as u64,
             // A table that grows rehashes one segment at a time and keeps no second copy of itself.
             "mem_overhead_db_hashtable_rehashing" => 0,
             _ => return None,
@@ -262,7 +262,7 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
     }
 
     fn persistence(&self, field: &str, to: &mut Answer<'_>) -> bool {
-        let saves = &self.engine.saves;
+        let (saves, aof) = (&self.engine.saves, &self.engine.aof);
         match field {
             "loading" => to.flag(saves.loading.active.load(Ordering::Relaxed)),
             "loading_start_time"
@@ -300,8 +300,33 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "rdb_changes_since_last_save" => to.put(self.engine.dirty.load(Ordering::Relaxed)),
             // Before the first save this is when the server started.
             "rdb_last_save_time" => to.put(saves.last_s.load(Ordering::Relaxed)),
-            "aof_last_bgrewrite_status" | "aof_last_write_status" => to.put("ok"),
-            "aof_last_rewrite_time_sec" | "aof_current_rewrite_time_sec" => to.put(-1),
+            "aof_enabled" => to.flag(aof.is_on()),
+            "aof_rewrite_in_progress" => to.flag(aof.is_rewriting()),
+            "aof_rewrite_scheduled" => to.flag(aof.scheduled.load(Ordering::Relaxed)),
+            "aof_last_rewrite_time_sec" => to.put(aof.took_s.load(Ordering::Relaxed)),
+            "aof_current_rewrite_time_sec" => match aof.rewrite.lock().as_ref() {
+                Some(rewrite) => to.put(self.now_ms.saturating_sub(rewrite.started_ms) / 1000),
+                None => to.put(-1),
+            },
+            "aof_last_bgrewrite_status" => to.put(if aof.failed.load(Ordering::Relaxed) { "err" } else { "ok" }),
+            "aof_rewrites" => to.put(aof.rewrites.load(Ordering::Relaxed)),
+            "aof_rewrites_consecutive_failures" => to.put(aof.failures.load(Ordering::Relaxed)),
+            "aof_last_write_status" => to.put(if aof.appender.trouble().is_some() { "err" } else { "ok" }),
+            "aof_last_cow_size" => to.put(aof.peak_bytes.load(Ordering::Relaxed)),
+            "aof_current_size"
+            | "aof_base_size"
+            | "aof_pending_rewrite"
+            | "aof_buffer_length"
+            | "aof_pending_bio_fsync"
+            | "aof_delayed_fsync"
+                if !aof.is_on() => {}
+            "aof_current_size" => to.put(aof.bytes()),
+            "aof_base_size" => to.put(aof.base_bytes.load(Ordering::Relaxed)),
+            // What comes after a rewrite goes to a file of its own: nothing waits for its end.
+            "aof_pending_rewrite" => to.put(0),
+            "aof_buffer_length" => to.put(aof.appender.buffered()),
+            "aof_pending_bio_fsync" => to.flag(aof.appender.is_syncing()),
+            "aof_delayed_fsync" => to.put(aof.appender.delayed.load(Ordering::Relaxed)),
             "current_cow_size" => {
                 to.put(saves.running.lock().as_ref().map_or(0, |running| running.progress.kept_bytes()));
             }
@@ -310,16 +335,9 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             }
             "rdb_last_cow_size" => to.put(saves.peak_bytes.load(Ordering::Relaxed)),
             "current_fork_perc" => to.put("0.00"),
-            "async_loading"
-            | "current_cow_size_age"
-            | "aof_enabled"
-            | "aof_rewrite_in_progress"
-            | "aof_rewrite_scheduled"
-            | "aof_rewrites"
-            | "aof_rewrites_consecutive_failures"
-            | "aof_last_cow_size"
-            | "module_fork_in_progress"
-            | "module_fork_last_cow_size" => to.put(0),
+            "async_loading" | "current_cow_size_age" | "module_fork_in_progress" | "module_fork_last_cow_size" => {
+                to.put(0)
+            }
             _ => return false,
         }
         true

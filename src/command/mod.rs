@@ -4,6 +4,7 @@
 //! it may touch. A file per family holds handlers and declarations side by side.
 
 pub mod acl;
+pub mod aof;
 pub mod args;
 pub mod call;
 pub mod client;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use crate::command::aof;
 use crate::command::args::Args;
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::engine::{Engine, Refusal, ShutdownRequest};
@@ -106,7 +107,7 @@ fn bgsave(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     if saves.is_running() {
         return Err(Error::text("ERR Background save already in progress"));
     }
-    if ctx.engine.keyspace.snapshot().is_active() {
+    if ctx.engine.keyspace.snapshot().is_active() || ctx.engine.aof.is_rewriting() {
         if !schedule {
             return Err(in_the_way());
         }
@@ -129,8 +130,17 @@ fn name_in_dir(config: &Config, name: &[u8]) -> PathBuf {
     as_path(&config.dir.0).join(as_path(name))
 }
 
+/// What a file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// It is a snapshot.
+    Snapshot,
+    /// It is the base of an append only file.
+    Base,
+}
+
 /// What a file says about itself.
-fn head(engine: &Engine) -> Head {
+pub fn head(engine: &Engine, purpose: Purpose) -> Head {
     let text = |n: u64| n.to_string().into_bytes();
     Head {
         aux: vec![
@@ -138,7 +148,7 @@ fn head(engine: &Engine) -> Head {
             ("redis-bits", text(usize::BITS.into())),
             ("ctime", text(engine.clock.now_ms() / 1000)),
             ("used-mem", text(memory::used() as u64)),
-            ("aof-base", text(0)),
+            ("aof-base", text(u64::from(purpose == Purpose::Base))),
         ],
         functions: Vec::new(),
     }
@@ -186,7 +196,7 @@ fn plain(error: &io::Error) -> String {
 /// It was not saved.
 pub fn save_now(engine: &Engine, config: &Config, hold: &mut Hold<'_>) -> Result<(), ()> {
     let encoder = save::encoder(config, engine.moment(config));
-    let (head, manner) = (head(engine), Manner::of(config));
+    let (head, manner) = (head(engine, Purpose::Snapshot), Manner::of(config));
     let mut file = create(config, Place::Foreground).map_err(drop)?;
     let written = save::write_held(&engine.keyspace, hold, &*encoder, &head, manner, &mut file);
     written.and_then(|()| file.commit(&path(config))).map_err(|error| tell_failure(config, &error))?;
@@ -226,7 +236,7 @@ pub fn begin(engine: &Engine, hold: &mut Hold<'_>) -> Result<(), ()> {
         dirty: engine.dirty.load(Ordering::Relaxed),
         progress: snapshot.progress.clone(),
     });
-    let (head, shared) = (head(engine), engine.arc());
+    let (head, shared) = (head(engine, Purpose::Snapshot), engine.arc());
     let mut snapshot = Some(snapshot);
     let thread = std::thread::Builder::new().name("save".into());
     let mut taken = snapshot.take();
@@ -318,7 +328,11 @@ fn write_in_background(
 /// Begins a save if a save point is reached, or one was scheduled. Called by the timers, which hold nothing.
 pub fn look_at_save_points(engine: &Engine) {
     let saves = &engine.saves;
-    if saves.loading.active.load(Ordering::Relaxed) || engine.keyspace.snapshot().is_active() || saves.is_running() {
+    if saves.loading.active.load(Ordering::Relaxed)
+        || engine.keyspace.snapshot().is_active()
+        || saves.is_running()
+        || engine.aof.is_rewriting()
+    {
         return;
     }
     let config = engine.config.load();
@@ -360,6 +374,13 @@ pub fn end<'k>(engine: &'k Engine, hold: &mut Hold<'k>, request: ShutdownRequest
         warning!("There is a background save in progress. Stopping it!");
     }
     let loading = saves.loading.active.load(Ordering::Relaxed);
+    if aof::end(engine).is_err() {
+        if !request.force {
+            warning!("Writing initial AOF. Can't exit.");
+            return Err("ERR Errors trying to SHUTDOWN. Check logs.".into());
+        }
+        warning!("Writing initial AOF. Exit anyway.");
+    }
     let wanted = (request.save || !config.save.0.is_empty() && !request.nosave) && !loading;
     if wanted {
         notice!("Saving the final RDB snapshot before exiting.");
@@ -440,7 +461,7 @@ pub fn load_file(engine: &Engine, twice: Twice) -> Result<Option<Loaded>, rdb::E
 }
 
 /// Logs what became of a file.
-fn tell(engine: &Engine, loaded: &Loaded) {
+pub fn tell(engine: &Engine, loaded: &Loaded) {
     for key in &loaded.empty {
         notice!("rdbLoadObject skipping empty key: {}", key.escape_ascii());
     }
@@ -455,19 +476,24 @@ fn tell(engine: &Engine, loaded: &Loaded) {
 /// Reads the data set when the server starts; meanwhile only some commands are answered.
 ///
 /// # Errors
-/// The file cannot be read, or not to its end.
-pub fn load_at_start(engine: &Engine) -> Result<(), rdb::Error> {
+/// What is to be said of a file that cannot be read, or not to its end.
+pub fn load_at_start(engine: &Engine) -> Result<(), String> {
     let loading = &engine.saves.loading;
     loading.active.store(true, Ordering::Release);
     engine.refuse(Refusal::Loading, true);
-    let loaded = load_file(engine, Twice::Refuse);
+    let loaded = if engine.config.load().appendonly {
+        aof::start(engine)
+    } else {
+        let loaded = load_file(engine, Twice::Refuse).map(drop);
+        loaded.map_err(|error| format!("Fatal error loading the DB: {error}. Exiting."))
+    };
     engine.dirty.store(0, Ordering::Relaxed);
     // After an error nobody is to see half of the data.
     if loaded.is_ok() {
         loading.active.store(false, Ordering::Release);
         engine.refuse(Refusal::Loading, false);
     }
-    loaded.map(drop)
+    loaded
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
-    acl, config, connection, debug, dump, expire, hash, info, introspect, key, keyspace, latency, list, memory,
+    acl, aof, config, connection, debug, dump, expire, hash, info, introspect, key, keyspace, latency, list, memory,
     monitor, save, server, slowlog, stream, string, zset,
 };
 use crate::spec::{self, Flag, Keys};
@@ -17,6 +17,7 @@ pub type Command = spec::Command<Handler>;
 #[rustfmt::skip]
 const FAMILIES: &[&[Command]] = &[
     acl::COMMANDS,
+    aof::COMMANDS,
     config::COMMANDS,
     connection::COMMANDS,
     debug::COMMANDS,

@@ -532,30 +532,30 @@ directives! {
     }
     AppendOnly {
         /// Whether every write is logged to the append only file, which loses less in a crash than snapshots do.
-        appendonly("appendonly"): bool = false, None, [deny_loading], Stored("persistence");
+        appendonly("appendonly"): bool = false, None, [deny_loading], Effective;
         /// What the names of the append only files begin with.
-        appendfilename("appendfilename"): Vec<u8> = text("appendonly.aof"), appendfilename, [immutable], Stored("persistence");
+        appendfilename("appendfilename"): Vec<u8> = text("appendonly.aof"), appendfilename, [immutable], Effective;
         /// The directory in `dir` that holds them.
-        appenddirname("appenddirname"): Vec<u8> = text("appendonlydir"), appenddirname, [immutable], Stored("persistence");
+        appenddirname("appenddirname"): Vec<u8> = text("appendonlydir"), appenddirname, [immutable], Effective;
         /// When the append only file is synced to disk: before every reply (`always`), once a second (`everysec`),
         /// or when the system likes (`no`).
-        appendfsync("appendfsync"): AppendFsync = AppendFsync::EverySec, (), [], Stored("persistence");
+        appendfsync("appendfsync"): AppendFsync = AppendFsync::EverySec, (), [], Effective;
         /// Whether syncing pauses while a snapshot or a rewrite is busy with the disk.
-        no_appendfsync_on_rewrite("no-appendfsync-on-rewrite"): bool = false, None, [], Stored("persistence");
+        no_appendfsync_on_rewrite("no-appendfsync-on-rewrite"): bool = false, None, [], Effective;
         /// Rewrites the append only file when it has grown by so many percent since the last time. 0 never does.
-        auto_aof_rewrite_percentage("auto-aof-rewrite-percentage"): u32 = 100, within(0, I32), [], Stored("persistence");
+        auto_aof_rewrite_percentage("auto-aof-rewrite-percentage"): u32 = 100, within(0, I32), [], Effective;
         /// The size below which it is not rewritten by itself.
-        auto_aof_rewrite_min_size("auto-aof-rewrite-min-size"): u64 = 64 << 20, bytes(0, I64), [], Stored("persistence");
+        auto_aof_rewrite_min_size("auto-aof-rewrite-min-size"): u64 = 64 << 20, bytes(0, I64), [], Effective;
         /// Whether the server starts, and says so, when the append only file ends in the middle of a command, as it
         /// does after a crash.
-        aof_load_truncated("aof-load-truncated"): bool = true, None, [], Stored("persistence");
+        aof_load_truncated("aof-load-truncated"): bool = true, None, [], Effective;
         /// Whether a rewritten file begins with a snapshot, which is smaller and loads faster than commands.
-        aof_use_rdb_preamble("aof-use-rdb-preamble"): bool = true, None, [], Stored("persistence");
+        aof_use_rdb_preamble("aof-use-rdb-preamble"): bool = true, None, [], Effective;
         /// Whether the time is noted in the append only file, so that it can be restored to a point in time. Old
         /// parsers do not understand it.
-        aof_timestamp_enabled("aof-timestamp-enabled"): bool = false, None, [], Stored("persistence");
+        aof_timestamp_enabled("aof-timestamp-enabled"): bool = false, None, [], Effective;
         /// Whether a rewrite syncs to disk every few megabytes, to avoid one long stall at the end.
-        aof_rewrite_incremental_fsync("aof-rewrite-incremental-fsync"): bool = true, None, [], Stored("persistence");
+        aof_rewrite_incremental_fsync("aof-rewrite-incremental-fsync"): bool = true, None, [], Effective;
     }
     Shutdown {
         /// Seconds that shutting down waits for replicas that lag behind. 0 does not wait.
@@ -709,7 +709,7 @@ directives! {
         /// Whether costly assertions are checked.
         enable_debug_assert("enable-debug-assert"): bool = false, None, [immutable, hidden], Stored("crash reports");
         /// Whether append only files that are no longer needed stay.
-        aof_disable_auto_gc("aof-disable-auto-gc"): bool = false, None, [hidden], Stored("persistence");
+        aof_disable_auto_gc("aof-disable-auto-gc"): bool = false, None, [hidden], Effective;
         /// Milliseconds after which a stall is reported in the log. 0 switches it off.
         watchdog_period("watchdog-period"): u32 = 0, within(0, I32), [hidden], Stored("crash reports");
         /// A file that requests and replies are noted in.

@@ -14,7 +14,7 @@ use crate::stdx::words::{quoted, split_words};
 ///
 /// The defaults are those of a server process, but for four things: it listens on a free port of
 /// the loopback interface, installs no signal handlers, never ends the process, and keeps its data in memory only:
-/// a file is read where `dir` or `dbfilename` says which, and saved by itself where `save` says when.
+/// files are read where `dir`, `dbfilename` or `appendonly` says which, and saved by itself where `save` says when.
 ///
 /// ```
 /// let server = spinel::Server::builder().directive("databases", "4").start()?;
@@ -78,7 +78,7 @@ impl Builder {
             Some(_) => self.lines.extend_from_slice(b" \"\""),
         }
         self.lines.push(b'\n');
-        self.keeps |= ["dir", "dbfilename"].iter().any(|known| name.eq_ignore_ascii_case(known));
+        self.keeps |= ["dir", "dbfilename", "appendonly"].iter().any(|known| name.eq_ignore_ascii_case(known));
         if name.eq_ignore_ascii_case("port") && self.listen == Listen::Ephemeral {
             self.listen = Listen::Configured;
         }

@@ -109,6 +109,7 @@ impl Client {
             stop = executor.resume(&self.engine, session, out, pending).map_or(Stop::Done, Stop::Pending);
         }
         session.fate = Fate::Stay;
+        self.engine.aof.appender.block_until_durable(session.logged);
         let bytes = out.to_vec();
         out.advance(bytes.len());
         match Value::decode(&bytes) {

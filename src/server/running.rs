@@ -21,8 +21,8 @@ use crate::keyspace::hold::ShardSet;
 use crate::keyspace::space::Keyspace;
 use crate::observe::crash;
 use crate::observe::log::warning;
+use crate::persist::disk;
 use crate::persist::log::Reader;
-use crate::persist::{disk, rdb};
 use crate::server::host::{Control, ServerHost};
 use crate::server::listener::{self, Listening, Reception};
 use crate::server::local::Client;
@@ -51,7 +51,7 @@ pub enum StartError {
     /// The configuration cannot be carried out.
     Config(String),
     /// The data set cannot be loaded.
-    Load(rdb::Error),
+    Load(String),
     /// The system refuses threads or sockets.
     System(io::Error),
 }
@@ -62,7 +62,7 @@ impl std::fmt::Display for StartError {
             StartError::Listen(port) => write!(f, "Failed listening on port {port} (tcp), aborting."),
             StartError::UnixSocket(error) => write!(f, "Failed opening Unix socket: bind: {error}"),
             StartError::Config(reason) => f.write_str(reason),
-            StartError::Load(error) => write!(f, "Fatal error loading the DB: {error}. Exiting."),
+            StartError::Load(reason) => f.write_str(reason),
             StartError::System(error) => write!(f, "The system refuses what the server needs: {error}"),
         }
     }
@@ -187,7 +187,7 @@ impl Server {
         Ok(Server { engine, addrs, end, control: Some(control), unix_path })
     }
 
-    /// Reads the data set that `dir` and `dbfilename` name, if it is there, and says that the server is ready.
+    /// Reads the data set that the configuration names, if it is there, and says that the server is ready.
     ///
     /// # Errors
     /// The file cannot be read, or not to its end.

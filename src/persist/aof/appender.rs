@@ -11,7 +11,8 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::Waker;
+use std::task::{Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -213,6 +214,23 @@ impl Appender {
         false
     }
 
+    /// Returns once replies to changes up to `offset` may leave.
+    pub fn block_until_durable(&self, offset: u64) {
+        struct Unpark(Thread);
+        impl Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        if self.is_durable(offset) {
+            return;
+        }
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        while !self.is_durable(offset) && !self.wait(offset, &waker) {
+            thread::park();
+        }
+    }
+
     /// What keeps changes from the disk, if something does.
     pub fn trouble(&self) -> Option<Trouble> {
         if !self.in_trouble.load(Ordering::Acquire) {
@@ -411,7 +429,6 @@ mod tests {
     use std::fs;
     use std::path::PathBuf;
     use std::sync::atomic::AtomicU32;
-    use std::task::Wake;
 
     struct Dir(PathBuf);
 

@@ -1,0 +1,856 @@
+//! The append only file as a whole: read when the server starts, turned on and off, rewritten.
+//!
+//! A rewrite makes a new base beside the log: first the next increment is made and named in the manifest, then, at one
+//! point in time, a snapshot begins and the log goes on in the new increment, then the base is written, and at last the
+//! manifest names the new base and what came after it. Wherever that ends early, the manifest names files that make up
+//! the data set.
+
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crate::client::session::Session;
+use crate::client::shared::{Link, Shared};
+use crate::command::args::Args;
+use crate::command::context::{DONE, Reply};
+use crate::command::dispatch::{Executor, Request, Stop};
+use crate::command::engine::{Engine, Refusal};
+use crate::command::error::Error;
+use crate::command::save;
+use crate::command::table::Command;
+use crate::config::choice::AppendFsync;
+use crate::config::table::Config;
+use crate::keyspace::hold::{Hold, ShardSet};
+use crate::keyspace::snapshot::{Encode, Piece, Progress, Snapshot};
+use crate::observe::crash;
+use crate::observe::log::{notice, warning};
+use crate::persist::aof::appender::Policy;
+use crate::persist::aof::commands::{self, Commands};
+use crate::persist::aof::manifest::{Manifest, Part};
+use crate::persist::aof::records::{Fault, Reason, Record, Records};
+use crate::persist::aof::{Rewrite, State};
+use crate::persist::disk::{self, Append, Temporary};
+use crate::persist::rdb::load::{self, Overdue, Twice};
+use crate::persist::rdb::reader::Reader;
+use crate::persist::rdb::save::{Failure, Head, Manner};
+use crate::resp::reply::{Output, Protocol};
+use crate::resp::request::Span;
+use crate::spec::{Arity, Flag, Group};
+
+/// This family's commands.
+pub const COMMANDS: &[Command] = &[BGREWRITEAOF];
+
+/// A base is synced every few megabytes while it is written.
+const SYNC_EVERY_BYTES: u64 = 4 << 20;
+/// So many requests of a log are run together.
+const BATCH_REQUESTS: usize = 512;
+/// So many bytes of a log are run together, and a request more.
+const BATCH_BYTES: usize = 64 * 1024;
+/// After so many failures in a row the next automatic rewrite waits.
+const PATIENT_FAILURES: u64 = 3;
+/// No longer than this, in milliseconds.
+const LONGEST_WAIT_MS: u64 = 3_600_000;
+
+/// Begins to make the log as short as it can be, and replies at once; where something is in the way, it begins after
+/// that.
+pub const BGREWRITEAOF: Command = Command {
+    name: "BGREWRITEAOF",
+    since: "1.0.0",
+    group: Group::Server,
+    arity: Arity::Exactly(1),
+    flags: &[Flag::Admin, Flag::NoScript, Flag::NoAsyncLoading],
+    categories: &[],
+    keys: &[],
+    usage: "",
+    summary: "Asynchronously rewrites the append-only file to disk.",
+    complexity: "O(1)",
+    tips: &[],
+    history: &[],
+    deprecated: None,
+    subcommands: &[],
+    run: |ctx, _: &Args<'_>| -> Reply {
+        let aof = &ctx.engine.aof;
+        if aof.is_rewriting() {
+            return Err(Error::text("ERR Background append only file rewriting already in progress"));
+        }
+        // Who asks does not wait for the end of a row of failures.
+        aof.failures.store(0, Ordering::Relaxed);
+        if ctx.engine.saves.is_running() || ctx.engine.keyspace.snapshot().is_active() {
+            aof.scheduled.store(true, Ordering::Relaxed);
+            ctx.out.simple("Background append only file rewriting scheduled");
+            return DONE;
+        }
+        begin_rewrite(ctx.engine).map_err(|error| Error::text(format!("ERR Can't execute an AOF background rewriting. Please check the server logs for more information. ({error})")))?;
+        ctx.out.simple("Background append only file rewriting started");
+        DONE
+    },
+};
+
+fn as_path(bytes: &[u8]) -> &Path {
+    Path::new(std::ffi::OsStr::from_bytes(bytes))
+}
+
+/// The directory of the log.
+fn directory(config: &Config) -> PathBuf {
+    as_path(&config.dir.0).join(as_path(&config.appenddirname))
+}
+
+fn file(config: &Config, part: &Part) -> PathBuf {
+    directory(config).join(as_path(&part.name))
+}
+
+fn manifest_path(config: &Config) -> PathBuf {
+    directory(config).join(as_path(&[&config.appendfilename[..], b".manifest"].concat()))
+}
+
+/// Where changes go until the log has its first base.
+fn waiting_path(config: &Config) -> PathBuf {
+    directory(config).join(as_path(&[b"temp-", &config.appendfilename[..], b".incr"].concat()))
+}
+
+fn temporary_path(config: &Config) -> PathBuf {
+    as_path(&config.dir.0).join(format!("temp-rewriteaof-bg-{}.aof", std::process::id()))
+}
+
+fn persist(config: &Config, manifest: &Manifest) -> io::Result<()> {
+    disk::replace(&manifest_path(config), &manifest.text())
+}
+
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
+/// Reads the manifest; `None` where there is none. A log of Redis 6, which is one file, becomes the base of a new one.
+fn read_manifest(config: &Config) -> Result<Option<Manifest>, String> {
+    let path = manifest_path(config);
+    let old = as_path(&config.dir.0).join(as_path(&config.appendfilename));
+    let wrong = |what: String| format!("\n*** FATAL AOF MANIFEST FILE ERROR ***\n{what}");
+    let manifest = match disk::exists(&path) {
+        true => {
+            let text = disk::read_or_empty(&path).map_err(|error| wrong(plain(&error)))?;
+            Some(Manifest::parse(&text).map_err(|error| wrong(error.to_string()))?)
+        }
+        false => None,
+    };
+    let upgraded = Manifest { base: Some(Part { name: config.appendfilename.clone(), seq: 1 }), ..Manifest::default() };
+    // The manifest is written first, so that an upgrade that was cut off goes on here.
+    let begun = manifest.as_ref().is_some_and(|manifest| *manifest == upgraded);
+    if (manifest.is_none() || begun)
+        && disk::exists(&old)
+        && !disk::exists(&directory(config).join(as_path(&config.appendfilename)))
+    {
+        let name = String::from_utf8_lossy(&config.appendfilename).into_owned();
+        let upgrade = || {
+            disk::make_directory(&directory(config))?;
+            persist(config, &upgraded)?;
+            disk::rename(&old, &directory(config).join(as_path(&config.appendfilename)))
+        };
+        upgrade()
+            .map_err(|error| format!("Error trying to move the old AOF file {name} into dir: {}", plain(&error)))?;
+        notice!(
+            "Successfully migrated an old-style AOF configuration ({name}) into the AOF directory ({}).",
+            String::from_utf8_lossy(&config.appenddirname)
+        );
+        return Ok(Some(upgraded));
+    }
+    Ok(manifest)
+}
+
+/// Reads the log when the server starts, and opens it to be written.
+///
+/// # Errors
+/// What is to be said before the server gives up.
+pub fn start(engine: &Engine) -> Result<(), String> {
+    let config = engine.config.load_full();
+    let manifest = read_manifest(&config)?.unwrap_or_default();
+    load(engine, &config, &manifest)?;
+    open(engine, &config, manifest)
+}
+
+/// Reads all files of the log into the keyspace, of which the caller holds nothing; nobody else changes anything
+/// meanwhile.
+///
+/// # Errors
+/// What is to be said of a file that is missing or damaged.
+fn load(engine: &Engine, config: &Config, manifest: &Manifest) -> Result<(), String> {
+    let started = Instant::now();
+    let parts: Vec<&Part> = manifest.parts().collect();
+    for part in &parts {
+        if !disk::exists(&file(config, part)) {
+            return Err(format!("The AOF file {} doesn't exist", String::from_utf8_lossy(&part.name)));
+        }
+    }
+    let total: u64 = parts.iter().map(|part| disk::length(&file(config, part))).sum();
+    let loading = &engine.saves.loading;
+    loading.started_ms.store(engine.clock.now_ms(), Ordering::Relaxed);
+    loading.total_bytes.store(total, Ordering::Relaxed);
+    loading.progress.bytes.store(0, Ordering::Relaxed);
+    let mut replay = Replay::new(engine);
+    let mut before = 0;
+    for (i, part) in parts.iter().enumerate() {
+        let (path, name) = (file(config, part), String::from_utf8_lossy(&part.name).into_owned());
+        let begun = Instant::now();
+        let kind = if manifest.base.as_ref() == Some(*part) { "base" } else { "incr" };
+        match replay.read_file(config, &path, before) {
+            Ok(()) => {
+                notice!("DB loaded from {kind} file {name}: {:.3} seconds", begun.elapsed().as_secs_f64());
+            }
+            Err(Wrong::Fault(Fault { whole, reason: Reason::Truncated }))
+                if i + 1 == parts.len() && config.aof_load_truncated =>
+            {
+                warning!("!!! Warning: short read while loading the AOF file {name}!!!");
+                warning!("AOF loaded anyway because aof-load-truncated is enabled");
+                warning!("Truncating the AOF {name} at offset {whole}");
+                disk::truncate(&path, whole)
+                    .map_err(|error| format!("Error truncating the AOF file {name}: {}", plain(&error)))?;
+            }
+            Err(wrong) => return Err(wrong.say(&name)),
+        }
+        before += disk::length(&path);
+    }
+    engine.dirty.store(0, Ordering::Relaxed);
+    if !parts.is_empty() {
+        notice!("DB loaded from append only file: {:.3} seconds", started.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
+
+/// Why a file of the log cannot be read.
+enum Wrong {
+    Fault(Fault),
+    /// The snapshot at its beginning is damaged.
+    Preamble(String),
+    /// There is no command of this name.
+    Unknown(String),
+    Stopped,
+}
+
+impl Wrong {
+    fn say(self, name: &str) -> String {
+        match self {
+            Wrong::Fault(Fault { reason: Reason::Truncated, .. }) => format!(
+                "Unexpected end of file reading the append only file {name}. You can: 1) Make a backup of your AOF file, then use ./redis-check-aof --fix <filename.manifest>. 2) Alternatively you can set the 'aof-load-truncated' configuration option to yes and restart the server."
+            ),
+            Wrong::Fault(Fault { reason: Reason::Format, whole }) => format!(
+                "Bad file format reading the append only file {name}: make a backup of your AOF file, then use ./redis-check-aof --fix <filename.manifest> (offset {whole})"
+            ),
+            Wrong::Fault(Fault { reason: Reason::Io(error), .. }) => {
+                format!("Unrecoverable error reading the append only file {name}: {}", plain(&error))
+            }
+            Wrong::Preamble(error) => {
+                format!("Error reading the RDB preamble of the AOF file {name}, AOF loading aborted: {error}")
+            }
+            Wrong::Unknown(command) => format!("Unknown command '{command}' reading the append only file {name}"),
+            Wrong::Stopped => format!("Loading of {name} was stopped"),
+        }
+    }
+}
+
+/// Runs what a log holds.
+struct Replay<'e> {
+    engine: &'e Engine,
+    executor: Executor,
+    session: Session,
+    out: Output,
+    text: Vec<u8>,
+    spans: Vec<Span>,
+    requests: Vec<Request>,
+}
+
+impl<'e> Replay<'e> {
+    fn new(engine: &'e Engine) -> Replay<'e> {
+        let shared = Shared::new(0, Link::InProcess, String::new(), String::new(), -1, engine.clock.now_ms());
+        let mut session = Session::new(Arc::new(shared), engine.users.owner().clone());
+        (session.replaying, session.in_process) = (true, true);
+        Replay {
+            engine,
+            executor: Executor::new(engine, None),
+            session,
+            out: Output::new(Protocol::Resp2),
+            text: Vec::new(),
+            spans: Vec::new(),
+            requests: Vec::new(),
+        }
+    }
+
+    /// Runs a file; `before` bytes were read of others. What came before what is wrong has been run, but for a
+    /// transaction without its end.
+    fn read_file(&mut self, config: &Config, path: &Path, before: u64) -> Result<(), Wrong> {
+        let io_error = |error| Wrong::Fault(Fault { whole: 0, reason: Reason::Io(error) });
+        let Some((mut file, _)) = disk::open(path).map_err(io_error)? else { return Ok(()) };
+        self.session.db = 0;
+        let mut head = Vec::new();
+        file.by_ref().take(5).read_to_end(&mut head).map_err(io_error)?;
+        let is_snapshot = [&b"REDIS"[..], b"VALKE"].contains(&&head[..]);
+        if !is_snapshot {
+            let offset = head.len() as u64;
+            return self.read_commands(&mut Records::new(&mut file, head, offset), before);
+        }
+        let mut source = head.chain(&mut file);
+        let (rest, offset) = {
+            let mut reader = Reader::new(&mut source);
+            let manner = load::Manner {
+                config,
+                moment: self.engine.moment(config),
+                // Whether they are to go is for the log to say.
+                overdue: Overdue::Keep,
+                twice: Twice::Refuse,
+            };
+            let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            let progress = &self.engine.saves.loading.progress;
+            let loaded = load::load(&self.engine.keyspace, &mut reader, manner, threads, progress);
+            let loaded = loaded.map_err(|error| Wrong::Preamble(error.to_string()))?;
+            save::tell(self.engine, &loaded);
+            (reader.rest().to_vec(), reader.offset() + reader.rest().len() as u64)
+        };
+        if !rest.is_empty() {
+            notice!("Reading the remaining AOF tail...");
+        }
+        self.read_commands(&mut Records::new(&mut source, rest, offset), before)
+    }
+
+    fn read_commands(&mut self, records: &mut Records<'_>, before: u64) -> Result<(), Wrong> {
+        // Where the transaction begins that is being read, and the first of its requests.
+        let mut transaction: Option<(u64, usize)> = None;
+        loop {
+            let (start, first) = (records.whole(), self.spans.len());
+            let read = records.next(&mut self.text, &mut self.spans);
+            match read {
+                Ok(Some(Record::Command(args))) => {
+                    let request = Request { first, args, start: 0 };
+                    let words = Args::new(&self.text, &self.spans[first..]);
+                    if words.is(0, "MULTI") {
+                        transaction.get_or_insert((start, self.requests.len()));
+                    } else if words.is(0, "EXEC") {
+                        transaction = None;
+                    } else if self.engine.commands.resolve(words.at(0), words.opt(1)).is_err() {
+                        return Err(Wrong::Unknown(String::from_utf8_lossy(words.at(0)).into_owned()));
+                    } else {
+                        self.requests.push(request);
+                    }
+                }
+                Ok(Some(Record::Time(_))) => {}
+                Ok(None) | Err(_) => {
+                    let whole = transaction.map_or(records.whole(), |(start, kept)| {
+                        self.requests.truncate(kept);
+                        start
+                    });
+                    self.run()?;
+                    let fault = match read {
+                        Err(fault) => Some(fault.reason),
+                        Ok(_) if transaction.is_some() => {
+                            warning!("Revert incomplete MULTI/EXEC transaction from AOF file");
+                            Some(Reason::Truncated)
+                        }
+                        Ok(_) => None,
+                    };
+                    return fault.map_or(Ok(()), |reason| Err(Wrong::Fault(Fault { whole, reason })));
+                }
+            }
+            let full = self.requests.len() >= BATCH_REQUESTS || self.text.len() >= BATCH_BYTES;
+            if full && transaction.is_none() {
+                self.run()?;
+                let progress = &self.engine.saves.loading.progress;
+                progress.bytes.store(before + records.whole(), Ordering::Relaxed);
+                if progress.stopped.load(Ordering::Relaxed) {
+                    return Err(Wrong::Stopped);
+                }
+            }
+        }
+    }
+
+    /// Runs what was collected. Replies are of no interest: what failed then fails now.
+    fn run(&mut self) -> Result<(), Wrong> {
+        let Replay { engine, executor, session, out, text, spans, requests } = self;
+        let mut done = 0;
+        while done < requests.len() {
+            let (ran, mut stop) = executor.run(engine, session, out, text, spans, &requests[done..]);
+            done += ran;
+            while let Stop::Pending(pending) = stop {
+                stop = executor.resume(engine, session, out, pending).map_or(Stop::Done, Stop::Pending);
+            }
+            if ran == 0 {
+                return Err(Wrong::Stopped);
+            }
+        }
+        let written = out.len();
+        out.advance(written);
+        text.clear();
+        spans.clear();
+        requests.clear();
+        Ok(())
+    }
+}
+
+/// Opens the log to be written; where it has no files yet, it gets a base of what is there. Nobody changes anything
+/// meanwhile.
+fn open(engine: &Engine, config: &Config, mut manifest: Manifest) -> Result<(), String> {
+    let failed = |what: &str, error: &io::Error| format!("{what}: {}", plain(error));
+    disk::make_directory(&directory(config))
+        .map_err(|error| failed("Can't create or open the append-only directory", &error))?;
+    if manifest == Manifest::default() {
+        let base = manifest.next_base(&config.appendfilename, config.aof_use_rdb_preamble);
+        let mut hold = engine.keyspace.hold(ShardSet::ALL);
+        write_held(engine, config, &mut hold, &base)
+            .map_err(|error| failed("Error creating the AOF base file", &error))?;
+        notice!("Creating AOF base file {} on server start", String::from_utf8_lossy(&base.name));
+        manifest.base = Some(base);
+    }
+    let part = match manifest.increments.last() {
+        Some(part) => {
+            notice!("Opening AOF incr file {} on server start", String::from_utf8_lossy(&part.name));
+            part.clone()
+        }
+        None => {
+            let part = manifest.next_increment(&config.appendfilename);
+            notice!("Creating AOF incr file {} on server start", String::from_utf8_lossy(&part.name));
+            manifest.increments.push(part.clone());
+            part
+        }
+    };
+    let (file_of_part, size) =
+        Append::open(&file(config, &part)).map_err(|error| failed("Can't open the append-only file", &error))?;
+    persist(config, &manifest).map_err(|error| failed("Can't write the AOF manifest", &error))?;
+    let total: u64 = manifest.parts().map(|part| disk::length(&file(config, part))).sum();
+    engine.aof.others_bytes.store(total - size, Ordering::Relaxed);
+    engine.aof.base_bytes.store(total, Ordering::Relaxed);
+    *engine.aof.manifest.lock() = manifest;
+    engine.aof.set_state(State::On);
+    join(engine, config, file_of_part, size);
+    Ok(())
+}
+
+/// Has the log go to `file`, which has `size` bytes, and starts the thread that serves it.
+fn join(engine: &Engine, config: &Config, file: Append, size: u64) {
+    let aof = &engine.aof;
+    let mut reader = aof.reader.lock();
+    if reader.is_some() {
+        engine.log.cut(|| aof.appender.switch(file, size, 0));
+        return;
+    }
+    aof.appender.set_always(config.appendfsync == AppendFsync::Always);
+    let weak = Arc::downgrade(&engine.arc());
+    let theirs = weak.clone();
+    *reader = Some(engine.log.join(|offset| {
+        aof.appender.switch(file, size, offset);
+        Box::new(move |bytes| {
+            if let Some(engine) = theirs.upgrade() {
+                let stamp = engine.config.load().aof_timestamp_enabled.then(|| engine.clock.now_ms() / 1000);
+                engine.aof.appender.push(bytes, stamp);
+            }
+        })
+    }));
+    drop(reader);
+    let turn = aof.next_turn();
+    let serve = move || {
+        crash::prepare_thread();
+        while let Some(engine) = weak.upgrade() {
+            if !engine.aof.is_turn(turn) {
+                return;
+            }
+            engine.aof.appender.round(|| policy(&engine));
+            engine.refuse(Refusal::LogFailed, engine.aof.appender.trouble().is_some());
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("aof".into()).spawn(serve) {
+        // Replies must not wait for a thread that is not there.
+        aof.appender.set_always(false);
+        warning!("Can't start the thread that syncs the append only file: {}", plain(&error));
+    }
+}
+
+fn policy(engine: &Engine) -> Policy {
+    let config = engine.config.load();
+    let busy = engine.saves.is_running() || engine.aof.is_rewriting();
+    Policy { sync: config.appendfsync, hold: config.no_appendfsync_on_rewrite && busy }
+}
+
+/// Follows a changed configuration.
+pub fn follow(engine: &Engine, new: &Config, old: &Config) {
+    let aof = &engine.aof;
+    if new.appendfsync != old.appendfsync {
+        aof.appender.set_always(aof.is_on() && new.appendfsync == AppendFsync::Always);
+        aof.appender.ring();
+    }
+    match (old.appendonly, new.appendonly) {
+        (false, true) => turn_on(engine),
+        (true, false) => turn_off(engine),
+        _ => {}
+    }
+}
+
+fn turn_on(engine: &Engine) {
+    let aof = &engine.aof;
+    if aof.is_on() {
+        return;
+    }
+    aof.set_state(State::Waiting);
+    aof.failures.store(0, Ordering::Relaxed);
+    let busy = engine.saves.is_running() || engine.keyspace.snapshot().is_active() || aof.is_rewriting();
+    if busy {
+        // One that began without the log would not have what comes after it.
+        aof.stop_rewrite();
+        aof.scheduled.store(true, Ordering::Relaxed);
+        notice!(
+            "AOF was enabled but there is already another background operation. An AOF background was scheduled to start when possible."
+        );
+    } else if begin_rewrite(engine).is_err() {
+        aof.scheduled.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Turns the log off: what it has is synced.
+pub fn turn_off(engine: &Engine) {
+    let aof = &engine.aof;
+    aof.stop_rewrite();
+    aof.scheduled.store(false, Ordering::Relaxed);
+    aof.set_state(State::Off);
+    aof.next_turn();
+    let reader = aof.reader.lock().take();
+    reader.into_iter().for_each(|number| engine.log.leave(number));
+    if let Err(error) = aof.appender.close() {
+        warning!("Fail to fsync the AOF file: {}.", plain(&error));
+    }
+    aof.appender.set_always(false);
+    engine.refuse(Refusal::LogFailed, false);
+}
+
+/// What the end of the server does with the log.
+///
+/// # Errors
+/// It has no base yet: what it has could not be read again.
+pub fn end(engine: &Engine) -> Result<(), ()> {
+    let aof = &engine.aof;
+    match aof.state() {
+        State::Off => return Ok(()),
+        State::Waiting => return Err(()),
+        State::On => {}
+    }
+    if aof.is_rewriting() {
+        warning!("There is a child rewriting the AOF. Killing it!");
+        aof.stop_rewrite();
+    }
+    notice!("Calling fsync() on the AOF file.");
+    if let Err(error) = aof.appender.flush() {
+        warning!("Fail to fsync the AOF file: {}.", plain(&error));
+    }
+    Ok(())
+}
+
+/// Has a rewrite begin, which nothing is in the way of; it is told by `aof_rewrite_in_progress` from now on.
+///
+/// # Errors
+/// There is one already, or the system refuses a thread.
+fn begin_rewrite(engine: &Engine) -> Result<(), String> {
+    let aof = &engine.aof;
+    let mut rewrite = aof.rewrite.lock();
+    if rewrite.is_some() {
+        return Err("there is one already".into());
+    }
+    let shared = engine.arc();
+    let work = move || {
+        crash::prepare_thread();
+        run_rewrite(&shared);
+    };
+    std::thread::Builder::new().name("rewrite".into()).spawn(work).map_err(|error| plain(&error))?;
+    *rewrite = Some(Rewrite { started_ms: engine.clock.now_ms(), progress: Progress::default(), stopped: false });
+    aof.scheduled.store(false, Ordering::Relaxed);
+    aof.rewrites.fetch_add(1, Ordering::Relaxed);
+    notice!("Background append only file rewriting started by pid {}", std::process::id());
+    Ok(())
+}
+
+/// The thread of a rewrite.
+fn run_rewrite(engine: &Engine) {
+    let (aof, started) = (&engine.aof, Instant::now());
+    let result = rewrite(engine);
+    disk::remove(&temporary_path(&engine.config.load()));
+    let took = i64::try_from(started.elapsed().as_secs()).unwrap_or(i64::MAX);
+    aof.took_s.store(took, Ordering::Relaxed);
+    aof.tried_ms.store(engine.clock.now_ms(), Ordering::Relaxed);
+    let mut rewrite = aof.rewrite.lock();
+    let stopped = rewrite.as_ref().is_some_and(|rewrite| rewrite.stopped);
+    if let Some(rewrite) = &*rewrite {
+        aof.peak_bytes.store(rewrite.progress.peak_bytes(), Ordering::Relaxed);
+    }
+    match result {
+        Ok(()) => {
+            notice!("Background AOF rewrite terminated with success");
+            aof.failed.store(false, Ordering::Relaxed);
+            aof.failures.store(0, Ordering::Relaxed);
+        }
+        Err(_) if stopped => warning!("Background AOF rewrite terminated by signal {}", libc::SIGUSR1),
+        Err(reason) => {
+            warning!("Background AOF rewrite terminated with error: {reason}");
+            aof.failed.store(true, Ordering::Relaxed);
+            aof.failures.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    if aof.state() == State::Waiting {
+        // Without a base there is no log: it is tried again.
+        aof.scheduled.store(true, Ordering::Relaxed);
+    }
+    *rewrite = None;
+}
+
+fn rewrite(engine: &Engine) -> Result<(), String> {
+    let config = engine.config.load_full();
+    let (aof, running) = (&engine.aof, engine.keyspace.snapshot());
+    let say = |what: &'static str| move |error: io::Error| format!("{what}: {}", plain(&error));
+    disk::make_directory(&directory(&config)).map_err(say("the directory"))?;
+    let state = aof.state();
+    // What comes after the base goes here. It is named before anything is in it.
+    let next = match state {
+        State::Off => None,
+        State::On => {
+            let mut manifest = aof.manifest.lock();
+            let mut with = manifest.clone();
+            let part = with.next_increment(&config.appendfilename);
+            let path = file(&config, &part);
+            disk::remove(&path);
+            let (append, _) = Append::open(&path).map_err(say("the next file"))?;
+            with.increments.push(part.clone());
+            persist(&config, &with).map_err(say("the manifest"))?;
+            *manifest = with;
+            Some((part, append))
+        }
+        State::Waiting => {
+            let path = waiting_path(&config);
+            disk::remove(&path);
+            let (append, _) = Append::open(&path).map_err(say("the next file"))?;
+            Some((aof.manifest.lock().next_increment(&config.appendfilename), append))
+        }
+    };
+    let manner = Manner::of(&config);
+    let encoder: Arc<dyn Encode> = match config.aof_use_rdb_preamble {
+        true => crate::persist::rdb::save::encoder(&config, engine.moment(&config)),
+        false => Arc::new(Commands),
+    };
+    let (snapshot, part, head) = {
+        let _alone = engine.keyspace.gates().alone();
+        let mut hold = engine.keyspace.hold(ShardSet::ALL);
+        let stopped = aof.rewrite.lock().as_ref().is_none_or(|rewrite| rewrite.stopped);
+        if stopped || aof.state() != state {
+            return Err("stopped".into());
+        }
+        let Some(snapshot) = Snapshot::begin(running, &mut hold, encoder) else {
+            aof.scheduled.store(true, Ordering::Relaxed);
+            return Err("a snapshot began meanwhile".into());
+        };
+        if let Some(rewrite) = &mut *aof.rewrite.lock() {
+            rewrite.progress = snapshot.progress.clone();
+        }
+        let before = aof.appender.size.load(Ordering::Relaxed);
+        let part = next.map(|(part, append)| {
+            join(engine, &config, append, 0);
+            part
+        });
+        if state == State::On {
+            aof.others_bytes.fetch_add(before, Ordering::Relaxed);
+        }
+        (snapshot, part, save::head(engine, save::Purpose::Base))
+    };
+    let mut hold = engine.keyspace.hold_none();
+    let temporary = temporary_path(&config);
+    let sync_every = config.aof_rewrite_incremental_fsync.then_some(SYNC_EVERY_BYTES);
+    let created = Temporary::create(&temporary, sync_every);
+    let (mut sink, created): (Option<Temporary>, io::Result<()>) = match created {
+        Ok(file) => (Some(file), Ok(())),
+        Err(error) => {
+            // It must be walked in any case.
+            snapshot.progress.stop();
+            (None, Err(error))
+        }
+    };
+    let mut nowhere = io::sink();
+    let to: &mut dyn Write = match &mut sink {
+        Some(file) => file,
+        None => &mut nowhere,
+    };
+    let written = match config.aof_use_rdb_preamble {
+        true => crate::persist::rdb::save::write(snapshot, running, &mut hold, &head, manner, to),
+        false => write_commands(snapshot, engine, &mut hold, &head, to),
+    };
+    created.map_err(say("the temporary file"))?;
+    written.map_err(|error| error.to_string())?;
+    let file_of_base = sink.take().ok_or("no file")?;
+    let mut manifest = aof.manifest.lock();
+    let base = manifest.next_base(&config.appendfilename, config.aof_use_rdb_preamble);
+    file_of_base.commit(&file(&config, &base)).map_err(say("the base"))?;
+    let mut with = Manifest { base: Some(base), ..Manifest::default() };
+    with.history = manifest.history.clone();
+    with.history.extend(manifest.base.clone());
+    with.history.extend(manifest.increments.iter().filter(|old| Some(*old) != part.as_ref()).cloned());
+    let stopped = aof.rewrite.lock().as_ref().is_none_or(|rewrite| rewrite.stopped);
+    if stopped || aof.state() != state {
+        // The log was turned on or off meanwhile: nobody knows this base.
+        with.base.iter().for_each(|base| disk::remove(&file(&config, base)));
+        return Err("stopped".into());
+    }
+    if let Some(part) = &part {
+        if state == State::Waiting {
+            disk::rename(&waiting_path(&config), &file(&config, part)).map_err(say("the next file"))?;
+        }
+        with.increments.push(part.clone());
+    }
+    persist(&config, &with).map_err(say("the manifest"))?;
+    let base_bytes = with.base.as_ref().map_or(0, |base| disk::length(&file(&config, base)));
+    *manifest = with;
+    if state == State::Waiting {
+        aof.set_state(State::On);
+    }
+    aof.others_bytes.store(base_bytes, Ordering::Relaxed);
+    aof.base_bytes.store(aof.bytes(), Ordering::Relaxed);
+    if !config.aof_disable_auto_gc {
+        remove_history(&config, &mut manifest).map_err(say("old files"))?;
+    }
+    Ok(())
+}
+
+/// Removes what is of no use any more.
+fn remove_history(config: &Config, manifest: &mut Manifest) -> io::Result<()> {
+    if manifest.history.is_empty() {
+        return Ok(());
+    }
+    let without = Manifest { history: Vec::new(), ..manifest.clone() };
+    manifest.history.iter().for_each(|part| disk::remove(&file(config, part)));
+    persist(config, &without)?;
+    *manifest = without;
+    Ok(())
+}
+
+/// Writes a base of commands.
+fn write_commands(
+    snapshot: Snapshot,
+    engine: &Engine,
+    hold: &mut Hold<'_>,
+    head: &Head,
+    to: &mut dyn Write,
+) -> Result<(), Failure> {
+    let mut selected = None;
+    let mut begun = Some(to.write_all(&functions(head)));
+    let walked = snapshot.walk(engine.keyspace.snapshot(), hold, |piece: Piece<'_>| {
+        if let Some(Err(error)) = begun.take() {
+            return Err(error);
+        }
+        if selected != Some(piece.db) {
+            selected = Some(piece.db);
+            to.write_all(&commands::select(piece.db))?;
+        }
+        to.write_all(piece.bytes)
+    });
+    match (begun, walked) {
+        (Some(Err(error)), _) | (_, Err(Some(error))) => Err(error.into()),
+        (_, Err(None)) => Err(Failure::Stopped),
+        (_, Ok(())) => Ok(()),
+    }
+}
+
+/// Commands that load the libraries of functions.
+fn functions(head: &Head) -> Vec<u8> {
+    let mut out = Output::new(Protocol::Resp2);
+    for source in &head.functions {
+        out.array(3);
+        out.bulk(b"FUNCTION");
+        out.bulk(b"LOAD");
+        out.bulk(source);
+    }
+    out.to_vec()
+}
+
+/// Writes a base of what `hold`, which holds everything, has.
+fn write_held(engine: &Engine, config: &Config, hold: &mut Hold<'_>, base: &Part) -> io::Result<()> {
+    let mut to = Temporary::create(&temporary_path(config), None)?;
+    let head = save::head(engine, save::Purpose::Base);
+    if config.aof_use_rdb_preamble {
+        let encoder = crate::persist::rdb::save::encoder(config, engine.moment(config));
+        let manner = Manner::of(config);
+        crate::persist::rdb::save::write_held(&engine.keyspace, hold, &*encoder, &head, manner, &mut to)?;
+    } else {
+        to.write_all(&functions(&head))?;
+        let mut bytes = Vec::new();
+        for (db, _) in engine.keyspace.counts(hold, 0) {
+            bytes.extend(commands::select(db));
+            let mut cursor = 0;
+            loop {
+                cursor = engine.keyspace.scan(hold, db, cursor, 1024, |entry| Commands.encode(entry, &mut bytes));
+                to.write_all(&bytes)?;
+                bytes.clear();
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+    }
+    to.commit(&file(config, base))
+}
+
+/// Begins a rewrite that was scheduled, or is due because the log has grown. Called by the timers, which hold nothing.
+pub fn look_at_growth(engine: &Engine) {
+    let aof = &engine.aof;
+    let busy = engine.saves.loading.active.load(Ordering::Relaxed)
+        || engine.saves.is_running()
+        || engine.keyspace.snapshot().is_active()
+        || aof.is_rewriting();
+    if busy || engine.is_refusing(Refusal::Ending) {
+        return;
+    }
+    let failures = aof.failures.load(Ordering::Relaxed);
+    if failures >= PATIENT_FAILURES {
+        let minutes = 1u64 << (failures - PATIENT_FAILURES).min(10);
+        let wait_ms = (minutes * 60_000).min(LONGEST_WAIT_MS);
+        if engine.clock.now_ms().saturating_sub(aof.tried_ms.load(Ordering::Relaxed)) < wait_ms {
+            return;
+        }
+    }
+    let scheduled = aof.scheduled.load(Ordering::Relaxed);
+    let config = engine.config.load();
+    let (now, base) = (aof.bytes(), aof.base_bytes.load(Ordering::Relaxed).max(1));
+    let percentage = u64::from(config.auto_aof_rewrite_percentage);
+    let growth = now.saturating_mul(100) / base;
+    let due = aof.state() == State::On
+        && percentage > 0
+        && now > config.auto_aof_rewrite_min_size
+        && growth >= percentage.saturating_add(100);
+    if !scheduled && !due {
+        return;
+    }
+    if due && !scheduled {
+        notice!("Starting automatic rewriting of AOF on {}% growth", growth - 100);
+    }
+    if let Err(error) = begin_rewrite(engine) {
+        warning!("Can't rewrite append only file in background: {error}");
+    }
+}
+
+/// DEBUG LOADAOF: forgets the data set and reads the log again. The caller runs alone, `hold` holds everything.
+///
+/// # Errors
+/// The error reply's text.
+pub fn reload<'k>(engine: &'k Engine, hold: &mut Hold<'k>) -> Result<(), &'static str> {
+    const FAILED: &str = "ERR Error trying to load the AOF files, check server logs";
+    let config = engine.config.load_full();
+    if engine.aof.is_on() && engine.aof.appender.flush().is_err() {
+        return Err(FAILED);
+    }
+    let flushed = engine.keyspace.take_all(hold, None);
+    engine.keyspace.reclaimer().free(flushed.keys, flushed);
+    // The gates stay closed: nobody but who replays touches a shard.
+    *hold = engine.keyspace.hold_none();
+    let manifest = match engine.aof.is_on() {
+        true => Ok(engine.aof.manifest.lock().clone()),
+        false => read_manifest(&config).map(Option::unwrap_or_default),
+    };
+    let loaded = manifest.and_then(|manifest| load(engine, &config, &manifest));
+    *hold = engine.keyspace.hold(ShardSet::ALL);
+    loaded.map_err(|error| {
+        warning!("{error}");
+        FAILED
+    })?;
+    warning!("Append Only File loaded by DEBUG LOADAOF");
+    Ok(())
+}
