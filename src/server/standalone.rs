@@ -28,8 +28,8 @@ use crate::observe::log::{self, notice, warning};
 use crate::observe::{allocator, crash};
 use crate::persist::disk;
 use crate::server::host::ServerHost;
-use crate::server::process;
 use crate::server::running::{Listen, Parts, Server, StartError};
+use crate::server::{check, process};
 use crate::stdx::clock::Clock;
 use crate::stdx::memory;
 
@@ -95,6 +95,8 @@ fn answer_and_leave(program: &str, args: &[Vec<u8>]) -> Option<ExitCode> {
         b"-v" | b"--version" => println!("{}", version_line()),
         b"-h" | b"--help" => println!("{}", help(program)),
         b"--check-system" => return Some(check_system()),
+        b"--check-rdb" => return Some(check::rdb(&args[1..])),
+        b"--check-aof" => return Some(check::aof(&args[1..])),
         b"--test-memory" => {
             eprintln!("Memory is tested better by programs that boot without an operating system, such as memtest86.");
             return Some(ExitCode::FAILURE);
@@ -117,6 +119,8 @@ fn help(program: &str) -> String {
        {program} -v or --version
        {program} -h or --help
        {program} --check-system
+       {program} --check-rdb <file>
+       {program} --check-aof [--fix] <manifest or file>
 
 Examples:
        {program}                                  (run with the defaults)

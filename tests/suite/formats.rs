@@ -144,3 +144,65 @@ fn while_a_file_is_loaded_commands_are_refused_but_for_some() {
     client.send(b"SHUTDOWN NOSAVE\r\n").unwrap();
     assert!(server.logs("bye bye"));
 }
+
+#[test]
+fn redis_reads_the_append_only_file_and_its_own_is_read() {
+    let Some(oracle) = Server::oracle(&[]) else { return };
+    drop(oracle);
+    for (first_is_ours, preamble) in [(true, "yes"), (true, "no"), (false, "yes"), (false, "no")] {
+        let shared = Shared::new();
+        let args = shared.args(&["--appendonly", "yes", "--aof-use-rdb-preamble", preamble]);
+        let start = |ours: bool| if ours { Server::subject(&args) } else { Server::oracle(&args).unwrap() };
+        let writer = start(first_is_ours);
+        let mut client = writer.connect();
+        fill(&mut client);
+        assert!(client.cmd(&["BGREWRITEAOF"]).starts_with(b"+"));
+        ok(&mut client, &["SET", "behind", "1", "EX", "1000"]);
+        ok(&mut client, &["INCR", "behind"]);
+        wait_for_rewrite(&mut client);
+        ok(&mut client, &["LPOP", "list"]);
+        let expected = digest(&mut client);
+        drop(writer);
+        let reader = start(!first_is_ours);
+        let mut client = reader.connect();
+        assert_eq!(digest(&mut client), expected, "ours first: {first_is_ours}, preamble {preamble}");
+        ok(&mut client, &["SET", "more", "1"]);
+        let expected = digest(&mut client);
+        drop(reader);
+        let again = start(first_is_ours);
+        assert_eq!(digest(&mut again.connect()), expected);
+    }
+}
+
+/// Waits until no rewrite goes on.
+fn wait_for_rewrite(client: &mut Client) {
+    loop {
+        let info = String::from_utf8_lossy(&client.cmd(&["INFO", "persistence"])).into_owned();
+        if info.contains("aof_rewrite_in_progress:0") && info.contains("aof_rewrite_scheduled:0") {
+            assert!(info.contains("aof_last_bgrewrite_status:ok"), "{info}");
+            return;
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_checker_of_redis_finds_nothing_wrong_with_the_log() {
+    static SAID: Once = Once::new();
+    if !have("redis-check-aof", &SAID) {
+        return;
+    }
+    for timestamps in ["no", "yes"] {
+        let shared = Shared::new();
+        let server = Server::subject(&shared.args(&["--appendonly", "yes", "--aof-timestamp-enabled", timestamps]));
+        let mut client = server.connect();
+        fill(&mut client);
+        assert!(client.cmd(&["BGREWRITEAOF"]).starts_with(b"+"));
+        wait_for_rewrite(&mut client);
+        ok(&mut client, &["SET", "behind", "1"]);
+        let manifest = shared.0.join("appendonlydir/appendonly.aof.manifest");
+        let checked = Command::new("redis-check-aof").arg(manifest).output().unwrap();
+        let text = String::from_utf8_lossy(&checked.stdout);
+        assert!(checked.status.success() && text.contains("All AOF files and manifest are valid"), "{text}");
+    }
+}

@@ -3,7 +3,8 @@
 //! `interop` puts the same commands to Spinel and to a real Redis and compares the replies byte by
 //! byte; `protocol` does so for raw bytes; `limits` is for clients that ask too much, `memory` for what is
 //! given back, `parallel` for many at once; `process` starts,
-//! signals and crashes it; `formats` has its files read by others and theirs by it; `tools` drives the programs and libraries that users have;
+//! signals and crashes it; `formats` has its files read by others and theirs by it, `fault` kills it in
+//! the midst of writes; `tools` drives the programs and libraries that users have;
 //! `house` holds the sources to their plan. The subject is the binary that cargo built, or the program
 //! named by `SPINEL_SUBJECT`; the oracle is the `redis-server` on the `PATH`. Without an oracle the
 //! tests that need one say so and pass, unless `SPINEL_REQUIRE_ORACLE=1`.
@@ -11,6 +12,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
 mod embedding;
+mod fault;
 mod formats;
 mod house;
 mod interop;
