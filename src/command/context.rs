@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use crate::client::session::Session;
 use crate::command::args::Args;
+use crate::command::blocking::Wait;
 use crate::command::engine::Engine;
 use crate::command::error::Error;
 use crate::config::table::Config;
@@ -17,6 +18,8 @@ pub enum Outcome {
     Done,
     /// It has more to do, and the worker's other connections come first.
     Continue(Job),
+    /// It waits for one of its keys.
+    Wait(Box<Wait>),
 }
 
 /// The rest of a command that works in pieces of about a millisecond.
@@ -46,6 +49,8 @@ pub struct Context<'a> {
     pub engine: &'a Engine,
     /// The configuration, the same for a whole batch.
     pub config: &'a Config,
+    /// The number of the worker that runs it, if it is one.
+    pub worker: Option<usize>,
     /// Positions of arguments that logs must not show.
     pub hidden: SmallVec<[usize; 4]>,
     /// From how many nanoseconds on a command may belong in SLOWLOG or LATENCY.

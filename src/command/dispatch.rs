@@ -16,15 +16,17 @@ use smallvec::SmallVec;
 
 use crate::client::session::{Fate, ReplyMode, Session};
 use crate::command::args::Args;
-use crate::command::call::{call, call_for_outcome, count_call, count_error, notable_ns, note_slow, write_error};
+use crate::command::blocking::{Waiting, enqueue, serve_ready, shards_to_serve};
+use crate::command::call::{Rest, call, count_call, count_error, notable_ns, note_slow, write_error};
 use crate::command::context::{Context, Job, Outcome};
 use crate::command::engine::{Engine, PauseMode, Refusal};
 use crate::command::error::Error;
 use crate::command::permission;
 use crate::command::table::{Entry, Way};
+use crate::command::transaction::{forget_watched, take_transaction};
 use crate::config::table::Config;
 use crate::keyspace::change::Effects;
-use crate::keyspace::db::{Db, Touch};
+use crate::keyspace::db::{Db, Key, Touch};
 use crate::keyspace::hash::KeyHash;
 use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::moment::Moment;
@@ -63,6 +65,8 @@ pub enum Stop {
     },
     /// A command works in pieces; the rest comes after it.
     Pending(Box<Pending>),
+    /// A command waits for a key; the rest comes after it.
+    Waiting(Box<Waiting>),
     /// The connection is to be closed; [`Session::fate`] says when.
     Close,
 }
@@ -98,6 +102,7 @@ struct Ready<'e> {
 /// What becomes of a request after the checks.
 enum Verdict<'e> {
     Run(&'e Entry),
+    Queue(&'e Entry),
     Refuse(Option<&'e Entry>, Error),
     Hold(u64),
 }
@@ -206,17 +211,29 @@ impl Executor {
                     prefetch(&mut context.db, &ready);
                 }
                 let mut before = Ticks::now();
+                let mut waiting = None;
                 for ready in &ready {
                     let mut args = args_of(buf, spans, ready.request);
                     if let Some((index, hash)) = ready.first_key {
                         args = args.with_first_key(index, hash);
                     }
-                    before = call(&mut context, ready.entry, &args, worker, before);
+                    match call(&mut context, ready.entry, &args, before) {
+                        Ok(after) => before = after,
+                        // It is the last of these: nothing that may wait is brief.
+                        Err(Rest::Wait(wait)) => {
+                            waiting = Some(enqueue(&mut context, ready.entry, &args, *wait, before.elapsed_ns()));
+                        }
+                        Err(Rest::Job(_)) => panic!("{} works in pieces but runs in a batch", ready.entry.full_name),
+                    }
                 }
-                let counts = (context.db.hits, context.db.misses, context.db.expired);
+                let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
                 drop(context);
                 self.count_lookups(engine, counts);
+                self.serve_postponed(engine, session, out, &config, moment);
                 at += ready.len();
+                if let Some(waiting) = waiting {
+                    return (at, Stop::Waiting(waiting));
+                }
             }
             let Some(verdict) = single else { continue };
             let args = args_of(buf, spans, requests[at]);
@@ -229,6 +246,17 @@ impl Executor {
                     );
                     session.fate = Fate::Close;
                     return (at + 1, Stop::Close);
+                }
+                Verdict::Queue(entry) => {
+                    match queue(engine, session, entry, &args) {
+                        Ok(()) if matches!(session.reply, ReplyMode::Off | ReplyMode::Skip) => session.next_command(),
+                        Ok(()) => {
+                            out.queued();
+                            session.next_command();
+                        }
+                        Err(error) => refuse(engine, session, out, Some(entry), &error, worker),
+                    }
+                    at += 1;
                 }
                 Verdict::Refuse(entry, error) => {
                     refuse(engine, session, out, entry, &error, worker);
@@ -269,12 +297,17 @@ impl Executor {
     ) -> Option<Stop> {
         let started = Ticks::now();
         let mode = session.reply;
-        let worker = self.worker;
         let mut alone = None;
-        let hold = if entry.way == Way::Alone {
+        let takes_all = entry.way == Way::Alone
+            || entry.way == Way::Transaction && session.transaction.as_ref().is_some_and(|queued| queued.alone);
+        let hold = if takes_all {
             *gate = None;
             alone = (!session.replaying).then(|| engine.keyspace.gates().alone());
             engine.keyspace.hold(ShardSet::ALL)
+        } else if entry.way == Way::Transaction {
+            let mut shards = session.watching.as_ref().map_or(ShardSet::default(), |watching| watching.shards());
+            shards.add_all(&session.transaction.as_ref().map_or(ShardSet::default(), |queued| queued.shards));
+            engine.keyspace.hold(shards)
         } else {
             engine.keyspace.hold_none()
         };
@@ -283,21 +316,26 @@ impl Executor {
         let mut unwanted = (mode != ReplyMode::On).then(|| Output::new(out.protocol()));
         let into = unwanted.as_mut().unwrap_or(out);
         let mut context = self.context(engine, session, into, config, hold, moment);
-        let pending = call_for_outcome(&mut context, entry, args, worker, started);
-        let counts = (context.db.hits, context.db.misses, context.db.expired);
+        let ended = call(&mut context, entry, args, started);
+        let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
         drop(context);
         drop(alone);
         self.count_lookups(engine, counts);
-        let Err(job) = pending else {
-            if let Some(written) = unwanted {
-                // It may have ended the silence, and then it is the first that is heard.
-                out.set_protocol(written.protocol());
-                out.raw(&written.to_vec());
+        if gate.is_none() && !session.replaying {
+            *gate = Some(engine.keyspace.gates().enter(self.gate));
+        }
+        self.serve_postponed(engine, session, out, config, moment);
+        let job = match ended {
+            Ok(_) => {
+                if let Some(written) = unwanted {
+                    // It may have ended the silence, and then it is the first that is heard.
+                    out.set_protocol(written.protocol());
+                    out.raw(&written.to_vec());
+                }
+                return None;
             }
-            if gate.is_none() && !self.effects.replaying {
-                *gate = Some(engine.keyspace.gates().enter(self.gate));
-            }
-            return None;
+            Err(Rest::Job(job)) => job,
+            Err(Rest::Wait(_)) => panic!("{} waits for keys that it does not hold", entry.full_name),
         };
         let spent_ns = started.elapsed_ns();
         let request = args.to_vecs();
@@ -325,7 +363,6 @@ impl Executor {
         mut pending: Box<Pending>,
     ) -> Option<Box<Pending>> {
         let config = self.current_config(engine);
-        let worker = self.worker;
         let moment = engine.moment(&config);
         let _gate = (!session.replaying).then(|| engine.keyspace.gates().enter(self.gate));
         let piece = Ticks::now();
@@ -337,30 +374,76 @@ impl Executor {
         let name = request.first().map_or(&b""[..], Vec::as_slice);
         let tell = |to: &mut dyn Write| _ = write!(to, "command: {}, a later piece of it", name.escape_ascii());
         let reply = crash::running(&tell, || job(&mut context));
-        let counts = (context.db.hits, context.db.misses, context.db.expired);
+        let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
         *spent_ns += piece.elapsed_ns();
         let db = context.db.index();
         if context.db.effects.any() {
             engine.pass_on(db, context.db.effects, || request.clone());
+            serve_ready(&mut context);
         }
         if let Ok(Outcome::Continue(rest)) = reply {
             *job = rest;
             drop(context);
             self.count_lookups(engine, counts);
+            self.serve_postponed(engine, session, out, &config, moment);
             return Some(pending);
         }
         let failed = reply.is_err();
         if let Err(error) = reply {
-            write_error(&mut context, &error, worker);
+            write_error(&mut context, &error);
         }
         drop(context);
         self.count_lookups(engine, counts);
+        self.serve_postponed(engine, session, out, &config, moment);
         session.reply = pending.mark;
         session.next_command();
         let ended = if failed { Ended::Failed } else { Ended::Done };
-        count_call(engine, worker, pending.index, pending.spent_ns, ended, &config);
+        count_call(engine, self.worker, pending.index, pending.spent_ns, ended, &config);
         note_slow(engine, &config, session, pending.spent_ns, "command", Some(|| pending.request.clone()));
         None
+    }
+
+    /// Ends a command that waited and waits no more; its reply is written.
+    pub fn resume_wait(&mut self, engine: &Engine, session: &mut Session, out: &mut Output, waiting: &Waiting) {
+        let config = self.current_config(engine);
+        waiting.leave(&engine.keyspace);
+        let mark = out.mark();
+        let mut ended = Ended::Done;
+        if let Err(error) = waiting.write_end(out) {
+            count_error(engine, &error, self.worker);
+            out.error_bytes(&error.line());
+            ended = Ended::Failed;
+        }
+        if matches!(waiting.mode(), ReplyMode::Off | ReplyMode::Skip) {
+            out.truncate(mark);
+        }
+        session.next_command();
+        count_call(engine, self.worker, waiting.index, waiting.spent_ns, ended, &config);
+        note_slow(engine, &config, session, waiting.spent_ns, "command", Some(|| waiting.request()));
+    }
+
+    /// Serves clients that needed a shard which was somebody else's when their key was made ready. Nothing is held.
+    #[inline]
+    fn serve_postponed(
+        &mut self,
+        engine: &Engine,
+        session: &mut Session,
+        out: &mut Output,
+        config: &Config,
+        moment: Moment,
+    ) {
+        while let Some((db, name)) = self.effects.postponed.pop() {
+            let hash = engine.keyspace.hasher().hash(&name);
+            let mut shards = ShardSet::default();
+            shards.add(hash.shard());
+            let key = Key { bytes: &name, hash };
+            let mut context = self.context(engine, session, out, config, engine.keyspace.hold(shards), moment);
+            let shards = shards_to_serve(&mut context, db, &key);
+            drop(context);
+            let mut context = self.context(engine, session, out, config, engine.keyspace.hold(shards), moment);
+            context.db.effects.ready.push_back((db, name.clone()));
+            serve_ready(&mut context);
+        }
     }
 
     fn context<'a>(
@@ -373,8 +456,9 @@ impl Executor {
         moment: Moment,
     ) -> Context<'a> {
         let touch = if session.no_touch { Touch::No } else { Touch::Yes };
+        let worker = self.worker;
         let db = Db::new(&engine.keyspace, hold, &mut self.effects, session.db, moment, touch);
-        Context { db, out, session, engine, config, hidden: SmallVec::new(), notable_ns: self.notable_ns }
+        Context { db, out, session, engine, config, worker, hidden: SmallVec::new(), notable_ns: self.notable_ns }
     }
 
     fn current_config(&mut self, engine: &Engine) -> Arc<Config> {
@@ -386,10 +470,10 @@ impl Executor {
         self.config.clone()
     }
 
-    fn count_lookups(&self, engine: &Engine, (hits, misses, expired): (u64, u64, u64)) {
-        let counts =
-            [(Counter::KeyspaceHits, hits), (Counter::KeyspaceMisses, misses), (Counter::ExpiredKeys, expired)];
-        for (counter, by) in counts.into_iter().filter(|(_, by)| *by > 0) {
+    fn count_lookups(&self, engine: &Engine, counts: [u64; 4]) {
+        use Counter::{ExpiredKeys, ExpiredSubkeys, KeyspaceHits, KeyspaceMisses};
+        let counters = [KeyspaceHits, KeyspaceMisses, ExpiredKeys, ExpiredSubkeys];
+        for (counter, by) in counters.into_iter().zip(counts).filter(|(_, by)| *by > 0) {
             match self.worker {
                 Some(worker) => engine.stats.worker(worker).add(counter, by),
                 None => engine.stats.add(counter, by),
@@ -432,10 +516,18 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
         return Verdict::Refuse(Some(entry), error);
     }
     if let Some((mode, until_ms)) = engine.pause.active(now_ms) {
-        let held_back = mode == PauseMode::All || entry.has(Flag::Write) || entry.has(Flag::MayReplicate);
+        let held_back = mode == PauseMode::All
+            || may_write(entry)
+            || entry.way == Way::Transaction && session.transaction.as_ref().is_some_and(|queued| queued.writes);
         if held_back && !session.in_process && !session.monitor {
             return Verdict::Hold(until_ms);
         }
+    }
+    if session.transaction.is_some() && !entry.is_never_queued() {
+        if entry.has(Flag::NoMulti) {
+            return Verdict::Refuse(Some(entry), Error::text("ERR Command not allowed inside a transaction"));
+        }
+        return Verdict::Queue(entry);
     }
     Verdict::Run(entry)
 }
@@ -456,6 +548,25 @@ fn refusal(engine: &Engine, entry: &Entry) -> Option<Error> {
         return Some(Error::LogFailed(trouble.reason));
     }
     (engine.is_refusing(Refusal::Loading) && !entry.has(Flag::Loading)).then_some(Error::Loading)
+}
+
+/// Whether a command may have something to tell replicas.
+fn may_write(entry: &Entry) -> bool {
+    entry.has(Flag::Write) || entry.has(Flag::MayReplicate)
+}
+
+/// Keeps a request for EXEC.
+#[cold]
+fn queue(engine: &Engine, session: &mut Session, entry: &Entry, args: &Args<'_>) -> Result<(), Error> {
+    let Some(queued) = &mut session.transaction else { return Ok(()) };
+    add_keys(engine, entry, args, &mut queued.shards)?;
+    queued.push(args.from(0));
+    queued.alone |= entry.way != Way::Batched;
+    queued.writes |= may_write(entry);
+    let figures = &session.shared.figures;
+    figures.queued.store(i32::try_from(queued.len()).unwrap_or(i32::MAX), Ordering::Relaxed);
+    figures.queued_bytes.store(queued.bytes(), Ordering::Relaxed);
+    Ok(())
 }
 
 /// Whether a browser was made to talk to us: no client sends these words.
@@ -546,8 +657,18 @@ fn refuse(
     if let (Some(entry), Some(worker)) = (entry, worker) {
         engine.stats.worker(worker).rejected(entry.index);
     }
+    let mut line = error.line();
+    if let Some(queued) = &mut session.transaction {
+        queued.aborted = true;
+        if entry.is_some_and(|entry| entry.way == Way::Transaction) {
+            let why = line.strip_prefix(b"ERR ").unwrap_or(&line);
+            line = [b"EXECABORT Transaction discarded because of: ", why].concat();
+            take_transaction(session);
+            forget_watched(&mut engine.keyspace.hold_none(), session);
+        }
+    }
     if !matches!(session.reply, ReplyMode::Off | ReplyMode::Skip) {
-        out.error_bytes(&error.line());
+        out.error_bytes(&line);
     }
     session.next_command();
 }

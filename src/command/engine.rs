@@ -389,25 +389,46 @@ impl Engine {
     /// listens. Called while the shards are still held.
     pub fn pass_on(&self, db: usize, effects: &mut Effects, request: impl FnOnce() -> Effect) {
         if effects.replaying {
+            (effects.dirty, effects.canonical) = (0, None);
             effects.expired.clear();
-            effects.canonical = None;
+            effects.expired_fields.clear();
             return effects.changes.clear();
         }
-        self.dirty.fetch_add(effects.dirty, Ordering::Relaxed);
-        if !effects.expired.is_empty() {
-            for (db, key) in effects.expired.drain(..) {
-                effects.logged = self.log.append(db, &[vec![b"DEL".to_vec(), key]]);
-            }
+        let dirty = std::mem::take(&mut effects.dirty);
+        self.dirty.fetch_add(dirty, Ordering::Relaxed);
+        let keys = effects.expired.drain(..).map(|(db, key)| (db, vec![b"DEL".to_vec(), key]));
+        let fields = effects
+            .expired_fields
+            .drain(..)
+            .map(|(db, key, names)| (db, [b"HDEL".to_vec(), key].into_iter().chain(names).collect()));
+        let deletions = fields.chain(keys);
+        // Inside of EXEC or a script it goes to the log when these end.
+        match &mut effects.group {
+            Some(group) => group.extend(deletions),
+            None => deletions.for_each(|deletion| effects.logged = self.log.append(&[deletion])),
         }
         if self.log.is_active() {
-            match effects.canonical.take() {
-                Some(commands) if commands.is_empty() => {}
-                Some(commands) => effects.logged = self.log.append(db, &commands),
-                None if effects.dirty > 0 => effects.logged = self.log.append(db, &[request()]),
-                None => {}
+            let commands = match effects.canonical.take() {
+                Some(commands) => commands,
+                None if dirty > 0 => vec![request()],
+                None => Vec::new(),
+            };
+            let commands = commands.into_iter().map(|command| (db, command));
+            match &mut effects.group {
+                Some(group) => group.extend(commands),
+                None if commands.len() == 0 => {}
+                None => effects.logged = self.log.append(&commands.collect::<Vec<_>>()),
             }
         }
         effects.changes.drain(..).for_each(|change| self.announce(&change));
+    }
+
+    /// Ends what began when [`Effects::group`] was set: passes everything on that ran inside, as one.
+    /// Called while the shards are still held.
+    pub fn end_group(&self, effects: &mut Effects) {
+        if let Some(group) = effects.group.take().filter(|group| !group.is_empty()) {
+            effects.logged = self.log.append(&group);
+        }
     }
 
     /// Sees to it that changes up to `offset` of the log are as safe as the configuration wants them before their

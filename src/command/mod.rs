@@ -6,6 +6,7 @@
 pub mod acl;
 pub mod aof;
 pub mod args;
+pub mod blocking;
 pub mod call;
 pub mod client;
 pub mod compatibility;
@@ -41,4 +42,5 @@ pub mod table;
 #[cfg(test)]
 pub mod testing;
 pub mod time;
+pub mod transaction;
 pub mod zset;

@@ -546,6 +546,8 @@ mod tests {
         bench.run(&format!("RPUSH chain {} 1 {}", "z".repeat(9000), "y".repeat(60)));
         bench.run("ZADD zset 1.5 a -inf b 7 c");
         bench.run("HSET hash a 1 b 2 c text");
+        bench.run("HSET timed a 1 b 2");
+        bench.run("HPEXPIRE timed 50000 FIELDS 1 a");
         bench.run("XADD stream 1-1 a 1 b 2");
         bench.run("XADD stream 1-2 a 1 b 3");
         bench.run("XGROUP CREATE stream group 0");
@@ -594,7 +596,7 @@ mod tests {
             let progress = load::Progress::default();
             let loaded =
                 load::load(&other.engine.keyspace, &mut Reader::new(&mut source), manner, threads, &progress).unwrap();
-            assert_eq!((loaded.keys, loaded.expired), (12, 0));
+            assert_eq!((loaded.keys, loaded.expired), (13, 0));
             assert_eq!(progress.bytes.load(Ordering::Relaxed), bytes.len() as u64);
             assert_eq!(other.run("DEBUG DIGEST"), digest);
         }

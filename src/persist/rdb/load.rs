@@ -146,6 +146,7 @@ impl<'a> Store<'a> {
         let hash = keyspace.hasher().hash(key);
         let entry = value.into_entry(hash.bits(), key, about.deadline, clock(&self.manner.moment, about));
         let shard = hash.shard();
+        let deadlines = [entry.deadline(), entry.field_deadline()];
         let twice = self.hold.visit(shard, |held| {
             let part = held.part_or_new(db);
             if part.find(hash, key).is_some() {
@@ -155,7 +156,7 @@ impl<'a> Store<'a> {
                 part.remove(hash, key).into_iter().for_each(|old| keyspace.free(old));
             }
             part.insert(hash, entry);
-            if let Some(deadline) = about.deadline {
+            for deadline in deadlines.into_iter().flatten() {
                 keyspace.note_deadline(shard, deadline);
             }
             false
