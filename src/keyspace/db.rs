@@ -113,6 +113,13 @@ impl<'a> Db<'a> {
         self.moment.now_ms
     }
 
+    /// The time by which fields of hashes are there or have expired: while a log is read all are there, as
+    /// [`Db::has_passed`] says of keys.
+    #[inline]
+    pub fn fields_now_ms(&self) -> u64 {
+        if self.effects.replaying { 0 } else { self.moment.now_ms }
+    }
+
     /// Whether a deadline has come, so that a key that gets it is removed. While a log is read none has: what follows
     /// in the log may still need the key.
     pub fn has_passed(&self, deadline: u64) -> bool {
