@@ -15,7 +15,7 @@ use std::time::Instant;
 use crate::client::session::Session;
 use crate::client::shared::{Link, Shared};
 use crate::command::args::Args;
-use crate::command::context::{DONE, Reply};
+use crate::command::context::DONE;
 use crate::command::dispatch::{Executor, Request, Stop};
 use crate::command::engine::{Engine, Refusal};
 use crate::command::error::Error;
@@ -71,7 +71,7 @@ pub const BGREWRITEAOF: Command = Command {
     history: &[],
     deprecated: None,
     subcommands: &[],
-    run: |ctx, _: &Args<'_>| -> Reply {
+    run: |ctx, _| {
         let aof = &ctx.engine.aof;
         if aof.is_rewriting() {
             return Err(Error::text("ERR Background append only file rewriting already in progress"));
@@ -290,7 +290,7 @@ impl<'e> Replay<'e> {
             let offset = head.len() as u64;
             return self.read_commands(&mut Records::new(&mut file, head, offset), before);
         }
-        let mut source = head.chain(&mut file);
+        let mut source = head.as_slice().chain(&mut file);
         let (rest, offset) = {
             let mut reader = Reader::new(&mut source);
             let manner = load::Manner {
@@ -437,7 +437,7 @@ fn join(engine: &Engine, config: &Config, file: Append, size: u64) {
     let theirs = weak.clone();
     *reader = Some(engine.log.join(|offset| {
         aof.appender.switch(file, size, offset);
-        Box::new(move |bytes| {
+        Box::new(move |bytes: &[u8]| {
             if let Some(engine) = theirs.upgrade() {
                 let stamp = engine.config.load().aof_timestamp_enabled.then(|| engine.clock.now_ms() / 1000);
                 engine.aof.appender.push(bytes, stamp);

@@ -134,14 +134,14 @@ fn check_log_file(path: &Path) -> Result<(Found, Option<&'static str>), String> 
     file.by_ref().take(5).read_to_end(&mut head).map_err(say)?;
     let is_snapshot = [&b"REDIS"[..], b"VALKE"].contains(&&head[..]);
     let len = head.len() as u64;
-    let mut source = head.clone().chain(&mut file);
+    let mut source = head.as_slice().chain(&mut file);
     let (rest, offset) = if is_snapshot {
         let mut reader = Reader::new(&mut source);
         read_snapshot(&mut reader, &mut found).map_err(|error| format!("{}: {error}", path.display()))?;
         (reader.rest().to_vec(), reader.offset() + reader.rest().len() as u64)
     } else {
         source.by_ref().take(len).read_to_end(&mut Vec::new()).map_err(say)?;
-        (head, len)
+        (head.clone(), len)
     };
     let mut records = Records::new(&mut source, rest, offset);
     let mut transaction = None;
