@@ -19,7 +19,7 @@ use crate::command::context::DONE;
 use crate::command::dispatch::{Executor, Request, Stop};
 use crate::command::engine::{Engine, Refusal};
 use crate::command::error::Error;
-use crate::command::save;
+use crate::command::save::{self, NotSaved};
 use crate::command::table::Command;
 use crate::config::choice::AppendFsync;
 use crate::config::table::Config;
@@ -284,7 +284,7 @@ impl<'e> Replay<'e> {
         let Some((mut file, _)) = disk::open(path).map_err(io_error)? else { return Ok(()) };
         self.session.db = 0;
         let mut head = Vec::new();
-        file.by_ref().take(5).read_to_end(&mut head).map_err(io_error)?;
+        Read::by_ref(&mut file).take(5).read_to_end(&mut head).map_err(io_error)?;
         let is_snapshot = [&b"REDIS"[..], b"VALKE"].contains(&&head[..]);
         if !is_snapshot {
             let offset = head.len() as u64;
@@ -523,11 +523,11 @@ pub fn turn_off(engine: &Engine) {
 ///
 /// # Errors
 /// It has no base yet: what it has could not be read again.
-pub fn end(engine: &Engine) -> Result<(), ()> {
+pub fn end(engine: &Engine) -> Result<(), NotSaved> {
     let aof = &engine.aof;
     match aof.state() {
         State::Off => return Ok(()),
-        State::Waiting => return Err(()),
+        State::Waiting => return Err(NotSaved),
         State::On => {}
     }
     if aof.is_rewriting() {

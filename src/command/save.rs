@@ -56,7 +56,7 @@ pub const SAVE: Command = Command {
         if ctx.engine.saves.is_running() {
             return Err(Error::text("ERR Background save already in progress"));
         }
-        save_now(ctx.engine, ctx.config, &mut ctx.db.hold).map_err(|()| Error::text("ERR"))?;
+        save_now(ctx.engine, ctx.config, &mut ctx.db.hold).map_err(|_| Error::text("ERR"))?;
         ctx.out.ok();
         DONE
     },
@@ -90,6 +90,10 @@ pub const LASTSAVE: Command = Command {
     ..SAVE
 };
 
+/// The data set was not saved; why was logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotSaved;
+
 fn in_the_way() -> Error {
     Error::text(
         "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE in order to schedule a BGSAVE whenever possible.",
@@ -115,7 +119,7 @@ fn bgsave(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         ctx.out.simple("Background saving scheduled");
         return DONE;
     }
-    begin(ctx.engine, &mut ctx.db.hold).map_err(|()| Error::text("ERR"))?;
+    begin(ctx.engine, &mut ctx.db.hold).map_err(|_| Error::text("ERR"))?;
     ctx.out.simple("Background saving started");
     DONE
 }
@@ -194,12 +198,15 @@ fn plain(error: &io::Error) -> String {
 ///
 /// # Errors
 /// It was not saved.
-pub fn save_now(engine: &Engine, config: &Config, hold: &mut Hold<'_>) -> Result<(), ()> {
+pub fn save_now(engine: &Engine, config: &Config, hold: &mut Hold<'_>) -> Result<(), NotSaved> {
     let encoder = save::encoder(config, engine.moment(config));
     let (head, manner) = (head(engine, Purpose::Snapshot), Manner::of(config));
-    let mut file = create(config, Place::Foreground).map_err(drop)?;
+    let mut file = create(config, Place::Foreground).map_err(|_| NotSaved)?;
     let written = save::write_held(&engine.keyspace, hold, &*encoder, &head, manner, &mut file);
-    written.and_then(|()| file.commit(&path(config))).map_err(|error| tell_failure(config, &error))?;
+    written.and_then(|()| file.commit(&path(config))).map_err(|error| {
+        tell_failure(config, &error);
+        NotSaved
+    })?;
     notice!("DB saved on disk");
     engine.dirty.store(0, Ordering::Relaxed);
     engine.saves.succeeded(engine.clock.now_ms());
@@ -224,12 +231,12 @@ pub fn flushed(engine: &Engine, config: &Config, hold: &mut Hold<'_>) {
 ///
 /// # Errors
 /// It could not begin; why is logged.
-pub fn begin(engine: &Engine, hold: &mut Hold<'_>) -> Result<(), ()> {
+pub fn begin(engine: &Engine, hold: &mut Hold<'_>) -> Result<(), NotSaved> {
     let config = engine.config.load_full();
     let saves = &engine.saves;
     saves.tried_ms.store(engine.clock.now_ms(), Ordering::Relaxed);
     let encoder = save::encoder(&config, engine.moment(&config));
-    let snapshot = Snapshot::begin(engine.keyspace.snapshot(), hold, encoder).ok_or(())?;
+    let snapshot = Snapshot::begin(engine.keyspace.snapshot(), hold, encoder).ok_or(NotSaved)?;
     *saves.running.lock() = Some(Running {
         started_ms: engine.clock.now_ms(),
         keys: snapshot.keys(),
@@ -256,7 +263,7 @@ pub fn begin(engine: &Engine, hold: &mut Hold<'_>) -> Result<(), ()> {
             engine.keyspace.snapshot().forget(hold);
             *saves.running.lock() = None;
             failed(engine);
-            Err(())
+            Err(NotSaved)
         }
     }
 }
@@ -405,7 +412,7 @@ pub fn end<'k>(engine: &'k Engine, hold: &mut Hold<'k>, request: ShutdownRequest
 pub fn reload<'k>(engine: &'k Engine, hold: &mut Hold<'k>, reload: Reload) -> Result<(), &'static str> {
     let config = engine.config.load_full();
     if reload.save {
-        save_now(engine, &config, hold).map_err(|()| "ERR")?;
+        save_now(engine, &config, hold).map_err(|_| "ERR")?;
     }
     if reload.flush {
         let flushed = engine.keyspace.take_all(hold, None);

@@ -131,7 +131,7 @@ fn check_log_file(path: &Path) -> Result<(Found, Option<&'static str>), String> 
     };
     let mut found = Found::default();
     let mut head = Vec::new();
-    file.by_ref().take(5).read_to_end(&mut head).map_err(say)?;
+    Read::by_ref(&mut file).take(5).read_to_end(&mut head).map_err(say)?;
     let is_snapshot = [&b"REDIS"[..], b"VALKE"].contains(&&head[..]);
     let len = head.len() as u64;
     let mut source = head.as_slice().chain(&mut file);
