@@ -148,13 +148,7 @@ pub const BRPOPLPUSH: Command = Command {
 type Logged = fn(&[u8], &[u8], [&[u8]; 2]) -> Effect;
 
 /// Moves an element, or waits for one; `logged` says what the log gets: of both keys and both sides.
-fn move_or_wait(
-    ctx: &mut Context<'_>,
-    args: &Args<'_>,
-    from: End,
-    to: End,
-    logged: Logged,
-) -> Reply {
+fn move_or_wait(ctx: &mut Context<'_>, args: &Args<'_>, from: End, to: End, logged: Logged) -> Reply {
     let until_ms = until_seconds(args.at(args.len() - 1), ctx.db.now_ms())?;
     let (source, target) = (args.key(&ctx.db, 1), args.key(&ctx.db, 2));
     let attempt = move |ctx: &mut Context<'_>, source: &Key<'_>, target: &Key<'_>| -> Result<bool, Error> {
