@@ -283,6 +283,11 @@ impl Appender {
             AppendFsync::No => false,
         };
         let left = !self.files.lock().left.is_empty();
+        if hold && sync == AppendFsync::Always {
+            // Who wants no syncs now wants replies nevertheless.
+            self.synced.fetch_max(written, Ordering::AcqRel);
+            self.wake();
+        }
         if (written > synced && (due || asked) || left) && !hold {
             // What went wrong is told, and tried again.
             let _ = self.sync();
@@ -527,6 +532,20 @@ mod tests {
         round(&appender, AppendFsync::EverySec);
         assert!(appender.trouble().is_none());
         assert_eq!(dir.read("one"), "abcdefgh");
+    }
+
+    #[test]
+    fn who_holds_syncs_back_does_not_hold_replies_back() {
+        let dir = Dir::new();
+        let appender = Appender::default();
+        let (file, size) = dir.open("one");
+        appender.set_always(true);
+        appender.switch(file, size, 0);
+        appender.push(b"abc", None);
+        appender.ring();
+        appender.round(|| Policy { sync: AppendFsync::Always, hold: true });
+        assert!(appender.is_durable(3));
+        assert_eq!(dir.read("one"), "abc");
     }
 
     #[test]
