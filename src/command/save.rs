@@ -495,6 +495,10 @@ pub fn load_at_start(engine: &Engine) -> Result<(), String> {
         loaded.map_err(|error| format!("Fatal error loading the DB: {error}. Exiting."))
     };
     engine.dirty.store(0, Ordering::Relaxed);
+    if loaded.is_err() && engine.is_refusing(Refusal::Ending) {
+        // Whoever ended the server wanted no more of it.
+        return Ok(());
+    }
     // After an error nobody is to see half of the data.
     if loaded.is_ok() {
         loading.active.store(false, Ordering::Release);

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::command::engine::{Engine, ShutdownRequest};
+use crate::command::engine::{Engine, Refusal, ShutdownRequest};
 use crate::command::save;
 use crate::config::table::Config;
 use crate::keyspace::change::Change;
@@ -193,7 +193,9 @@ impl Server {
     /// The file cannot be read, or not to its end.
     pub(crate) fn load(&self) -> Result<(), StartError> {
         save::load_at_start(&self.engine).map_err(StartError::Load)?;
-        self.announce();
+        if !self.engine.is_refusing(Refusal::Ending) {
+            self.announce();
+        }
         Ok(())
     }
 

@@ -54,7 +54,6 @@ pub fn fill(client: &mut Client) {
         &["XDEL", "stream", "1-2"],
         &["XGROUP", "CREATE", "stream", "group", "0"],
         &["XGROUP", "CREATE", "stream", "idle", "$"],
-        &["XGROUP", "CREATECONSUMER", "stream", "group", "nobody"],
         &["XREADGROUP", "GROUP", "group", "alice", "COUNT", "1", "STREAMS", "stream", ">"],
         &["XADD", "empty-stream", "MAXLEN", "0", "7-7", "a", "b"],
         &["SELECT", "9"],
