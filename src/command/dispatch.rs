@@ -658,14 +658,13 @@ fn refuse(
         engine.stats.worker(worker).rejected(entry.index);
     }
     let mut line = error.line();
-    if let Some(queued) = &mut session.transaction {
+    if entry.is_some_and(|entry| entry.way == Way::Transaction) {
+        let why = line.strip_prefix(b"ERR ").unwrap_or(&line);
+        line = [b"EXECABORT Transaction discarded because of: ", why].concat();
+        take_transaction(session);
+        forget_watched(&mut engine.keyspace.hold_none(), session);
+    } else if let Some(queued) = &mut session.transaction {
         queued.aborted = true;
-        if entry.is_some_and(|entry| entry.way == Way::Transaction) {
-            let why = line.strip_prefix(b"ERR ").unwrap_or(&line);
-            line = [b"EXECABORT Transaction discarded because of: ", why].concat();
-            take_transaction(session);
-            forget_watched(&mut engine.keyspace.hold_none(), session);
-        }
     }
     if !matches!(session.reply, ReplyMode::Off | ReplyMode::Skip) {
         out.error_bytes(&line);

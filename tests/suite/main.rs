@@ -14,6 +14,7 @@
 mod embedding;
 mod fault;
 mod formats;
+mod histories;
 mod house;
 mod interop;
 mod limits;
