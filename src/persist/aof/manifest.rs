@@ -234,10 +234,10 @@ mod tests {
         fn any_bytes_are_refused_or_written_again_the_same(
             lines in prop::collection::vec("(file|seq|type|[a-z\"]{1,3}| |\n|1|2|b|i|h){0,12}\n", 0..4),
         ) {
-            if let Ok(manifest) = Manifest::parse(lines.concat().as_bytes()) {
-                if manifest != Manifest::default() {
-                    prop_assert_eq!(Manifest::parse(&manifest.text()), Ok(manifest));
-                }
+            if let Ok(manifest) = Manifest::parse(lines.concat().as_bytes())
+                && manifest != Manifest::default()
+            {
+                prop_assert_eq!(Manifest::parse(&manifest.text()), Ok(manifest));
             }
         }
     }
