@@ -1,6 +1,6 @@
 //! The way of a request: found, checked, run over the shards of its keys, its changes passed on.
 //!
-//! What must stay true: the checks come in one fixed order (arity, login, permission, pause); requests of one
+//! What must stay true: the checks come in one fixed order (arity, login, permission, memory, pause); requests of one
 //! connection run in the order they were sent; a handler runs while the shards of its keys, and no
 //! others, are held, taken in ascending order; what it changed is passed on before they are released.
 //!
@@ -21,12 +21,14 @@ use crate::command::call::{Rest, call, count_call, count_error, notable_ns, note
 use crate::command::context::{Context, Job, Outcome};
 use crate::command::engine::{Engine, PauseMode, Refusal};
 use crate::command::error::Error;
+use crate::command::eviction::{Eviction, Room, unseen_bytes};
 use crate::command::permission;
 use crate::command::table::{Entry, Way};
 use crate::command::transaction::{forget_watched, take_transaction};
 use crate::config::table::Config;
 use crate::keyspace::change::Effects;
 use crate::keyspace::db::{Db, Key, Touch};
+use crate::keyspace::entry::Value;
 use crate::keyspace::hash::KeyHash;
 use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::moment::Moment;
@@ -37,7 +39,10 @@ use crate::observe::stats::{Counter, Outcome as Ended};
 use crate::resp::reply::Output;
 use crate::resp::request::Span;
 use crate::spec::{Flag, keys};
+use crate::stdx::memory;
 use crate::stdx::ticks::Ticks;
+use crate::types::Object;
+use crate::types::hash::Ahead;
 
 /// How many requests hold their shards together, for one worker; fewer where there are more workers,
 /// so that one's batch seldom waits for another's.
@@ -58,9 +63,9 @@ pub struct Request {
 pub enum Stop {
     /// All of it ran.
     Done,
-    /// The next request must wait: CLIENT PAUSE.
+    /// The next request must wait: for the end of CLIENT PAUSE, or for memory.
     Paused {
-        /// Unix milliseconds of the pause's end.
+        /// Unix milliseconds of the wait's end.
         until_ms: u64,
     },
     /// A command works in pieces; the rest comes after it.
@@ -90,6 +95,7 @@ pub struct Executor {
     effects: Effects,
     config: Arc<Config>,
     notable_ns: u64,
+    eviction: Eviction,
 }
 
 /// A request that may run with its neighbours.
@@ -119,6 +125,7 @@ impl Executor {
             effects: Effects::default(),
             notable_ns: notable_ns(&config),
             config,
+            eviction: Eviction::default(),
         }
     }
 
@@ -165,6 +172,8 @@ impl Executor {
         let mut config = self.current_config(engine);
         let worker = self.worker;
         let mut moment = engine.moment(&config);
+        let limited = config.maxmemory > 0;
+        let unseen = unseen_bytes(&config).cast_signed();
         // Who replays runs alone.
         let mut gate = (!session.replaying).then(|| engine.keyspace.gates().enter(self.gate));
         self.effects.replaying = session.replaying;
@@ -178,12 +187,18 @@ impl Executor {
                 return (at, Stop::Close);
             }
             ready.clear();
+            let mut room = self.eviction.make_room(engine, &config, &moment);
+            while room == Room::Soon && session.in_process {
+                // Whose thread this is has nothing else to do.
+                std::thread::yield_now();
+                room = self.eviction.make_room(engine, &config, &moment);
+            }
             let mut shards = ShardSet::default();
             let mut single = None;
             // Those that can run together, up to the first that cannot.
             for request in &requests[at..requests.len().min(at + self.together)] {
                 let args = args_of(buf, spans, *request);
-                match check(engine, session, &args, moment.now_ms) {
+                match check(engine, session, &args, moment.now_ms, room) {
                     // What may take long holds only its own shards.
                     Verdict::Run(entry) if entry.way == Way::Batched && !entry.brief && !ready.is_empty() => break,
                     Verdict::Run(entry) if entry.way == Way::Batched => {
@@ -208,9 +223,11 @@ impl Executor {
                 let hold = engine.keyspace.hold(shards);
                 let mut context = self.context(engine, session, out, &config, hold, moment);
                 if ready.len() > 1 {
-                    prefetch(&mut context.db, &ready);
+                    prefetch(&mut context.db, &ready, buf, spans);
                 }
                 let mut before = Ticks::now();
+                let mut ran = 0;
+                let taken = memory::used_by_this_thread();
                 let mut waiting = None;
                 for ready in &ready {
                     let mut args = args_of(buf, spans, ready.request);
@@ -225,14 +242,22 @@ impl Executor {
                         }
                         Err(Rest::Job(_)) => panic!("{} works in pieces but runs in a batch", ready.entry.full_name),
                     }
+                    ran += 1;
+                    // Others have taken memory too, and what is behind may need much of it.
+                    if limited && memory::used_by_this_thread().wrapping_sub(taken).cast_signed() > unseen {
+                        break;
+                    }
                 }
                 let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
                 drop(context);
                 self.count_lookups(engine, counts);
                 self.serve_postponed(engine, session, out, &config, moment);
-                at += ready.len();
+                at += ran;
                 if let Some(waiting) = waiting {
                     return (at, Stop::Waiting(waiting));
+                }
+                if ran < ready.len() {
+                    continue;
                 }
             }
             let Some(verdict) = single else { continue };
@@ -489,7 +514,7 @@ fn args_of<'a>(buf: &'a [u8], spans: &'a [Span], request: Request) -> Args<'a> {
 
 /// Everything that is checked before a command runs, in this order.
 #[inline]
-fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64) -> Verdict<'e> {
+fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64, room: Room) -> Verdict<'e> {
     let entry = match engine.commands.resolve(args.at(0), args.opt(1)) {
         Ok(entry) => entry,
         Err(container) => return Verdict::Refuse(None, unknown(container, args)),
@@ -509,6 +534,12 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
     if session.monitor && [Flag::Write, Flag::ReadOnly, Flag::MayReplicate].iter().any(|flag| entry.has(*flag)) {
         // Redis counts those that monitor among its replicas, and this is what it tells them.
         return Verdict::Refuse(Some(entry), Error::text("ERR Replica can't interact with the keyspace"));
+    }
+    if room != Room::Enough && needs_room(session, entry) {
+        return match room {
+            Room::Soon => Verdict::Hold(now_ms + 1),
+            _ => Verdict::Refuse(Some(entry), Error::OutOfMemory),
+        };
     }
     if engine.is_refusing_any()
         && let Some(error) = refusal(engine, entry)
@@ -555,6 +586,16 @@ fn may_write(entry: &Entry) -> bool {
     entry.has(Flag::Write) || entry.has(Flag::MayReplicate)
 }
 
+/// Whether a request may need more memory: what is queued for EXEC takes some itself.
+#[cold]
+fn needs_room(session: &Session, entry: &Entry) -> bool {
+    match &session.transaction {
+        Some(queued) if entry.way == Way::Transaction => queued.grows,
+        Some(_) => !entry.is_never_queued(),
+        None => entry.has(Flag::DenyOom),
+    }
+}
+
 /// Keeps a request for EXEC.
 #[cold]
 fn queue(engine: &Engine, session: &mut Session, entry: &Entry, args: &Args<'_>) -> Result<(), Error> {
@@ -563,6 +604,7 @@ fn queue(engine: &Engine, session: &mut Session, entry: &Entry, args: &Args<'_>)
     queued.push(args.from(0));
     queued.alone |= entry.way != Way::Batched;
     queued.writes |= may_write(entry);
+    queued.grows |= entry.has(Flag::DenyOom);
     let figures = &session.shared.figures;
     figures.queued.store(i32::try_from(queued.len()).unwrap_or(i32::MAX), Ordering::Relaxed);
     figures.queued_bytes.store(queued.bytes(), Ordering::Relaxed);
@@ -625,13 +667,17 @@ fn add_keys(
             first.get_or_insert((i, hash));
         },
     );
+    if entry.reaches_further && keys::reach_further(entry.command.keys, args.len(), |i| args.at(i)) {
+        *shards = ShardSet::ALL;
+    }
     Ok(first)
 }
 
 /// Asks for the memory that the batch will touch, one dependent load after the other for all of its
-/// keys together: the heads of the tables, the places in them, the entries.
+/// keys together: the heads of the tables, the places in them, the entries; then the same for the elements of
+/// large values that are named next to their keys.
 #[inline]
-fn prefetch(db: &mut Db<'_>, ready: &[Ready<'_>]) {
+fn prefetch(db: &mut Db<'_>, ready: &[Ready<'_>], buf: &[u8], spans: &[Span]) {
     let index = db.index();
     let hashes = || ready.iter().filter_map(|r| r.first_key.map(|(_, hash)| hash));
     for ask in [Part::prefetch_table, Part::prefetch, Part::prefetch_entry] {
@@ -640,6 +686,25 @@ fn prefetch(db: &mut Db<'_>, ready: &[Ready<'_>]) {
                 ask(part, hash);
             }
         }
+    }
+    if ready.iter().any(|ready| ready.entry.names_element) {
+        prefetch_elements(db, ready, buf, spans);
+    }
+}
+
+fn prefetch_elements(db: &Db<'_>, ready: &[Ready<'_>], buf: &[u8], spans: &[Span]) {
+    let ahead = |ready: &Ready<'_>| {
+        let (args, (at, hash)) = (args_of(buf, spans, ready.request), ready.first_key?);
+        let (key, name) = (args.at(at), args.opt(at + 1)?);
+        match db.hold.shard_ref(hash.shard()).part(db.index())?.find(hash, key)?.value() {
+            Value::Object(Object::Hash(hash)) => hash.ahead(name),
+            _ => None,
+        }
+    };
+    let wanted = ready.iter().filter(|ready| ready.entry.names_element);
+    let elements: SmallVec<[Ahead<'_>; TOGETHER]> = wanted.filter_map(ahead).collect();
+    for ask in [Ahead::prefetch_segment, Ahead::prefetch_places, Ahead::prefetch_field] {
+        elements.iter().for_each(ask);
     }
 }
 

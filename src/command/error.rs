@@ -52,6 +52,8 @@ pub enum Error {
     SaveFailed,
     /// The append only file cannot be written, for this reason, and writes are refused until it can.
     LogFailed(String),
+    /// Memory is at its limit and nothing can make room.
+    OutOfMemory,
     /// Any other text, its code included.
     Text(Cow<'static, str>),
     /// The same with a client's own words in it, which may be any bytes.
@@ -111,6 +113,7 @@ impl fmt::Display for Error {
             }
             Error::LogFailed(reason) => return write!(f, "MISCONF Errors writing to the AOF file: {reason}"),
             Error::SameObject => "ERR source and destination objects are the same",
+            Error::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
             Error::Text(text) => text,
             Error::Bytes(text) => return write!(f, "{}", text.escape_ascii()),
         })

@@ -557,6 +557,8 @@ mod tests {
         bench.run(&format!("RPUSH chain {} 1 {}", "z".repeat(9000), "y".repeat(60)));
         bench.run("ZADD zset 1.5 a -inf b 7 c");
         bench.run("HSET hash a 1 b 2 c text");
+        bench.run("SADD set a b 1");
+        bench.run("SADD intset 1 2 70000");
         bench.run("HSET timed a 1 b 2");
         bench.run("HPEXPIRE timed 50000 FIELDS 1 a");
         bench.run("XADD stream 1-1 a 1 b 2");
@@ -607,7 +609,7 @@ mod tests {
             let progress = load::Progress::default();
             let loaded =
                 load::load(&other.engine.keyspace, &mut Reader::new(&mut source), manner, threads, &progress).unwrap();
-            assert_eq!((loaded.keys, loaded.expired), (13, 0));
+            assert_eq!((loaded.keys, loaded.expired), (15, 0));
             assert_eq!(progress.bytes.load(Ordering::Relaxed), bytes.len() as u64);
             assert_eq!(other.run("DEBUG DIGEST"), digest);
         }
@@ -746,7 +748,7 @@ mod tests {
         let mut bench = dir.bench(rest);
         load_file(&bench.engine, Twice::Refuse).map(drop)?;
         assert!(bench.run("DEBUG DIGEST").starts_with('+'));
-        for key in ["int", "text", "list", "zset", "hash", "stream"] {
+        for key in ["int", "text", "list", "zset", "hash", "stream", "set", "intset"] {
             assert!(bench.run(&format!("DUMP {key}")).starts_with('$'));
         }
         Ok(())
@@ -761,6 +763,8 @@ mod tests {
         bench.run("RPUSH list a 1 70000 b");
         bench.run("ZADD zset 1.5 a -inf b 7 c");
         bench.run("HSET hash a 1 b 2");
+        bench.run("SADD set a b 1");
+        bench.run("SADD intset 1 2 70000");
         bench.run("XADD stream 1-1 a 1 b 2");
         bench.run("XGROUP CREATE stream group 0");
         bench.run("XREADGROUP GROUP group alice COUNT 1 STREAMS stream >");

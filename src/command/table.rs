@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
-    acl, aof, config, connection, debug, dump, expire, hash, info, introspect, key, keyspace, latency, list, memory,
-    monitor, save, server, slowlog, stream, string, transaction, zset,
+    acl, aof, bitmap, config, connection, debug, dump, expire, hash, hyperloglog, info, introspect, key, keyspace,
+    latency, list, memory, monitor, save, server, set, slowlog, sort, stream, string, transaction, zset,
 };
 use crate::spec::{self, Flag, Group, Keys};
 
@@ -18,12 +18,14 @@ pub type Command = spec::Command<Handler>;
 const FAMILIES: &[&[Command]] = &[
     acl::COMMANDS,
     aof::COMMANDS,
+    bitmap::COMMANDS,
     config::COMMANDS,
     connection::COMMANDS,
     debug::COMMANDS,
     dump::COMMANDS,
     expire::COMMANDS,
     hash::COMMANDS,
+    hyperloglog::COMMANDS,
     info::COMMANDS,
     introspect::COMMANDS,
     key::COMMANDS,
@@ -35,7 +37,9 @@ const FAMILIES: &[&[Command]] = &[
     monitor::COMMANDS,
     save::COMMANDS,
     server::COMMANDS,
+    set::COMMANDS,
     slowlog::COMMANDS,
+    sort::COMMANDS,
     stream::COMMANDS,
     string::COMMANDS,
     transaction::COMMANDS,
@@ -64,6 +68,12 @@ pub struct Entry {
     /// Whether it takes the same short time whatever its keys hold, so that it may share its shards'
     /// hold with neighbours.
     pub brief: bool,
+    /// Whether the argument behind its only key names an element of the value there, which can be loaded ahead.
+    pub names_element: bool,
+    /// Whether it may touch keys that are not among its arguments: see [`reach_further`].
+    ///
+    /// [`reach_further`]: crate::spec::keys::reach_further
+    pub reaches_further: bool,
     flags: u32,
 }
 
@@ -107,7 +117,9 @@ impl Entry {
             Way::Single
         };
         let brief = has(Flag::Fast) || command.complexity.starts_with("O(1)") && !has(Flag::Blocking);
-        Entry { command, index, full_name, subcommands, only_key, way, brief, flags }
+        let reaches_further = command.keys.iter().any(|keys| matches!(keys, Keys::Unknown { .. }));
+        let names_element = command.group == Group::Hash && only_key.is_some() && command.usage.contains("field");
+        Entry { command, index, full_name, subcommands, only_key, way, brief, names_element, reaches_further, flags }
     }
 
     /// Whether it runs at once although MULTI has others queued.
@@ -393,7 +405,7 @@ mod tests {
                 let found = position(&usage, i, name_words);
                 let expected = match *spec {
                     Keys::At { first, .. } | Keys::Range { first, .. } | Keys::Counted { first, .. } => Some(first),
-                    Keys::NotKey { .. } | Keys::After { .. } | Keys::Unknown { .. } => continue,
+                    Keys::NotKey { .. } | Keys::After { .. } | Keys::Option { .. } | Keys::Unknown { .. } => continue,
                 };
                 assert_eq!(found, expected.map(usize::from), "{} {}", entry.full_name, command.usage);
             }

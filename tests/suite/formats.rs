@@ -48,6 +48,9 @@ pub fn fill(client: &mut Client) {
         &["HSET", "hash", "a", "1", "b", &long],
         &["HSET", "wide-hash", "a", &huge],
         &["ZADD", "zset", "1.5", "a", "-inf", "b", "3", "12", "1e300", &long],
+        &["SADD", "intset", "1", "2", "3", "70000", "12345678901"],
+        &["SADD", "set", "a", "b", "1"],
+        &["SADD", "wide-set", &huge, "b"],
         &["XADD", "stream", "1-1", "a", "1", "b", &long],
         &["XADD", "stream", "1-2", "a", "2", "b", ""],
         &["XADD", "stream", "5-0", "other", "x"],
@@ -66,6 +69,8 @@ pub fn fill(client: &mut Client) {
         let (n, member) = (i.to_string(), format!("member:{i}"));
         ok(client, &["HSET", "large-hash", &member, &n]);
         ok(client, &["ZADD", "large-zset", &format!("{}.25", i % 50), &member]);
+        ok(client, &["SADD", "large-set", &member]);
+        ok(client, &["SADD", "large-intset", &n]);
         ok(client, &["XADD", "long-stream", &format!("{i}-1"), "n", &n, &member, "x"]);
         ok(client, &["RPUSH", "long-list", &format!("{member}{}", "x".repeat(50))]);
         ok(client, &["SET", &format!("key:{i}"), &member]);
@@ -94,7 +99,7 @@ fn redis_loads_what_was_saved_and_its_files_are_loaded() {
         let reader = start(!first_is_ours);
         let mut client = reader.connect();
         assert_eq!(digest(&mut client), expected);
-        for key in ["zset", "large-zset", "hash", "large-hash", "list", "chain"] {
+        for key in ["intset", "set", "large-set", "zset", "large-zset", "hash", "large-hash", "list", "chain"] {
             ok(&mut client, &["OBJECT", "ENCODING", key]);
         }
         // Back again.

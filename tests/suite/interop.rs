@@ -32,6 +32,8 @@ macro_rules! families {
 }
 
 families! {
+    bitmaps: include_str!("interop/bitmaps.table"), &[];
+    hyperloglog: include_str!("interop/hyperloglog.table"), &[];
     acl: include_str!("interop/acl.table"), &[];
     strings: include_str!("interop/strings.table"), &[];
     string_options: crate::interop::strings::options(), &[];
@@ -40,9 +42,12 @@ families! {
     key_options: crate::interop::keys::options(), &[];
     connection: include_str!("interop/connection.table"), &[];
     login: include_str!("interop/login.table"), &["--requirepass", "sesame"];
+    sets: include_str!("interop/sets.table"), &[];
     streams: include_str!("interop/streams.table"), &[];
     small_streams: include_str!("interop/streams.table"), &["--stream-node-max-entries", "3"];
     server: include_str!("interop/server.table"), &[];
+    sort: include_str!("interop/sort.table"), &[];
+    small_nodes_sort: include_str!("interop/sort.table"), &["--list-max-listpack-size", "2", "--zset-max-listpack-entries", "0"];
     transactions: include_str!("interop/transactions.table"), &[];
     sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes"];
     large_sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes", "--zset-max-listpack-entries", "0"];

@@ -40,6 +40,10 @@ fn write_object(commands: &mut Writer<'_>, object: &Object) {
             commands.begin("RPUSH");
             list.iter(0, End::Head).for_each(|item| commands.element(&[&item.to_vec()]));
         }
+        Object::Set(set) => {
+            commands.begin("SADD");
+            set.iter().for_each(|member| commands.element(&[&member.to_vec()]));
+        }
         Object::SortedSet(set) => {
             commands.begin("ZADD");
             let mut text = Vec::new();

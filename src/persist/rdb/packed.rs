@@ -1,10 +1,9 @@
-//! The runs of bytes that older versions kept small collections in: ziplist, zipmap, intset.
+//! The runs of bytes that older versions kept small collections in: ziplist and zipmap.
 //!
 //! ```text
 //! ziplist  bytes: u32 | offset of the last entry: u32 | entries: u16 | entry ... | 0xff
 //! entry    length of the one before: 1 byte, or 0xfe and u32 | encoding | data
 //! zipmap   entries: u8 | (length, field, length, bytes unused, value, unused) ... | 0xff
-//! intset   bytes per integer: u32 | integers: u32 | integers in ascending order
 //! ```
 //! Listpacks, which followed them, are [`Listpack`](crate::types::listpack::Listpack)s of ours too.
 //!
@@ -109,39 +108,6 @@ pub fn zipmap(bytes: &[u8]) -> Option<Vec<&[u8]>> {
     (count >= 254 || usize::from(count) == texts.len() / 2).then_some(texts)
 }
 
-/// The integers of an intset, in ascending order; `None` where the bytes are not one from end to end.
-pub fn intset(bytes: &[u8]) -> Option<Vec<i64>> {
-    let (width, count) = (u32_at(bytes, 0)?, u32_at(bytes, 4)?);
-    let data = &bytes[8..];
-    if !matches!(width, 2 | 4 | 8) || count.checked_mul(width)? != data.len() {
-        return None;
-    }
-    let ints: Vec<i64> = data
-        .chunks_exact(width)
-        .map(|chunk| {
-            let mut le = [0; 8];
-            le[8 - width..].copy_from_slice(chunk);
-            i64::from_le_bytes(le) >> (64 - 8 * width)
-        })
-        .collect();
-    ints.is_sorted_by(|a, b| a < b).then_some(ints)
-}
-
-/// The bytes of an intset of these integers, which are in ascending order.
-pub fn intset_bytes(ints: impl ExactSizeIterator<Item = i64> + Clone) -> Vec<u8> {
-    let widest = |n: i64| match n {
-        _ if i16::try_from(n).is_ok() => 2,
-        _ if i32::try_from(n).is_ok() => 4,
-        _ => 8,
-    };
-    let width = ints.clone().map(widest).max().unwrap_or(2);
-    let mut bytes = Vec::with_capacity(8 + width * ints.len());
-    bytes.extend_from_slice(&(width as u32).to_le_bytes());
-    bytes.extend_from_slice(&(ints.len() as u32).to_le_bytes());
-    ints.for_each(|n| bytes.extend_from_slice(&n.to_le_bytes()[..width]));
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,18 +182,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_intset_is_ascending() {
-        for ints in [&[][..], &[-3, 5], &[-40_000, 5], &[1, i64::MAX]] {
-            let bytes = intset_bytes(ints.iter().copied());
-            assert_eq!(intset(&bytes).unwrap(), ints);
-        }
-        assert_eq!(intset_bytes([1i64, 2].into_iter()), [2, 0, 0, 0, 2, 0, 0, 0, 1, 0, 2, 0]);
-        assert!(intset(&[2, 0, 0, 0, 2, 0, 0, 0, 2, 0, 2, 0]).is_none(), "the same twice");
-        assert!(intset(&[2, 0, 0, 0, 255, 255, 255, 255, 2, 0, 2, 0]).is_none());
-        assert!(intset(&[3, 0, 0, 0, 0, 0, 0, 0]).is_none());
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -235,13 +189,12 @@ mod tests {
         fn damage_is_refused_or_harmless(at in 0..40usize, to in any::<u8>(), cut in 0..40usize) {
             let list = ziplist_of(&[b"\x02ab", &[0xc0, 0, 1], &[0xf1], b"\x05hello"]);
             let map = b"\x02\x01a\x01\x02b??\x02cc\x03\x00ddd\xff".to_vec();
-            let set = intset_bytes([1, 2, 70_000].into_iter());
-            for bytes in [list, map, set] {
+            for bytes in [list, map] {
                 let mut damaged = bytes.clone();
                 let at = at % bytes.len();
                 damaged[at] = to;
                 for bytes in [&damaged[..], &bytes[..cut.min(bytes.len())]] {
-                    let _ = (ziplist(bytes), zipmap(bytes), intset(bytes));
+                    let _ = (ziplist(bytes), zipmap(bytes));
                 }
             }
         }

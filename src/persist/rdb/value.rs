@@ -12,8 +12,10 @@ use crate::persist::rdb::{Dialect, Reason, Result, VERSION_7_4};
 use crate::stdx::number::parse_i64;
 use crate::types::Object;
 use crate::types::hash::{self, Hash, Layout, Text};
+use crate::types::intset::Intset;
 use crate::types::list::{End, Limit, List, OwnedPart, Part};
 use crate::types::listpack::{Item, Listpack};
+use crate::types::set::{self, Probe, Set};
 use crate::types::zset::{self, Direction, ZSet};
 
 /// Numbers of types and of their forms.
@@ -66,6 +68,15 @@ pub struct Limits<'a> {
 impl Limits<'_> {
     fn list(&self) -> Limit {
         Limit(self.config.list_max_listpack_size)
+    }
+
+    fn set(&self) -> set::Limits {
+        let limit = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        set::Limits {
+            intset_entries: limit(self.config.set_max_intset_entries),
+            listpack_entries: limit(self.config.set_max_listpack_entries),
+            listpack_value: limit(self.config.set_max_listpack_value),
+        }
     }
 
     fn zset(&self) -> zset::Limits {
@@ -140,6 +151,23 @@ pub fn read(reader: &mut Reader<'_>, form: u8, limits: Limits<'_>) -> Result<Dec
             Object::List(List::from_parts([OwnedPart::Packed(pack)], limits.list()))
         }
         form::LIST_QUICKLIST | form::LIST_QUICKLIST_2 => Object::List(quicklist(reader, form, limits)?),
+        form::SET => Object::Set(plain_set(reader, limits)?),
+        form::SET_INTSET => {
+            let set = Intset::from_bytes(reader.string()?);
+            let set = set.ok_or_else(|| reader.corrupt("Intset integrity check failed."))?;
+            if set.len() <= limits.set().intset_entries {
+                Object::Set(Set::from_intset(set))
+            } else {
+                let texts: Vec<String> = set.iter().map(|n| n.to_string()).collect();
+                Object::Set(set_of(reader, texts.iter().map(String::as_bytes), limits)?)
+            }
+        }
+        form::SET_LISTPACK => {
+            let pack = listpack(reader)?;
+            let texts: Vec<Vec<u8>> = pack.iter().map(Item::to_vec).collect();
+            // Its members are looked at one by one in any case, for none may be there twice.
+            Object::Set(set_of(reader, texts.iter().map(Vec::as_slice), limits)?)
+        }
         form::ZSET | form::ZSET_2 => Object::SortedSet(plain_zset(reader, form, limits)?),
         form::ZSET_ZIPLIST => {
             let set = ZSet::from_listpack(listpack_of_ziplist(reader)?, limits.zset());
@@ -286,6 +314,40 @@ fn quicklist(reader: &mut Reader<'_>, form: u8, limits: Limits<'_>) -> Result<Li
         });
     }
     Ok(List::from_parts(parts, limits.list()))
+}
+
+fn plain_set(reader: &mut Reader<'_>, limits: Limits<'_>) -> Result<Set> {
+    let count = count(reader)?;
+    let mut member = Vec::new();
+    reader.string_into(&mut member)?;
+    let mut set = Set::expecting(&Probe::new(&member), usize::try_from(count).unwrap_or(usize::MAX), &limits.set());
+    let mut read = 1;
+    loop {
+        if !set.add(&Probe::new(&member), &limits.set()) {
+            return Err(reader.corrupt("Duplicate set members detected"));
+        }
+        if read == count {
+            return Ok(set);
+        }
+        read += 1;
+        reader.string_into(&mut member)?;
+    }
+}
+
+/// A set of these members, none of which may be there twice.
+fn set_of<'m>(
+    reader: &Reader<'_>,
+    members: impl ExactSizeIterator<Item = &'m [u8]> + Clone,
+    limits: Limits<'_>,
+) -> Result<Set> {
+    let Some(first) = members.clone().next() else { return Err(reader.error(Reason::Empty)) };
+    let mut set = Set::expecting(&Probe::new(first), members.len(), &limits.set());
+    for member in members {
+        if !set.add(&Probe::new(member), &limits.set()) {
+            return Err(reader.corrupt("Duplicate set members detected"));
+        }
+    }
+    Ok(set)
 }
 
 fn plain_zset(reader: &mut Reader<'_>, form: u8, limits: Limits<'_>) -> Result<ZSet> {
@@ -454,6 +516,9 @@ pub fn form_of(value: Value<'_>) -> u8 {
     match value {
         Value::Int(_) | Value::Bytes(_) | Value::Large(_) => form::STRING,
         Value::Object(Object::List(_)) => form::LIST_QUICKLIST_2,
+        // Only Redis 7.2 and on know sets that are listpacks.
+        Value::Object(Object::Set(set)) if set.as_intset().is_some() => form::SET_INTSET,
+        Value::Object(Object::Set(_)) => form::SET,
         Value::Object(Object::SortedSet(set)) if set.listpack().is_some() => form::ZSET_LISTPACK,
         Value::Object(Object::SortedSet(_)) => form::ZSET_2,
         Value::Object(Object::Hash(hash)) => match (hash.listpack(), hash.first_deadline()) {
@@ -487,6 +552,13 @@ pub fn write(writer: &mut Writer, value: Value<'_>) {
                 }
             }
         }
+        Value::Object(Object::Set(set)) => match set.as_intset() {
+            Some(ints) => writer.string(ints.as_bytes()),
+            None => {
+                writer.count(set.len());
+                set.iter().for_each(|member| item(writer, member));
+            }
+        },
         Value::Object(Object::SortedSet(set)) => match set.listpack() {
             Some(pack) => writer.string(pack.as_bytes()),
             None => {

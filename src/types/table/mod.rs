@@ -106,6 +106,12 @@ impl<T, O: Ownership<T>> Table<T, O> {
         self.segment(hash).prefetch(hash);
     }
 
+    /// The step before [`Table::prefetch`], for a table of many segments: hints at what leads to that memory.
+    #[inline]
+    pub fn prefetch_segment(&self, hash: u64) {
+        prefetch::prefetch(std::ptr::from_ref(self.segment(hash)).addr());
+    }
+
     /// Adds an element which the caller knows to be absent; one that is present would be there twice.
     #[inline]
     pub fn insert_unique(&mut self, hash: u64, value: T, rehash: impl Fn(&T) -> u64) -> &mut T {
@@ -347,7 +353,7 @@ impl<T, O: Ownership<T>> Table<T, O> {
     /// Calls `f` for `count` elements (all, if there are fewer) that lie side by side from a place that `start` says,
     /// any number. Cheaper than as many calls of [`Table::random`], and what falls together stays together:
     /// good enough to choose what to evict.
-    pub fn sample(&self, start: u64, count: usize, mut f: impl FnMut(&T)) {
+    pub fn sample<'a>(&'a self, start: u64, count: usize, mut f: impl FnMut(&'a T)) {
         let mut left = count.min(self.len());
         let mut hash = start;
         while left > 0 {
