@@ -187,7 +187,11 @@ impl Executor {
                 return (at, Stop::Close);
             }
             ready.clear();
-            let mut room = self.eviction.make_room(engine, &config, &moment);
+            let mut room = match session.replaying {
+                // What was evicted is removed by the log.
+                true => Room::Enough,
+                false => self.eviction.make_room(engine, &config, &moment),
+            };
             while room == Room::Soon && session.in_process {
                 // Whose thread this is has nothing else to do.
                 std::thread::yield_now();

@@ -66,7 +66,9 @@ impl Timers {
             // What is read from a log may still need a key whose time has come.
             && !engine.saves.loading.active.load(Ordering::Relaxed)
             && self.expire(engine);
-        self.make_room(engine);
+        if !engine.saves.loading.active.load(Ordering::Relaxed) {
+            self.make_room(engine);
+        }
         if self.sampled.elapsed() >= SAMPLE_EVERY {
             self.sampled = Instant::now();
             engine.stats.sample(engine.clock.monotonic_us());
