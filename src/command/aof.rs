@@ -181,7 +181,8 @@ fn load(engine: &Engine, config: &Config, manifest: &Manifest) -> Result<(), Str
     let parts: Vec<&Part> = manifest.parts().collect();
     for part in &parts {
         if !disk::exists(&file(config, part)) {
-            return Err(format!("The AOF file {} doesn't exist", String::from_utf8_lossy(&part.name)));
+            let name = String::from_utf8_lossy(&part.name);
+            return Err(format!("Can't open the append only file {name} for reading: No such file or directory"));
         }
     }
     let total: u64 = parts.iter().map(|part| disk::length(&file(config, part))).sum();
@@ -506,7 +507,10 @@ fn turn_on(engine: &Engine) {
 /// Turns the log off: what it has is synced.
 pub fn turn_off(engine: &Engine) {
     let aof = &engine.aof;
-    aof.stop_rewrite();
+    if aof.is_rewriting() {
+        notice!("Killing AOF child: the append only file was turned off");
+        aof.stop_rewrite();
+    }
     aof.scheduled.store(false, Ordering::Relaxed);
     aof.set_state(State::Off);
     aof.next_turn();
@@ -732,7 +736,12 @@ fn write_commands(
     to: &mut dyn Write,
 ) -> Result<(), Failure> {
     let mut selected = None;
-    let mut begun = Some(to.write_all(&functions(head)));
+    let mut front = functions(head);
+    if engine.config.load().aof_timestamp_enabled {
+        let stamp = format!("#TS:{}\r\n", engine.clock.now_ms() / 1000);
+        front.splice(..0, stamp.into_bytes());
+    }
+    let mut begun = Some(to.write_all(&front));
     let walked = snapshot.walk(engine.keyspace.snapshot(), hold, |piece: Piece<'_>| {
         if let Some(Err(error)) = begun.take() {
             return Err(error);
@@ -1062,7 +1071,9 @@ mod tests {
             save::load_at_start(&dir.bench(rest).engine).err().unwrap_or_default()
         };
         assert!(say(Some(""), "", "").contains("Found an empty AOF manifest"));
-        assert!(say(Some("file x seq 1 type i\n"), "", "").contains("The AOF file x doesn't exist"));
+        assert!(
+            say(Some("file x seq 1 type i\n"), "", "").contains("the append only file x for reading: No such file")
+        );
         assert!(say(None, "nonsense\r\n", "").starts_with("Bad file format reading the append only file"));
         assert!(say(None, "*1\r\n$3\r\nFOO\r\n", "").starts_with("Unknown command 'FOO' reading"));
         assert!(say(None, "*1\r\n$4\r\nPI", "aof-load-truncated no").starts_with("Unexpected end of file"));

@@ -86,7 +86,7 @@ impl Manifest {
             if end.is_none() || line.len() >= LINE_BYTES {
                 return Err(wrong("The AOF manifest file contains too long line"));
             }
-            let (part, kind) = entry(line).ok_or_else(|| wrong("Invalid AOF manifest file format"))?;
+            let (part, kind) = entry(line).map_err(wrong)?;
             match kind {
                 Kind::Base if manifest.base.is_some() => {
                     return Err(wrong("Found duplicate base file information"));
@@ -149,10 +149,11 @@ impl Manifest {
 }
 
 /// The file that a line names.
-fn entry(line: &[u8]) -> Option<(Part, Kind)> {
-    let words = split_words(line)?;
+fn entry(line: &[u8]) -> Result<(Part, Kind), &'static str> {
+    const FORMAT: &str = "Invalid AOF manifest file format";
+    let words = split_words(line).ok_or(FORMAT)?;
     if words.len() < 6 || !words.len().is_multiple_of(2) {
-        return None;
+        return Err(FORMAT);
     }
     let (mut name, mut seq, mut kind) = (None, None, None);
     for pair in words.chunks_exact(2) {
@@ -161,7 +162,7 @@ fn entry(line: &[u8]) -> Option<(Part, Kind)> {
             // A name, not a way elsewhere.
             let is_name = !value.is_empty() && !value.contains(&b'/') && !value.contains(&b'\\') && !value.contains(&0);
             name = is_name.then(|| value.clone());
-            name.as_ref()?;
+            name.as_ref().ok_or(FORMAT)?;
         } else if pair[0].eq_ignore_ascii_case(b"seq") {
             seq = std::str::from_utf8(value).ok().and_then(|digits| digits.parse::<u64>().ok());
         } else if pair[0].eq_ignore_ascii_case(b"type") {
@@ -169,12 +170,12 @@ fn entry(line: &[u8]) -> Option<(Part, Kind)> {
                 b"b" => Some(Kind::Base),
                 b"i" => Some(Kind::Increment),
                 b"h" => Some(Kind::History),
-                _ => return None,
+                _ => return Err("Unknown AOF file type"),
             };
         }
     }
-    let seq = seq.filter(|seq| (1..u64::MAX / 2).contains(seq))?;
-    Some((Part { name: name?, seq }, kind?))
+    let seq = seq.filter(|seq| (1..u64::MAX / 2).contains(seq)).ok_or(FORMAT)?;
+    Ok((Part { name: name.ok_or(FORMAT)?, seq }, kind.ok_or(FORMAT)?))
 }
 
 #[cfg(test)]
@@ -217,7 +218,7 @@ mod tests {
             (b"file a/b seq 1 type b\n", 1, "Invalid AOF manifest file format"),
             (b"file a seq x type b\n", 1, "Invalid AOF manifest file format"),
             (b"file a seq 0 type b\n", 1, "Invalid AOF manifest file format"),
-            (b"file a seq 1 type c\n", 1, "Invalid AOF manifest file format"),
+            (b"file a seq 1 type c\n", 1, "Unknown AOF file type"),
             (b"file a seq 1\n", 1, "Invalid AOF manifest file format"),
             (b"file a seq 1 type b", 1, "The AOF manifest file contains too long line"),
         ];

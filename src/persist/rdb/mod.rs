@@ -121,7 +121,10 @@ impl fmt::Display for Error {
             )?,
             Reason::Empty => f.write_str("A collection without elements")?,
             Reason::Checksum(found, expected) => {
-                write!(f, "Wrong RDB checksum expected: ({expected:x}) but got ({found:x}). Aborting now.")?;
+                write!(
+                    f,
+                    "Wrong RDB checksum expected: ({expected:x}) but got ({found:x}). Aborting now. RDB CRC error"
+                )?;
             }
             Reason::Stopped => f.write_str("Stopped")?,
         }
