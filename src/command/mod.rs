@@ -22,6 +22,7 @@ pub mod error;
 pub mod eviction;
 pub mod expire;
 pub mod gem;
+pub mod geo;
 pub mod hash;
 pub mod help;
 pub mod hyperloglog;

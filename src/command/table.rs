@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
-    acl, aof, bitmap, config, connection, debug, dump, expire, hash, hyperloglog, info, introspect, key, keyspace,
+    acl, aof, bitmap, config, connection, debug, dump, expire, geo, hash, hyperloglog, info, introspect, key, keyspace,
     latency, list, memory, monitor, save, server, set, slowlog, sort, stream, string, transaction, zset,
 };
 use crate::spec::{self, Flag, Group, Keys};
@@ -24,6 +24,7 @@ const FAMILIES: &[&[Command]] = &[
     debug::COMMANDS,
     dump::COMMANDS,
     expire::COMMANDS,
+    geo::COMMANDS,
     hash::COMMANDS,
     hyperloglog::COMMANDS,
     info::COMMANDS,
@@ -47,6 +48,7 @@ const FAMILIES: &[&[Command]] = &[
     zset::combine::COMMANDS,
     zset::pop::COMMANDS,
     zset::range::COMMANDS,
+    zset::wait::COMMANDS,
     zset::walk::COMMANDS,
 ];
 

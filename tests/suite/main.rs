@@ -12,6 +12,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
+mod blocking;
 mod embedding;
 mod eviction;
 mod fault;
