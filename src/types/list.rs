@@ -241,7 +241,7 @@ impl List {
             chain.len += node.len();
             chain.nodes.push_back(node);
         }
-        let mut list = List(Repr::Chain(chain));
+        let mut list = List(Repr::Chain(Box::new(chain)));
         list.pack_if(limit, 1);
         list
     }
