@@ -9,6 +9,7 @@ use crate::client::shared::{Link, Mark};
 use crate::command::client::tracking;
 use crate::command::engine::Engine;
 use crate::command::eviction::{Eviction, Room};
+use crate::command::{aof, save};
 use crate::keyspace::change::Effects;
 use crate::keyspace::shard::SHARDS;
 use crate::keyspace::space::Patience;
@@ -91,10 +92,12 @@ impl Timers {
     /// Does what is due; returns whether there is more to do at once.
     fn tick(&mut self, engine: &Engine) -> bool {
         let started = Instant::now();
-        if engine.debug.active_expire.load(Ordering::Relaxed) {
+        // What is read from a log may still need a key whose time has come.
+        let loading = engine.saves.loading.active.load(Ordering::Relaxed);
+        if engine.debug.active_expire.load(Ordering::Relaxed) && !loading {
             self.expire(engine);
         }
-        let more = self.make_room(engine);
+        let more = !loading && self.make_room(engine);
         // Who sleeps for a period wakes a little before or after its end.
         let over = |since: Instant, period: Duration| since.elapsed() + SLACK >= period;
         if over(self.sampled, SAMPLE_EVERY) {
@@ -113,6 +116,8 @@ impl Timers {
             disconnect_idle(engine);
             remind_slow_readers(engine);
             tracking::tidy(engine);
+            save::look_at_save_points(engine);
+            aof::look_at_growth(engine);
             let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
             for (counter, by) in [(Counter::LoopCycles, 1), (Counter::LoopUs, us), (Counter::LoopCronUs, us)] {
                 engine.stats.add(counter, by);
