@@ -145,8 +145,8 @@ impl Executor {
         let mut config = self.current_config(engine);
         let worker = self.worker;
         let mut moment = engine.moment(&config);
-        let limited = config.maxmemory > 0;
-        let unseen = unseen_bytes(&config).cast_signed();
+        let limited = engine.memory_limit(&config) > 0;
+        let unseen = unseen_bytes(engine, &config).cast_signed();
         let mut gate = Some(engine.keyspace.gates().enter(self.gate));
         let mut ready: SmallVec<[Ready<'_>; 16]> = SmallVec::new();
         let mut at = 0;

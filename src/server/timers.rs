@@ -89,7 +89,7 @@ impl Timers {
     /// Makes room while memory is above its limit and nobody sends commands: after CONFIG SET.
     fn make_room(&mut self, engine: &Engine) {
         let config = engine.config.load();
-        if config.maxmemory > 0 {
+        if engine.memory_limit(&config) > 0 {
             let _gate = engine.keyspace.gates().enter(engine.keyspace.gates().shared_index());
             self.eviction.make_room(engine, &config, &engine.moment(&config));
         }
