@@ -1,3 +1,5 @@
+//! The commands of streams on a server without sockets.
+
 use std::sync::{Arc, Mutex};
 
 use crate::command::testing::Bench;

@@ -1,3 +1,5 @@
+//! Streams against plain maps, and what their parts do at the edges.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
