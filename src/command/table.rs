@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
-    acl, bitmap, config, connection, debug, expire, geo, hash, hyperloglog, info, introspect, key, keyspace, latency,
-    list, memory, monitor, server, set, slowlog, sort, stream, string, transaction, zset,
+    acl, aof, bitmap, config, connection, debug, dump, expire, geo, hash, hyperloglog, info, introspect, key, keyspace,
+    latency, list, memory, monitor, pubsub, save, server, set, slowlog, sort, stream, string, transaction, zset,
 };
 use crate::spec::{self, Flag, Group, Keys};
 
@@ -17,10 +17,12 @@ pub type Command = spec::Command<Handler>;
 #[rustfmt::skip]
 const FAMILIES: &[&[Command]] = &[
     acl::COMMANDS,
+    aof::COMMANDS,
     bitmap::COMMANDS,
     config::COMMANDS,
     connection::COMMANDS,
     debug::COMMANDS,
+    dump::COMMANDS,
     expire::COMMANDS,
     geo::COMMANDS,
     hash::COMMANDS,
@@ -34,6 +36,8 @@ const FAMILIES: &[&[Command]] = &[
     list::wait::COMMANDS,
     memory::COMMANDS,
     monitor::COMMANDS,
+    pubsub::COMMANDS,
+    save::COMMANDS,
     server::COMMANDS,
     set::COMMANDS,
     slowlog::COMMANDS,
@@ -115,7 +119,7 @@ impl Entry {
         } else {
             Way::Single
         };
-        let brief = has(Flag::Fast) || command.complexity.starts_with("O(1)") && !has(Flag::Blocking);
+        let brief = !has(Flag::Blocking) && (has(Flag::Fast) || command.complexity.starts_with("O(1)"));
         let reaches_further = command.keys.iter().any(|keys| matches!(keys, Keys::Unknown { .. }));
         let names_element = command.group == Group::Hash && only_key.is_some() && command.usage.contains("field");
         Entry { command, index, full_name, subcommands, only_key, way, brief, names_element, reaches_further, flags }

@@ -69,7 +69,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// A server with default settings.
+    /// A server with default settings, but that it saves nothing by itself.
     #[allow(clippy::new_without_default, reason = "a test says that it makes a server")]
     pub fn new() -> Bench {
         Bench::with("")
@@ -98,11 +98,11 @@ impl Bench {
                 Ok(Vec::new())
             }
         }
+        let config = format!("save \"\"\n{config}");
         let config = from_text(config.as_bytes(), &mut NoFiles).expect("a test knows what it asks for");
         let (clock, manual) = Clock::manual(1_000_000_000);
         let keyspace = Keyspace::new(Routing::Hash, 1).expect("a test knows what it asks for");
-        let engine =
-            Arc::new(Engine::new(config, clock, Box::new(host), keyspace).expect("a test knows what it asks for"));
+        let engine = Engine::shared(config, clock, Box::new(host), keyspace).expect("a test knows what it asks for");
         Bench::of(engine, manual)
     }
 
@@ -129,6 +129,27 @@ impl Bench {
     /// Replies in this protocol from now on.
     pub fn out_as(&mut self, protocol: Protocol) {
         self.out.set_protocol(protocol);
+    }
+
+    /// Runs one request on another connection, which is gone again then; the reply as [`Bench::run`] gives it.
+    pub fn run_elsewhere(&mut self, line: &str) -> String {
+        let id = self.engine.clients.next_id();
+        let shared = Arc::new(Shared::new(id, Link::Tcp, "5.6.7.8:9".into(), "1.2.3.4:6".into(), 10, 1_000_000_000));
+        let other = Session::new(shared, self.engine.users.default_account().clone());
+        let mine = std::mem::replace(&mut self.session, other);
+        let protocol = self.out.protocol();
+        self.out.set_protocol(Protocol::Resp2);
+        let reply = self.run(line);
+        self.out.set_protocol(protocol);
+        self.session = mine;
+        reply
+    }
+
+    /// What others pushed to the client meanwhile.
+    pub fn heard(&mut self) -> String {
+        let mut out = Output::new(self.out.protocol());
+        self.session.shared.outbox.drain(&mut out);
+        String::from_utf8_lossy(&out.into_vec()).replace("\r\n", "|")
     }
 
     /// Runs one request, its words split as an inline command's; returns the bytes of its reply.

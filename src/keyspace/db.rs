@@ -119,6 +119,19 @@ impl<'a> Db<'a> {
         self.moment.now_ms
     }
 
+    /// The time by which fields of hashes are there or have expired: while a log is read all are there, as
+    /// [`Db::has_passed`] says of keys.
+    #[inline]
+    pub fn fields_now_ms(&self) -> u64 {
+        if self.effects.replaying { 0 } else { self.moment.now_ms }
+    }
+
+    /// Whether a deadline has come, so that a key that gets it is removed. While a log is read none has: what follows
+    /// in the log may still need the key.
+    pub fn has_passed(&self, deadline: u64) -> bool {
+        deadline <= self.moment.now_ms && !self.effects.replaying
+    }
+
     /// The key with these bytes.
     #[inline]
     pub fn key<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
@@ -126,15 +139,19 @@ impl<'a> Db<'a> {
     }
 
     /// Removes `key` where its deadline has passed, and fields of it whose deadline has. Nothing but a look where
-    /// no key of its part can expire.
+    /// nothing in its shard is due.
     #[inline]
     fn expire_if_due(&mut self, key: &Key<'_>) {
-        let Some(part) = self.hold.shard(key.hash.shard()).part_mut(self.index) else { return };
-        if !part.can_expire() {
-            return;
+        if self.keyspace.may_be_due(key.hash.shard(), self.moment.now_ms) && !self.effects.replaying {
+            self.expire_what_is_due(key);
         }
+    }
+
+    #[cold]
+    fn expire_what_is_due(&mut self, key: &Key<'_>) {
         let now = self.moment.now_ms;
-        let Some(entry) = part.find(key.hash, key.bytes) else { return };
+        let part = self.hold.shard(key.hash.shard()).part(self.index);
+        let Some(entry) = part.and_then(|part| part.find(key.hash, key.bytes)) else { return };
         if entry.deadline().is_some_and(|deadline| now > deadline) {
             self.expire_now(key);
         } else if entry.field_deadline().is_some_and(|deadline| now > deadline) {
@@ -142,7 +159,6 @@ impl<'a> Db<'a> {
         }
     }
 
-    #[cold]
     fn expire_now(&mut self, key: &Key<'_>) {
         let part = self.hold.shard(key.hash.shard()).part_mut(self.index);
         if let Some(entry) = part.and_then(|part| part.remove(key.hash, key.bytes)) {

@@ -4,6 +4,7 @@
 //! ([`Hold`](hold::Hold)) and works on them through [`Db`](db::Db), which hides expired keys, keeps
 //! the access clocks and notes every change.
 
+pub mod alarm;
 pub mod change;
 pub mod db;
 pub mod deadlines;
@@ -16,5 +17,6 @@ pub mod listen;
 pub mod moment;
 pub mod reclaim;
 pub mod shard;
+pub mod snapshot;
 pub mod space;
 mod volatile;

@@ -1,7 +1,9 @@
 //! The keyspace as a whole: its shards, gates, and walks over all of them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use crate::keyspace::alarm::Alarm;
 use crate::keyspace::change::Effects;
 use crate::keyspace::entry::{Entry, HASH_BITS};
 use crate::keyspace::gate::Gates;
@@ -9,6 +11,7 @@ use crate::keyspace::hash::{KeyHash, KeyHasher, Routing};
 use crate::keyspace::hold::{Hold, Locked, ShardSet, Shards};
 use crate::keyspace::reclaim::{INLINE_FREE_MAX, Reclaimer};
 use crate::keyspace::shard::{Part, SHARDS, SLOTS_PER_SHARD, Shard};
+use crate::keyspace::snapshot::Running;
 use crate::types::Object;
 use crate::types::table::Table;
 
@@ -19,9 +22,11 @@ pub struct Keyspace {
     hasher: KeyHasher,
     gates: Gates,
     reclaimer: Reclaimer,
-    /// For each shard a time before which nothing in it is due, so that the timer need not touch shards
-    /// to learn that. Written under the shard's lock; [`NEVER`] where no key has a deadline.
+    /// For each shard a time before which nothing in it is due, so that neither the timer nor a lookup need look
+    /// further to learn that. Written under the shard's lock; [`NEVER`] where no key has a deadline.
     next_due: Box<[AtomicU64]>,
+    alarm: Alarm,
+    snapshot: Running,
 }
 
 /// What stands for no deadline at all.
@@ -73,6 +78,8 @@ impl Keyspace {
             gates: Gates::new(workers),
             reclaimer: Reclaimer::start()?,
             next_due: (0..SHARDS).map(|_| AtomicU64::new(NEVER)).collect(),
+            alarm: Alarm::default(),
+            snapshot: Running::default(),
         })
     }
 
@@ -94,7 +101,20 @@ impl Keyspace {
         let next = &self.next_due[shard];
         if deadline < next.load(Ordering::Relaxed) {
             next.store(deadline, Ordering::Relaxed);
+            self.alarm.note(deadline);
         }
+    }
+
+    /// Sleeps until a key is due, for `least` at least and for `most` at most; see [`Alarm::sleep`].
+    pub fn sleep_until_due(&self, now_ms: u64, least: Duration, most: Duration) {
+        let next = || (0..SHARDS).filter_map(|shard| self.next_due(shard)).min();
+        self.alarm.sleep(now_ms, next, least, most);
+    }
+
+    /// Whether a key of a held shard can have a deadline before `now_ms`.
+    #[inline]
+    pub fn may_be_due(&self, shard: usize, now_ms: u64) -> bool {
+        self.next_due[shard].load(Ordering::Relaxed) < now_ms
     }
 
     /// Says what is due next in a held shard.
@@ -105,6 +125,11 @@ impl Keyspace {
     /// What frees large values.
     pub fn reclaimer(&self) -> &Reclaimer {
         &self.reclaimer
+    }
+
+    /// The snapshot that is being taken, if one is.
+    pub fn snapshot(&self) -> &Running {
+        &self.snapshot
     }
 
     /// Holds the shards in `set`.
@@ -151,7 +176,8 @@ impl Keyspace {
         }
     }
 
-    /// Removes every key of `db`, or of all databases; returns what was there, still to be freed.
+    /// Removes every key of `db`, or of all databases; returns what was there, still to be freed, but for what
+    /// belongs to a snapshot.
     ///
     /// The caller runs alone. The keys are gone when this returns, after some microseconds; freeing
     /// them is what takes long.
@@ -162,7 +188,7 @@ impl Keyspace {
                 let all: Vec<usize> = db.map_or_else(|| shard.databases().collect(), |db| vec![db]);
                 for part in all.into_iter().filter_map(|db| shard.take_part(db)) {
                     flushed.keys += part.len() as u64;
-                    flushed.parts.push(part);
+                    flushed.parts.extend(self.snapshot.take_over(part));
                 }
             });
         }

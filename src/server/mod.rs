@@ -4,6 +4,7 @@
 //! one, [`local::Client`] calls it without a socket.
 
 pub mod builder;
+mod check;
 mod connection;
 pub mod host;
 mod listener;
@@ -12,5 +13,6 @@ pub mod process;
 pub mod running;
 pub mod standalone;
 mod stream;
+pub mod subscription;
 mod timers;
 mod worker;

@@ -1,4 +1,4 @@
-//! Streams against plain maps, and what their parts do at the edges.
+//! Streams against a map that is too simple to be wrong, and the bytes of their chunks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
