@@ -23,7 +23,11 @@ use crate::observe::allocator;
 use crate::observe::log::warning;
 use crate::resp::reply::Protocol;
 use crate::spec::{Arity, Flag, Group};
+use crate::stdx::number::double::append_double_17;
 use crate::stdx::number::{parse_f64, parse_i64};
+use crate::types::Object;
+use crate::types::list::End;
+use crate::types::zset::Direction;
 
 /// This family's commands.
 pub const COMMANDS: &[Command] = &[DEBUG];
@@ -323,11 +327,35 @@ impl Fingerprint {
             Value::Int(n) => self.mix(n.to_string().as_bytes()),
             Value::Bytes(bytes) => self.mix(bytes),
             Value::Large(large) => self.mix(large.bytes()),
-            // Collections cannot be stored by any command yet; their elements are mixed in with them.
-            Value::Object(object) => self.mix(object.encoding().as_bytes()),
+            Value::Object(object) => self.add_object(object),
         }
         if entry.deadline().is_some() {
             self.add(b"!!expire!!");
+        }
+    }
+
+    /// Adds a collection: the order of elements counts where they have one.
+    fn add_object(&mut self, object: &Object) {
+        match object {
+            Object::List(list) => list.iter(0, End::Head).for_each(|item| self.mix(&item.to_vec())),
+            Object::SortedSet(zset) => {
+                for (member, score) in zset.iter(0, Direction::Up) {
+                    let (mut one, mut text) = (Fingerprint::default(), Vec::new());
+                    append_double_17(&mut text, score);
+                    one.mix(&member.to_vec());
+                    one.mix(&text);
+                    self.add(&one.0);
+                }
+            }
+            Object::Hash(hash) => hash.for_each(|name, found| {
+                let mut field = Fingerprint::default();
+                name.with(|name| field.mix(name));
+                found.value.with(|value| field.mix(value));
+                if found.deadline.is_some() {
+                    field.add(b"!!hexpire!!");
+                }
+                self.add(&field.0);
+            }),
         }
     }
 

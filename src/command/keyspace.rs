@@ -4,22 +4,20 @@
 //! so that no other client waits for it; its reply is built in blocks that are sent by reference, and
 //! never moved as a whole.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::command::args::{Args, word};
 use crate::command::context::{Context, DONE, Outcome, Reply};
 use crate::command::error::Error;
 use crate::command::key::database;
+use crate::command::scan::{DEFAULT_COUNT, Strings, matches, parse_count, parse_cursor, pattern};
 use crate::command::table::Command;
 use crate::keyspace::entry::Entry;
 use crate::keyspace::hold::ShardSet;
 use crate::keyspace::shard::SHARDS;
 use crate::keyspace::space::Flushed;
-use crate::resp::reply::Output;
 use crate::spec::{Arity, Category, Flag, Group};
-use crate::stdx::glob::{self, Case};
-use crate::stdx::number::{append_i64, parse_i64};
+use crate::stdx::number::parse_i64;
 use crate::stdx::ticks::Ticks;
 use crate::types::Kind;
 
@@ -30,8 +28,6 @@ pub const COMMANDS: &[Command] = &[DBSIZE, FLUSHALL, FLUSHDB, KEYS, RANDOMKEY, S
 pub const PIECE_US: u64 = 500;
 /// How many keys are looked at or freed before the time is looked at.
 const STRIDE: usize = 256;
-/// How many bytes of a long reply are kept together.
-const BLOCK_BYTES: usize = 256 * 1024;
 
 /// The rest of a command, to be run as the next piece.
 fn later<W: Send + 'static>(work: W, run: fn(W, &mut Context<'_>) -> Reply) -> Reply {
@@ -42,35 +38,6 @@ fn later<W: Send + 'static>(work: W, run: fn(W, &mut Context<'_>) -> Reply) -> R
     })))
 }
 
-/// Keys for a reply whose length is known at the end only.
-#[derive(Default)]
-struct Found {
-    count: usize,
-    blocks: Vec<Arc<Vec<u8>>>,
-    last: Vec<u8>,
-}
-
-impl Found {
-    fn add(&mut self, key: &[u8]) {
-        if self.last.len() >= BLOCK_BYTES {
-            let full = std::mem::replace(&mut self.last, Vec::with_capacity(BLOCK_BYTES + 1024));
-            self.blocks.push(Arc::new(full));
-        }
-        self.count += 1;
-        self.last.push(b'$');
-        append_i64(&mut self.last, key.len() as i64);
-        self.last.extend_from_slice(b"\r\n");
-        self.last.extend_from_slice(key);
-        self.last.extend_from_slice(b"\r\n");
-    }
-
-    fn write(self, out: &mut Output) {
-        out.array(self.count);
-        self.blocks.into_iter().for_each(|block| out.raw_shared(block));
-        out.raw(&self.last);
-    }
-}
-
 /// A walk over the keys of a database, in the order of their hashes.
 struct Walk {
     cursor: u64,
@@ -78,7 +45,7 @@ struct Walk {
     left: Option<u64>,
     pattern: Option<Vec<u8>>,
     kind: Option<Kind>,
-    found: Found,
+    found: Strings,
 }
 
 impl Walk {
@@ -93,8 +60,7 @@ impl Walk {
             let mut visited = 0;
             let next = keyspace.scan(&mut ctx.db.hold, db, self.cursor, budget, |entry: &Entry| {
                 visited += 1;
-                let wanted = kind.is_none_or(|kind| entry.kind() == kind)
-                    && pattern.as_ref().is_none_or(|p| glob::matches(p, entry.key(), Case::Sensitive));
+                let wanted = kind.is_none_or(|kind| entry.kind() == kind) && matches(pattern.as_deref(), entry.key());
                 if !wanted {
                 } else if entry.deadline().is_some_and(|deadline| now > deadline) {
                     expired.push(entry.key().to_vec());
@@ -184,12 +150,14 @@ pub const KEYS: Command = Command {
 };
 
 fn keys(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
-    Walk { cursor: 0, left: None, pattern: pattern(args.at(1)), kind: None, found: Found::default() }.run(ctx)
-}
-
-/// A pattern that does not match everything.
-fn pattern(arg: &[u8]) -> Option<Vec<u8>> {
-    (arg != b"*").then(|| arg.to_vec())
+    Walk {
+        cursor: 0,
+        left: None,
+        pattern: pattern(args.at(1)).map(<[u8]>::to_vec),
+        kind: None,
+        found: Strings::default(),
+    }
+    .run(ctx)
 }
 
 /// Replies with some keys, and a cursor from which to go on.
@@ -208,38 +176,20 @@ pub const SCAN: Command = Command {
 
 fn scan(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let cursor = parse_cursor(args.at(1)).ok_or(Error::InvalidCursor)?;
-    let mut walk = Walk { cursor, left: Some(10), pattern: None, kind: None, found: Found::default() };
+    let mut walk =
+        Walk { cursor, left: Some(DEFAULT_COUNT as u64), pattern: None, kind: None, found: Strings::default() };
     let mut i = 2;
     while i < args.len() {
         let Some(value) = args.opt(i + 1) else { return Err(Error::Syntax) };
         match word(args.at(i), &["MATCH", "COUNT", "TYPE"]) {
-            Some("MATCH") => walk.pattern = pattern(value),
-            Some("COUNT") => {
-                let count = parse_i64(value).ok_or(Error::NotInteger)?;
-                walk.left = Some(u64::try_from(count).ok().filter(|n| *n > 0).ok_or(Error::Syntax)?);
-            }
+            Some("MATCH") => walk.pattern = pattern(value).map(<[u8]>::to_vec),
+            Some("COUNT") => walk.left = Some(parse_count(value)? as u64),
             Some(_) => walk.kind = Some(parse_kind(value)?),
             None => return Err(Error::Syntax),
         }
         i += 2;
     }
     walk.run(ctx)
-}
-
-/// A cursor as `strtoul` reads it: nothing at all is 0, a sign is allowed, leading blanks are not.
-pub fn parse_cursor(text: &[u8]) -> Option<u64> {
-    let (negative, digits) = match text {
-        [b'-', digits @ ..] => (true, digits),
-        [b'+', digits @ ..] => (false, digits),
-        digits => (false, digits),
-    };
-    if digits.is_empty() {
-        return text.is_empty().then_some(0);
-    }
-    let n = digits.iter().try_fold(0u64, |n, digit| {
-        digit.is_ascii_digit().then(|| n.checked_mul(10)?.checked_add(u64::from(digit - b'0')))?
-    })?;
-    Some(if negative { n.wrapping_neg() } else { n })
 }
 
 fn parse_kind(name: &[u8]) -> Result<Kind, Error> {
@@ -430,6 +380,7 @@ fn free(mut flushed: Flushed, ctx: &mut Context<'_>) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::scan::BLOCK_BYTES;
     use crate::command::testing::Bench;
     use std::collections::BTreeSet;
 

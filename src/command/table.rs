@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::command::context::Handler;
 use crate::command::{
-    config, connection, debug, expire, info, introspect, key, keyspace, latency, list, memory, monitor, server,
-    slowlog, string,
+    config, connection, debug, expire, hash, info, introspect, key, keyspace, latency, list, memory, monitor, server,
+    slowlog, string, zset,
 };
 use crate::spec::{self, Flag, Keys};
 
@@ -19,6 +19,7 @@ const FAMILIES: &[&[Command]] = &[
     connection::COMMANDS,
     debug::COMMANDS,
     expire::COMMANDS,
+    hash::COMMANDS,
     info::COMMANDS,
     introspect::COMMANDS,
     key::COMMANDS,
@@ -30,6 +31,11 @@ const FAMILIES: &[&[Command]] = &[
     server::COMMANDS,
     slowlog::COMMANDS,
     string::COMMANDS,
+    zset::COMMANDS,
+    zset::combine::COMMANDS,
+    zset::pop::COMMANDS,
+    zset::range::COMMANDS,
+    zset::walk::COMMANDS,
 ];
 
 /// A command as the server looks at it.

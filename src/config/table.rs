@@ -661,9 +661,9 @@ directives! {
         /// The longest member of a compact set.
         set_max_listpack_value("set-max-listpack-value"): u64 = 64, within(0, I64), [], Stored("collections");
         /// A sorted set of at most so many members is stored compactly.
-        zset_max_listpack_entries("zset-max-listpack-entries" | "zset-max-ziplist-entries"): u64 = 128, within(0, I64), [], Stored("collections");
+        zset_max_listpack_entries("zset-max-listpack-entries" | "zset-max-ziplist-entries"): u64 = 128, within(0, I64), [], Effective;
         /// The longest member of a compact sorted set.
-        zset_max_listpack_value("zset-max-listpack-value" | "zset-max-ziplist-value"): u64 = 64, bytes(0, I64), [], Stored("collections");
+        zset_max_listpack_value("zset-max-listpack-value" | "zset-max-ziplist-value"): u64 = 64, bytes(0, I64), [], Effective;
         /// The size up to which a HyperLogLog stays sparse. More than 16000 is of no use.
         hll_sparse_max_bytes("hll-sparse-max-bytes"): u64 = 3000, bytes(0, I64), [], Stored("collections");
         /// The size of one node of a stream. 0 is no limit.

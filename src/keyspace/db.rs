@@ -179,6 +179,13 @@ impl<'a> Db<'a> {
         self.part(key)?.find(key.hash, key.bytes)
     }
 
+    /// The entry for `key`, for a command that uses several keys side by side: it must have looked each of them up
+    /// ([`Db::read`], [`Db::look`]) before, since what has expired is not removed here.
+    #[inline]
+    pub fn beside(&self, key: &Key<'_>) -> Option<&Entry> {
+        self.hold.shard_ref(key.hash.shard()).part(self.index)?.find(key.hash, key.bytes)
+    }
+
     /// Whether the key exists.
     #[inline]
     pub fn exists(&mut self, key: &Key<'_>) -> bool {

@@ -94,6 +94,14 @@ impl<'k> Hold<'k> {
         unsafe { &mut *self.shards[index].0.data_ptr() }
     }
 
+    /// A held shard, only to be read: several can be at once.
+    #[inline]
+    pub fn shard_ref(&self, index: usize) -> &Shard {
+        assert!(self.held.has(index), "shard {index} is touched but not held");
+        // SAFETY: we hold this shard's lock, and as long as `&self` is borrowed nobody gets it to be changed.
+        unsafe { &*self.shards[index].0.data_ptr() }
+    }
+
     /// Runs `f` on a shard, which is locked for just that long where it is not held.
     ///
     /// A walk over the keyspace goes shard by shard this way. It must hold nothing, or everything:

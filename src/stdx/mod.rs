@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod crc;
 pub mod glob;
+pub mod hash;
 pub mod memory;
 pub mod number;
 pub mod random;

@@ -324,6 +324,23 @@ impl Listpack {
         decode(&bytes[..entry_len(bytes).expect("a place is where an entry begins")])
     }
 
+    /// The first element that `needle` finds among those at `from` and, passing over `skip` elements each time, behind.
+    pub fn find(&self, from: Place, needle: &Needle<'_>, skip: usize) -> Option<Place> {
+        let end = self.bytes.len() - 1;
+        let mut at = from.0;
+        while at < end {
+            if needle.is(self.at(Place(at))) {
+                return Some(Place(at));
+            }
+            for _ in 0..=skip {
+                if at < end {
+                    at = self.behind(Place(at));
+                }
+            }
+        }
+        None
+    }
+
     /// All elements.
     pub fn iter(&self) -> impl Iterator<Item = Item<'_>> {
         let mut next = self.first();
@@ -592,6 +609,14 @@ mod tests {
                 prop_assert_eq!(&texts(&pack), &model);
                 prop_assert_eq!(backwards(&pack), model.iter().rev().cloned().collect::<Vec<_>>());
                 prop_assert_eq!(pack.len(), model.len());
+                if let Some(first) = pack.first() {
+                    for skip in 0..3 {
+                        let sought = model.last().unwrap();
+                        let found = model.iter().step_by(skip + 1).position(|e| e == sought);
+                        let place = found.and_then(|i| pack.seek(i * (skip + 1)));
+                        prop_assert_eq!(pack.find(first, &Needle::new(sought), skip), place);
+                    }
+                }
                 for (i, e) in model.iter().enumerate() {
                     let item = pack.at(pack.seek(i).unwrap());
                     prop_assert!(Needle::new(e).is(item));

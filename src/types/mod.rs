@@ -1,8 +1,11 @@
 //! Data structures: a value, its encodings, its size; no key, no client, no lock, no clock.
 
+pub mod hash;
 pub mod list;
 pub mod listpack;
+pub mod member;
 pub mod object;
 pub mod table;
+pub mod zset;
 
 pub use object::{Kind, Object};

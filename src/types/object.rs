@@ -1,6 +1,8 @@
 //! What a key can hold: the six types, and the collections behind five of them.
 
+use crate::types::hash::Hash;
 use crate::types::list::List;
+use crate::types::zset::ZSet;
 
 /// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,10 @@ impl Kind {
 pub enum Object {
     /// A list.
     List(List),
+    /// A sorted set.
+    SortedSet(ZSet),
+    /// A hash.
+    Hash(Hash),
 }
 
 impl Object {
@@ -50,6 +56,8 @@ impl Object {
     pub fn kind(&self) -> Kind {
         match self {
             Object::List(_) => Kind::List,
+            Object::SortedSet(_) => Kind::SortedSet,
+            Object::Hash(_) => Kind::Hash,
         }
     }
 
@@ -57,6 +65,8 @@ impl Object {
     pub fn encoding(&self) -> &'static str {
         match self {
             Object::List(list) => list.encoding(),
+            Object::SortedSet(zset) => zset.encoding(),
+            Object::Hash(hash) => hash.encoding(),
         }
     }
 
@@ -65,6 +75,8 @@ impl Object {
         size_of::<Object>()
             + match self {
                 Object::List(list) => list.memory(),
+                Object::SortedSet(zset) => zset.memory(),
+                Object::Hash(hash) => hash.memory(),
             }
     }
 
@@ -72,6 +84,8 @@ impl Object {
     pub fn copy(&self) -> Object {
         match self {
             Object::List(list) => Object::List(list.clone()),
+            Object::SortedSet(zset) => Object::SortedSet(zset.clone()),
+            Object::Hash(hash) => Object::Hash(hash.clone()),
         }
     }
 
@@ -79,6 +93,8 @@ impl Object {
     pub fn len(&self) -> usize {
         match self {
             Object::List(list) => list.len(),
+            Object::SortedSet(zset) => zset.len(),
+            Object::Hash(hash) => hash.len(),
         }
     }
 

@@ -34,9 +34,12 @@ macro_rules! families {
 families! {
     strings: include_str!("interop/strings.table"), &[];
     string_options: crate::interop::strings::options(), &[];
+    hashes: include_str!("interop/hashes.table"), &[];
     keys: include_str!("interop/keys.table"), &[];
     key_options: crate::interop::keys::options(), &[];
     connection: include_str!("interop/connection.table"), &[];
     login: include_str!("interop/login.table"), &["--requirepass", "sesame"];
     server: include_str!("interop/server.table"), &[];
+    sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes"];
+    large_sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes", "--zset-max-listpack-entries", "0"];
 }

@@ -66,6 +66,46 @@ pub fn format_double(value: f64) -> Vec<u8> {
     out
 }
 
+/// Appends `value` with seventeen significant digits, as C's `%.17g` prints it.
+pub fn append_double_17(out: &mut Vec<u8>, value: f64) {
+    if !value.is_finite() || value == 0.0 {
+        return append_double(out, value);
+    }
+    let text = format!("{:.16e}", value.abs());
+    let (digits, exponent) = text.split_once('e').expect("this form has an exponent");
+    let exponent: i32 = exponent.parse().expect("and a number behind it");
+    let digits: Vec<u8> = digits.bytes().filter(u8::is_ascii_digit).collect();
+    let kept = digits.iter().rposition(|digit| *digit != b'0').map_or(1, |last| last + 1);
+    let digits = &digits[..kept];
+    if value < 0.0 {
+        out.push(b'-');
+    }
+    if !(-4..17).contains(&exponent) {
+        out.push(digits[0]);
+        if digits.len() > 1 {
+            out.push(b'.');
+            out.extend_from_slice(&digits[1..]);
+        }
+        out.extend_from_slice(if exponent < 0 { b"e-" } else { b"e+" });
+        if exponent.abs() < 10 {
+            out.push(b'0');
+        }
+        super::append_u64(out, u64::from(exponent.unsigned_abs()));
+    } else if exponent < 0 {
+        out.extend_from_slice(b"0.");
+        out.resize(out.len() + exponent.unsigned_abs() as usize - 1, b'0');
+        out.extend_from_slice(digits);
+    } else {
+        let whole = exponent as usize + 1;
+        out.extend_from_slice(&digits[..whole.min(digits.len())]);
+        out.resize(out.len() + whole.saturating_sub(digits.len()), b'0');
+        if digits.len() > whole {
+            out.push(b'.');
+            out.extend_from_slice(&digits[whole..]);
+        }
+    }
+}
+
 /// Writes `digits * 10^exponent`, plainly or with an exponent, whichever Redis does.
 fn layout(out: &mut Vec<u8>, digits: &[u8], exponent: i32, room: usize) {
     let count = digits.len() as i32;
@@ -255,6 +295,30 @@ mod tests {
             (291.1449097981845, "291.14490979818447"),
         ] {
             assert_eq!(String::from_utf8(format_double(value)).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn seventeen_digits_look_as_in_c() {
+        for (value, expected) in [
+            (0.1, "0.10000000000000001"),
+            (-0.0, "-0"),
+            (3.0, "3"),
+            (-2.5, "-2.5"),
+            (1e20, "1e+20"),
+            (1e16, "10000000000000000"),
+            (123_456_789_012_345_678.0, "1.2345678901234568e+17"),
+            (12_345_678_901_234_568.0, "12345678901234568"),
+            (0.0001, "0.0001"),
+            (0.00001, "1.0000000000000001e-05"),
+            (1e-300, "1e-300"),
+            (1e15 + 0.25, "1000000000000000.2"),
+            (1e15 + 0.75, "1000000000000000.8"),
+            (f64::NEG_INFINITY, "-inf"),
+        ] {
+            let mut out = Vec::new();
+            append_double_17(&mut out, value);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
     }
 

@@ -7,6 +7,7 @@
 
 use std::mem;
 
+use super::ownership::{Ownership, Shared};
 use super::segment::Segment;
 
 /// A split makes the directory at most so deep; deeper, segments outgrow their size.
@@ -19,8 +20,8 @@ const LEAST_SHARE: usize = 32;
 /// Two segments with so many elements together become one: half of what makes one segment split.
 const MERGED_LEN: usize = 448;
 
-pub(super) struct Directory<T> {
-    entries: Box<[Option<Box<Segment<T>>>]>,
+pub(super) struct Directory<T, O: Ownership<T>> {
+    entries: Box<[Option<O::Pointer>]>,
     bits: u32,
     /// Segments of depth `bits`.
     deepest: usize,
@@ -28,11 +29,17 @@ pub(super) struct Directory<T> {
     pub(super) len: usize,
 }
 
-impl<T> Directory<T> {
+impl<T: Clone> Clone for Directory<T, Shared> {
+    fn clone(&self) -> Self {
+        Self { entries: self.entries.clone(), ..*self }
+    }
+}
+
+impl<T, O: Ownership<T>> Directory<T, O> {
     /// The two halves of a split segment of depth 0.
     pub(super) fn new(zeros: Segment<T>, ones: Segment<T>) -> Self {
         let len = zeros.len() + ones.len();
-        Self { entries: Box::new([Some(Box::new(zeros)), Some(Box::new(ones))]), bits: 1, deepest: 2, len }
+        Self { entries: Box::new([Some(O::keep(zeros)), Some(O::keep(ones))]), bits: 1, deepest: 2, len }
     }
 
     /// The number of the entry that owns the segment of `hash`.
@@ -53,7 +60,7 @@ impl<T> Directory<T> {
     #[inline]
     pub(super) fn segment_mut(&mut self, hash: u64) -> &mut Segment<T> {
         let at = self.owner(hash);
-        self.entries[at].as_deref_mut().expect("an owner has a segment")
+        O::write(self.entries[at].as_mut().expect("an owner has a segment"))
     }
 
     /// How many entries the segment at `owner` serves.
@@ -85,11 +92,11 @@ impl<T> Directory<T> {
     }
 
     pub(super) fn segments_mut(&mut self) -> impl Iterator<Item = &mut Segment<T>> {
-        self.entries.iter_mut().filter_map(Option::as_deref_mut)
+        self.entries.iter_mut().flatten().map(O::write)
     }
 
     pub(super) fn into_segments(self) -> impl Iterator<Item = Segment<T>> {
-        self.entries.into_iter().flatten().map(|segment| *segment)
+        self.entries.into_iter().flatten().map(O::take)
     }
 
     /// Splits the segment of `hash` and makes room for one more there. False, and nothing done, if that would make
@@ -105,9 +112,9 @@ impl<T> Directory<T> {
         let half = self.run(owner) / 2;
         let depth = self.bits - half.ilog2() - 1;
         let segment = self.entries[owner].take().expect("an owner has a segment");
-        let (zeros, ones) = segment.split(depth, hash, rehash);
-        self.entries[owner] = Some(Box::new(zeros));
-        self.entries[owner + half] = Some(Box::new(ones));
+        let (zeros, ones) = O::take(segment).split(depth, hash, rehash);
+        self.entries[owner] = Some(O::keep(zeros));
+        self.entries[owner + half] = Some(O::keep(ones));
         if half == 1 {
             self.deepest += 2;
         }
@@ -137,12 +144,13 @@ impl<T> Directory<T> {
             if large.len() < small.len() {
                 mem::swap(&mut large, &mut small);
             }
-            large.absorb(*small, rehash);
-            if large.is_sparse() {
-                large.rebuild(large.len() * 2, rehash);
+            let segment = O::write(&mut large);
+            segment.absorb(O::take(small), rehash);
+            if segment.is_sparse() {
+                segment.rebuild(segment.len() * 2, rehash);
             }
             if self.entries.len() == run * 2 {
-                return Some(*large);
+                return Some(O::take(large));
             }
             self.entries[owner.min(buddy)] = Some(large);
             if run == 1 {
@@ -163,7 +171,7 @@ impl<T> Directory<T> {
 
     /// Bytes of the directory itself and of its segments' headers.
     pub(super) fn allocated_bytes(&self) -> usize {
-        size_of::<Self>() + size_of_val(&*self.entries) + self.segments().count() * size_of::<Segment<T>>()
+        size_of::<Self>() + size_of_val(&*self.entries) + self.segments().count() * O::ALLOCATED
     }
 
     /// Panics unless what the file says stays true does.

@@ -8,11 +8,14 @@
 //! What stays true: an element is in the segment of its hash's prefix; a table of one segment has no
 //! directory; an empty one has no allocation; capacity is at most about four times what is used.
 //!
+//! A table that is a value is a [`SharedTable`]: cloned at no cost to speak of, and written one segment at a time.
+//!
 //! The table knows no hash function. The caller passes the hash of what it looks for, and a function that tells
 //! an element's hash, always the same for the same element. Every operation uses the hash alone to pick the segment, so
 //! hashes of which only the top 19 bits are ever set work as well (see `segment::spread` for how far).
 
 mod directory;
+mod ownership;
 pub mod prefetch;
 mod segment;
 #[cfg(test)]
@@ -21,6 +24,7 @@ mod tests;
 use std::{fmt, mem};
 
 use directory::Directory;
+pub use ownership::{Owned, Ownership, Shared};
 use segment::{MOST_BUCKETS, Segment, spread};
 
 /// [`Table::scan`] orders elements by their hash without its lowest bits, so many of them: a cursor is a multiple of
@@ -28,23 +32,29 @@ use segment::{MOST_BUCKETS, Segment, spread};
 pub const CURSOR_SHIFT: u32 = 16;
 
 /// Elements under 64-bit hashes that the caller computes. See the [module](self).
-pub struct Table<T> {
-    segments: Segments<T>,
+pub struct Table<T, O: Ownership<T> = Owned> {
+    segments: Segments<T, O>,
 }
 
-enum Segments<T> {
+/// A table that is a value: a clone costs a reference count for each segment (and a copy of the only one, where there
+/// is no more), and a write to a table that was cloned a copy of one segment, so elements must be cheap to clone.
+pub type SharedTable<T> = Table<T, Shared>;
+
+enum Segments<T, O: Ownership<T>> {
     One(Segment<T>),
-    Many(Box<Directory<T>>),
+    Many(Box<Directory<T, O>>),
 }
 
 use Segments::{Many, One};
 
 impl<T> Table<T> {
-    /// An empty table; allocates nothing.
+    /// An empty table that owns its segments; allocates nothing. (A [`SharedTable`] begins with `default`.)
     pub const fn new() -> Self {
         Self { segments: One(Segment::new()) }
     }
+}
 
+impl<T, O: Ownership<T>> Table<T, O> {
     /// How many elements there are.
     #[inline]
     pub fn len(&self) -> usize {
@@ -112,7 +122,7 @@ impl<T> Table<T> {
 
     /// The place of the element under `hash` that `eq` accepts, to be looked at, replaced, removed or filled.
     #[inline]
-    pub fn entry<R: Fn(&T) -> u64>(&mut self, hash: u64, eq: impl FnMut(&T) -> bool, rehash: R) -> Entry<'_, T, R> {
+    pub fn entry<R: Fn(&T) -> u64>(&mut self, hash: u64, eq: impl FnMut(&T) -> bool, rehash: R) -> Entry<'_, T, R, O> {
         match self.segment(hash).table.find_bucket_index(spread(hash), eq) {
             Some(bucket) => Entry::Occupied(OccupiedEntry { table: self, hash, bucket, rehash }),
             None => Entry::Vacant(VacantEntry { table: self, hash, rehash }),
@@ -255,12 +265,12 @@ impl<T> Table<T> {
     }
 
     /// Takes all elements out.
-    pub fn drain(&mut self) -> impl Iterator<Item = T> + use<T> {
+    pub fn drain(&mut self) -> impl Iterator<Item = T> + use<T, O> {
         mem::take(self).into_values()
     }
 
     /// All elements, in no order.
-    pub fn into_values(self) -> impl Iterator<Item = T> + use<T> {
+    pub fn into_values(self) -> impl Iterator<Item = T> + use<T, O> {
         let (one, many) = match self.segments {
             One(segment) => (Some(segment), None),
             Many(directory) => (None, Some(directory.into_segments())),
@@ -270,7 +280,7 @@ impl<T> Table<T> {
 
     /// Removes all elements and frees all memory.
     pub fn clear(&mut self) {
-        *self = Self::new();
+        *self = Self::default();
     }
 
     /// Removes the elements for which `keep` is false, in one go.
@@ -372,35 +382,46 @@ impl<T> Table<T> {
     }
 }
 
-impl<T> Default for Table<T> {
-    fn default() -> Self {
-        Self::new()
+impl<T: Clone> Clone for SharedTable<T> {
+    fn clone(&self) -> Self {
+        Self {
+            segments: match &self.segments {
+                One(segment) => One(segment.clone()),
+                Many(directory) => Many(directory.clone()),
+            },
+        }
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for Table<T> {
+impl<T, O: Ownership<T>> Default for Table<T, O> {
+    fn default() -> Self {
+        Self { segments: One(Segment::new()) }
+    }
+}
+
+impl<T: fmt::Debug, O: Ownership<T>> fmt::Debug for Table<T, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.iter()).finish()
     }
 }
 
 /// What [`Table::entry`] found.
-pub enum Entry<'a, T, R> {
+pub enum Entry<'a, T, R, O: Ownership<T> = Owned> {
     /// The element is there.
-    Occupied(OccupiedEntry<'a, T, R>),
+    Occupied(OccupiedEntry<'a, T, R, O>),
     /// It is not.
-    Vacant(VacantEntry<'a, T, R>),
+    Vacant(VacantEntry<'a, T, R, O>),
 }
 
 /// An element in its place.
-pub struct OccupiedEntry<'a, T, R> {
-    table: &'a mut Table<T>,
+pub struct OccupiedEntry<'a, T, R, O: Ownership<T> = Owned> {
+    table: &'a mut Table<T, O>,
     hash: u64,
     bucket: usize,
     rehash: R,
 }
 
-impl<'a, T, R: Fn(&T) -> u64> OccupiedEntry<'a, T, R> {
+impl<'a, T, R: Fn(&T) -> u64, O: Ownership<T>> OccupiedEntry<'a, T, R, O> {
     const FOUND: &'static str = "the bucket was found under this borrow";
 
     /// The element.
@@ -435,13 +456,13 @@ impl<'a, T, R: Fn(&T) -> u64> OccupiedEntry<'a, T, R> {
 }
 
 /// The place of an element that is not there.
-pub struct VacantEntry<'a, T, R> {
-    table: &'a mut Table<T>,
+pub struct VacantEntry<'a, T, R, O: Ownership<T> = Owned> {
+    table: &'a mut Table<T, O>,
     hash: u64,
     rehash: R,
 }
 
-impl<'a, T, R: Fn(&T) -> u64> VacantEntry<'a, T, R> {
+impl<'a, T, R: Fn(&T) -> u64, O: Ownership<T>> VacantEntry<'a, T, R, O> {
     /// Adds it; its hash must be the one that was asked for.
     #[inline]
     pub fn insert(self, value: T) -> &'a mut T {

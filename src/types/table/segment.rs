@@ -13,7 +13,7 @@ use super::prefetch::prefetch;
 pub(super) const MOST_BUCKETS: usize = 1024;
 
 /// The elements whose hashes share a prefix.
-pub(super) struct Segment<T> {
+pub struct Segment<T> {
     pub(super) table: HashTable<T>,
     /// Where hashbrown's control bytes begin and, downward from there, its buckets: bucket `i` lies at
     /// `base - (i + 1) * size_of::<T>()`. hashbrown keeps it private; it follows from the address and the index
@@ -45,6 +45,25 @@ pub(super) const fn spread(hash: u64) -> u64 {
 /// How many elements hashbrown takes into so many buckets.
 pub(super) const fn capacity_of(buckets: usize) -> usize {
     if buckets <= 8 { buckets - 1 } else { buckets / 8 * 7 }
+}
+
+impl<T: Clone> Clone for Segment<T> {
+    /// hashbrown copies bucket for bucket, so an element's bucket is the same in the clone.
+    fn clone(&self) -> Self {
+        let mut segment = Self { table: self.table.clone(), base: 0 };
+        if !segment.table.is_empty() {
+            let first = (0..segment.table.num_buckets())
+                .find_map(|index| Some((index, segment.table.get_bucket(index)?)))
+                .expect("a table that is not empty has an element in some bucket");
+            segment.base = base_of(first.1, first.0);
+        }
+        segment
+    }
+}
+
+/// Where the control bytes of the table begin that has `element` in bucket `index`.
+fn base_of<T>(element: &T, index: usize) -> usize {
+    std::ptr::from_ref(element).addr().wrapping_add((index + 1) * size_of::<T>())
 }
 
 impl<T> Segment<T> {
@@ -84,7 +103,7 @@ impl<T> Segment<T> {
         debug_assert!(!self.is_full(), "hashbrown must not grow by itself");
         let entry = self.table.insert_unique(spread(hash), value, |value| spread(rehash(value)));
         if self.base == 0 {
-            self.base = (entry.get() as *const T).addr().wrapping_add((entry.bucket_index() + 1) * size_of::<T>());
+            self.base = base_of(entry.get(), entry.bucket_index());
         }
         entry.into_mut()
     }
@@ -143,7 +162,7 @@ impl<T> Segment<T> {
         }
         for index in 0..self.table.num_buckets() {
             let Some(value) = self.table.get_bucket(index) else { continue };
-            assert_eq!((value as *const T).addr() + (index + 1) * size_of::<T>(), self.base, "base");
+            assert_eq!(base_of(value, index), self.base, "base");
             let same = |other: &T| std::ptr::eq(other, value);
             assert!(self.table.find(spread(rehash(value)), same).is_some(), "found under its hash");
         }

@@ -336,6 +336,115 @@ fn run(ops: Vec<Op>, rehash: fn(&u64) -> u64) {
     assert_eq!(all, model);
 }
 
+/// An element that counts how often any is copied.
+struct Counting(u64, std::rc::Rc<std::cell::Cell<usize>>);
+
+impl Clone for Counting {
+    fn clone(&self) -> Self {
+        self.1.set(self.1.get() + 1);
+        Self(self.0, self.1.clone())
+    }
+}
+
+#[test]
+fn a_clone_copies_no_element_and_a_write_to_it_one_segment() {
+    let copied = std::rc::Rc::new(std::cell::Cell::new(0));
+    let rehash = |element: &Counting| full(&element.0);
+    let mut table = SharedTable::default();
+    for value in 0..size(50_000, 3000) {
+        table.insert_unique(full(&value), Counting(value, copied.clone()), rehash);
+    }
+    let mut clone = table.clone();
+    assert_eq!(copied.get(), 0);
+    assert!(clone.find(full(&7), |other| other.0 == 7).is_some());
+    assert!(matches!(clone.entry(full(&7), |other| other.0 == 7, rehash), Entry::Occupied(_)));
+    assert_eq!(copied.get(), 0, "looking copies nothing");
+    assert_eq!(clone.remove(full(&7), |other| other.0 == 7, rehash).map(|element| element.0), Some(7));
+    assert!((1..=MOST_BUCKETS).contains(&copied.get()), "{}", copied.get());
+    let once = copied.get();
+    table.insert_unique(full(&u64::MAX), Counting(u64::MAX, copied.clone()), rehash);
+    assert!(copied.get() <= once + MOST_BUCKETS);
+    assert_eq!(table.len(), clone.len() + 2);
+    assert!(table.find(full(&7), |other| other.0 == 7).is_some());
+    drop(table);
+    let before = copied.get();
+    clone.retain(|element| element.0 % 2 == 0, rehash);
+    assert_eq!(copied.get(), before, "nobody else has the segments any more");
+    clone.check(rehash);
+}
+
+/// What is done to the original (0) or its clone (1).
+#[derive(Clone, Debug)]
+enum ShareOp {
+    /// The other one becomes a clone of it.
+    Clone(usize),
+    Insert(usize, u64, u64),
+    Remove(usize, u64, u64),
+    Change(usize, u64),
+    Retain(usize, u64),
+}
+
+fn share_op() -> impl Strategy<Value = ShareOp> {
+    let (side, key) = (0..2usize, 0..6000u64);
+    prop_oneof![
+        side.clone().prop_map(ShareOp::Clone),
+        (side.clone(), key.clone(), 0..3000u64).prop_map(|(side, from, count)| ShareOp::Insert(side, from, count)),
+        (side.clone(), key.clone(), 0..3000u64).prop_map(|(side, from, count)| ShareOp::Remove(side, from, count)),
+        (side.clone(), key).prop_map(|(side, key)| ShareOp::Change(side, key)),
+        (side, 2..9u64).prop_map(|(side, divisor)| ShareOp::Retain(side, divisor)),
+    ]
+}
+
+fn run_shared(ops: Vec<ShareOp>) {
+    let key_hash = |(key, _): &(u64, u64)| full(key);
+    type Side = (SharedTable<(u64, u64)>, HashMap<u64, u64>);
+    let mut sides: [Side; 2] = Default::default();
+    for (now, op) in ops.into_iter().enumerate() {
+        let now = now as u64;
+        match op {
+            ShareOp::Clone(side) => sides[1 - side] = sides[side].clone(),
+            ShareOp::Insert(side, from, count) => {
+                let (table, model) = &mut sides[side];
+                for key in from..from + if cfg!(miri) { count / 8 } else { count } {
+                    match table.entry(full(&key), |(other, _)| *other == key, key_hash) {
+                        Entry::Occupied(mut entry) => entry.element_mut().1 = now,
+                        Entry::Vacant(entry) => assert_eq!(entry.insert((key, now)), &(key, now)),
+                    }
+                    model.insert(key, now);
+                }
+            }
+            ShareOp::Remove(side, from, count) => {
+                let (table, model) = &mut sides[side];
+                for key in from..from + if cfg!(miri) { count / 8 } else { count } {
+                    let removed = table.remove(full(&key), |(other, _)| *other == key, key_hash);
+                    assert_eq!(removed, model.remove(&key).map(|value| (key, value)));
+                }
+            }
+            ShareOp::Change(side, key) => {
+                let (table, model) = &mut sides[side];
+                let found = table.find_mut(full(&key), |(other, _)| *other == key);
+                assert_eq!(found.is_some(), model.contains_key(&key));
+                if let Some(element) = found {
+                    element.1 = now;
+                    model.insert(key, now);
+                }
+            }
+            ShareOp::Retain(side, divisor) => {
+                let (table, model) = &mut sides[side];
+                table.retain(|(key, _)| *key % divisor != 0, key_hash);
+                model.retain(|key, _| key % divisor != 0);
+            }
+        }
+        for (table, model) in &sides {
+            table.check(key_hash);
+            assert_eq!(&table.iter().copied().collect::<HashMap<_, _>>(), model);
+        }
+    }
+    let [(table, model), (clone, clone_model)] = sides;
+    assert_eq!(table.into_values().collect::<HashMap<_, _>>(), model);
+    assert_eq!(clone.into_values().collect::<HashMap<_, _>>(), clone_model);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: if cfg!(miri) { 2 } else { 96 },
@@ -351,5 +460,12 @@ proptest! {
     #[test]
     fn behaves_like_a_map_with_19_bits(ops in prop::collection::vec(op(), 1..if cfg!(miri) { 12 } else { 60 })) {
         run(ops, tagged);
+    }
+
+    #[test]
+    fn what_is_done_to_a_clone_is_not_seen_by_the_original(
+        ops in prop::collection::vec(share_op(), 1..if cfg!(miri) { 12 } else { 40 }),
+    ) {
+        run_shared(ops);
     }
 }

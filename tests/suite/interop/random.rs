@@ -3,6 +3,8 @@
 //! A run is decided by its seed alone; a failure prints it, and `SPINEL_SEED` repeats it. Times to
 //! live are long, past, or unlike each other, so that no reply depends on which millisecond it is.
 
+mod zset;
+
 use std::collections::VecDeque;
 
 use fastrand::Rng;
@@ -81,6 +83,9 @@ fn options(rng: &mut Rng, words: &mut Words, of: &[&str]) {
 
 /// One command.
 fn command(rng: &mut Rng) -> (Words, Same) {
+    if rng.u8(..3) == 0 {
+        return zset::command(rng);
+    }
     let mut words: Words = Vec::new();
     let mut same = Same::Bytes;
     let mut say = |all: &[&str]| words.extend(all.iter().map(|w| (*w).to_owned()));
@@ -211,6 +216,7 @@ fn run(protocol: Protocol) {
         for key in keys.items().iter().filter_map(Tree::bytes) {
             let key = String::from_utf8_lossy(key).into_owned();
             ask(STEPS, &words(&["GET", &key]), Same::Bytes);
+            ask(STEPS, &words(&["ZRANGE", &key, "0", "-1", "WITHSCORES"]), Same::Bytes);
             ask(STEPS, &words(&["PEXPIRETIME", &key]), Same::Near(10_000));
             ask(STEPS, &words(&["OBJECT", "ENCODING", &key]), Same::Bytes);
         }
