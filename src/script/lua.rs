@@ -123,7 +123,7 @@ pub struct Interpreter {
 /// The registry's key of the address of [`Shared`].
 const SHARED_KEY: c_int = 1;
 
-unsafe extern "C-unwind" fn allocate(_: *mut c_void, old: *mut c_void, old_size: usize, size: usize) -> *mut c_void {
+unsafe extern "C" fn allocate(_: *mut c_void, old: *mut c_void, old_size: usize, size: usize) -> *mut c_void {
     const ALIGN: usize = 16;
     let layout = |size| Layout::from_size_align(size, ALIGN).expect("Lua asks for less than half the address space");
     // SAFETY: Lua passes the address and size that it was given for a block, or null; blocks all have one alignment.

@@ -7,7 +7,7 @@ use crate::script::convert::push_reply;
 use crate::script::host::Registered;
 use crate::script::lua::{Lua, Native, Raise, Type};
 use crate::script::source::{Flags, is_name};
-use crate::stdx::number::append_double;
+use crate::stdx::number::double::append_double;
 
 /// What every script finds in `redis`.
 pub const EVERYWHERE: &[(&str, Native)] = &[
