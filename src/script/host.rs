@@ -4,14 +4,15 @@ use std::cell::{Cell, RefCell};
 
 use crate::resp::reply::{Output, Protocol};
 use crate::script::json::Settings;
-use crate::script::lua::{Kept, Raise};
+use crate::script::lua::{Kept, Lent, Raise};
 use crate::script::source::Flags;
 use crate::script::vm::Failure;
 
 /// Runs what a script asks for.
 pub trait Caller {
-    /// Runs one request and writes its reply, or an error, in the protocol that `reply` has.
-    fn call(&mut self, args: &[&[u8]], reply: &mut Output);
+    /// Runs one request and writes its reply, or an error, in the protocol that `reply` has; `false` where the script
+    /// has to end instead, which [`Caller::tick`] gives the reason for from then on.
+    fn call(&mut self, args: &[&[u8]], reply: &mut Output) -> bool;
 
     /// Whether the user may run this request; `None` where there is no such command.
     fn permits(&mut self, args: &[&[u8]]) -> Option<bool>;
@@ -42,7 +43,8 @@ pub struct Registered {
 /// What the functions of one interpreter share.
 #[derive(Default)]
 pub struct Shared {
-    caller: RefCell<Option<Box<dyn Caller>>>,
+    /// Whom they ask.
+    pub caller: Lent,
     /// How replies come to the script: `redis.setresp`.
     pub protocol: Cell<Protocol>,
     /// Tables that scripts may read but not change: what stands for each, and the table itself.
@@ -57,23 +59,16 @@ pub struct Shared {
     pub failure: RefCell<Option<Failure>>,
     /// Lua's own `next`.
     pub own_next: Cell<Option<Kept>>,
+    /// Whether the script was told to end.
+    pub stopped: Cell<bool>,
     /// Memory for replies.
     pub reply: RefCell<Option<Output>>,
 }
 
 impl Shared {
-    /// Puts in place whom scripts ask from now on; returns whom they asked before.
-    pub fn set_caller(&self, caller: Option<Box<dyn Caller>>) -> Option<Box<dyn Caller>> {
-        self.caller.replace(caller)
-    }
-
     /// Asks; `None` where there is nobody, or it is being asked already.
     pub fn ask<R>(&self, f: impl FnOnce(&mut dyn Caller) -> R) -> Option<R> {
-        // It is taken out: whoever is asked may stop this stack for a while, and no borrow may last so long.
-        let mut caller = self.caller.take()?;
-        let answer = f(&mut *caller);
-        self.caller.replace(Some(caller));
-        Some(answer)
+        self.caller.ask(f)
     }
 
     /// Called while scripts run; with what they should end.

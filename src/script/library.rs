@@ -60,7 +60,7 @@ impl Libraries {
 
     /// How many functions there are.
     pub fn functions(&self) -> usize {
-        self.functions.len()
+        self.iter().map(|library| library.functions.len()).sum()
     }
 
     /// The library of a name.
@@ -68,9 +68,9 @@ impl Libraries {
         self.by_name.get(name)
     }
 
-    /// A function and its library.
+    /// A function and its library. Its name is the same in capitals and in small letters.
     pub fn function(&self, name: &[u8]) -> Option<(&Arc<Library>, &Function)> {
-        let (library, index) = self.functions.get(name)?;
+        let (library, index) = self.functions.get(&name.to_ascii_lowercase())?;
         Some((library, &library.functions[*index]))
     }
 
@@ -80,7 +80,7 @@ impl Libraries {
     /// The name of a function that another library has; nothing has changed then.
     pub fn insert(&mut self, library: Arc<Library>) -> Result<(), Vec<u8>> {
         for function in &library.functions {
-            if let Some((other, _)) = self.functions.get(&function.name)
+            if let Some((other, _)) = self.functions.get(&function.name.to_ascii_lowercase())
                 && other.name != library.name
             {
                 return Err(function.name.clone());
@@ -88,7 +88,7 @@ impl Libraries {
         }
         self.remove(&library.name.clone());
         for (index, function) in library.functions.iter().enumerate() {
-            self.functions.insert(function.name.clone(), (library.clone(), index));
+            self.functions.insert(function.name.to_ascii_lowercase(), (library.clone(), index));
         }
         self.by_name.insert(library.name.clone(), library);
         Ok(())
@@ -97,7 +97,7 @@ impl Libraries {
     /// Removes a library; whether there was one of this name.
     pub fn remove(&mut self, name: &[u8]) -> bool {
         let Some(library) = self.by_name.remove(name) else { return false };
-        library.functions.iter().for_each(|function| drop(self.functions.remove(&function.name)));
+        library.functions.iter().for_each(|function| drop(self.functions.remove(&function.name.to_ascii_lowercase())));
         true
     }
 
@@ -125,7 +125,8 @@ mod tests {
         let mut all = Libraries::default();
         all.insert(library("a", &["f", "g"])).unwrap();
         assert_eq!(all.insert(library("b", &["h", "g"])), Err(b"g".to_vec()));
-        assert!(all.by_name(b"b").is_none() && all.function(b"h").is_none());
+        assert_eq!(all.insert(library("b", &["G"])), Err(b"G".to_vec()), "capitals make no difference");
+        assert!(all.by_name(b"b").is_none() && all.function(b"h").is_none() && all.function(b"F").is_some());
         all.insert(library("a", &["h"])).unwrap();
         assert!(all.function(b"f").is_none() && all.function(b"h").is_some());
         assert_eq!((all.len(), all.functions()), (1, 1));

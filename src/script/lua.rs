@@ -7,13 +7,16 @@
 #![allow(unsafe_code, reason = "Lua is a C library")]
 
 use std::alloc::{Layout, handle_alloc_error};
+use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::marker::PhantomData;
-use std::{ptr, slice};
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::{mem, ptr, slice};
 
 use mlua_sys::lua51 as ffi;
 
-use crate::script::host::Shared;
+use crate::script::host::{Caller, Shared};
 
 /// A function that Lua calls: takes its arguments from the stack, pushes its results and says how many.
 pub type Native = fn(&mut Lua<'_>) -> Result<usize, Raise>;
@@ -116,8 +119,42 @@ pub struct Lua<'a> {
 /// An interpreter of its own.
 pub struct Interpreter {
     l: *mut ffi::lua_State,
-    /// What its functions share; boxed, because Lua holds its address.
-    shared: Box<Shared>,
+    /// What its functions share; Lua holds its address.
+    shared: Rc<Shared>,
+}
+
+// SAFETY: nothing in it belongs to a thread. Lua's memory comes from Rust's allocator, and all that is reachable from the
+// state is touched through `&mut self` or by a call that `&mut self` makes; whoever clones `shared` drops the clone before
+// the borrow that it came from ends (`Interpreter::shared` is for this module's users, who run on the thread that has it).
+unsafe impl Send for Interpreter {}
+
+/// Whom functions ask while a run lasts, and nobody at other times.
+#[derive(Default)]
+pub struct Lent(Cell<Option<NonNull<dyn Caller>>>);
+
+impl Lent {
+    /// Runs `f` and has functions ask `caller` meanwhile.
+    pub fn lend<R>(&self, caller: &mut dyn Caller, f: impl FnOnce() -> R) -> R {
+        struct Restore<'a>(&'a Cell<Option<NonNull<dyn Caller>>>, Option<NonNull<dyn Caller>>);
+        impl Drop for Restore<'_> {
+            fn drop(&mut self) {
+                self.0.set(self.1);
+            }
+        }
+        // SAFETY: only the lifetime changes, and the pointer is gone before `caller` is free again.
+        let caller = unsafe { mem::transmute::<NonNull<dyn Caller + '_>, NonNull<dyn Caller>>(NonNull::from(caller)) };
+        let _restore = Restore(&self.0, self.0.replace(Some(caller)));
+        f()
+    }
+
+    /// Asks; `None` where there is nobody, or it is being asked already.
+    pub fn ask<R>(&self, f: impl FnOnce(&mut dyn Caller) -> R) -> Option<R> {
+        let mut caller = self.0.take()?;
+        // SAFETY: `lend` has it borrowed for as long as the pointer is here, and it was taken away for as long as it is used.
+        let answer = f(unsafe { caller.as_mut() });
+        self.0.set(Some(caller));
+        Some(answer)
+    }
 }
 
 /// The registry's key of the address of [`Shared`].
@@ -179,9 +216,7 @@ unsafe extern "C-unwind" fn hook(l: *mut ffi::lua_State, _: *mut ffi::lua_Debug)
         let mut lua = Lua { l, alive: PhantomData };
         let stop = lua.shared().tick();
         if let Some(raise) = stop {
-            // From here on every line raises it again: a script cannot catch it and go on.
-            // SAFETY: only the hook of this very state is changed.
-            unsafe { ffi::lua_sethook(l, Some(hook), ffi::LUA_MASKLINE | ffi::LUA_MASKCOUNT, 1) };
+            lua.stop();
             lua.room(8);
             lua.push_raise(raise);
             true
@@ -198,14 +233,14 @@ unsafe extern "C-unwind" fn hook(l: *mut ffi::lua_State, _: *mut ffi::lua_Debug)
 impl Interpreter {
     /// An interpreter with Lua's own libraries (base, string, table, math), and nothing of ours.
     pub fn new() -> Interpreter {
-        let shared = Box::new(Shared::default());
+        let shared = Rc::new(Shared::default());
         // SAFETY: the state is used by this value only; the libraries are Lua's own and raise nothing but a lack of memory,
         // which `allocate` does not let happen.
         unsafe {
             let l = ffi::lua_newstate(allocate, ptr::null_mut());
             assert!(!l.is_null(), "a new Lua has a state");
             ffi::lua_atpanic(l, unprotected);
-            ffi::lua_pushlightuserdata(l, ptr::from_ref::<Shared>(&shared).cast_mut().cast());
+            ffi::lua_pushlightuserdata(l, Rc::as_ptr(&shared).cast_mut().cast());
             ffi::lua_rawseti_(l, ffi::LUA_REGISTRYINDEX, SHARED_KEY);
             let libraries: [(&CStr, ffi::lua_CFunction); 4] = [
                 (c"", ffi::luaopen_base),
@@ -229,9 +264,9 @@ impl Interpreter {
         Lua { l: self.l, alive: PhantomData }
     }
 
-    /// What its functions share.
-    pub fn shared(&self) -> &Shared {
-        &self.shared
+    /// What its functions share; not to be kept.
+    pub fn shared(&self) -> Rc<Shared> {
+        self.shared.clone()
     }
 
     /// Has [`Shared::tick`] called every so often, as it is before anything was stopped.
@@ -280,8 +315,10 @@ impl Lua<'_> {
         }
     }
 
-    fn index(at: i32) -> c_int {
-        at
+    /// Has [`Shared::tick`] called at every line from now on: a script cannot catch the error that it raises and go on.
+    pub fn stop(&mut self) {
+        // SAFETY: only the hook of this very state is changed.
+        unsafe { ffi::lua_sethook(self.l, Some(hook), ffi::LUA_MASKLINE | ffi::LUA_MASKCOUNT, 1) };
     }
 
     /// How many values are on the stack.
@@ -314,7 +351,7 @@ impl Lua<'_> {
     /// The type of a value.
     pub fn type_of(&self, at: i32) -> Type {
         // SAFETY: any index is answered.
-        match unsafe { ffi::lua_type(self.l, Self::index(at)) } {
+        match unsafe { ffi::lua_type(self.l, at) } {
             ffi::LUA_TNIL => Type::Nil,
             ffi::LUA_TBOOLEAN => Type::Boolean,
             ffi::LUA_TLIGHTUSERDATA => Type::LightUserdata,

@@ -102,10 +102,17 @@ fn run(lua: &mut Lua<'_>) -> Result<bool, Raise> {
     let mut reply = lua.shared().reply.take().unwrap_or_else(|| Output::new(protocol));
     reply.set_protocol(protocol);
     let ran = with_request(lua, |args| lua.shared().ask(|caller| caller.call(args, &mut reply)));
-    if ran.is_none() {
-        return Err(Raise::reply("ERR redis.call is not possible here"));
-    }
     lua.set_top(0);
+    match ran {
+        Some(true) => {}
+        Some(false) => {
+            lua.shared().reply.replace(Some(reply));
+            lua.stop();
+            lua.shared().stopped.set(true);
+            return Err(lua.shared().tick().unwrap_or_else(|| Raise::reply("ERR stopped")));
+        }
+        None => return Err(Raise::reply("ERR redis.call is not possible here")),
+    }
     let bytes = reply.to_vec();
     reply.advance(bytes.len());
     lua.shared().reply.replace(Some(reply));
@@ -121,7 +128,7 @@ fn call(lua: &mut Lua<'_>) -> Result<usize, Raise> {
 fn pcall(lua: &mut Lua<'_>) -> Result<usize, Raise> {
     match run(lua) {
         Ok(_) => {}
-        Err(raise @ Raise::Reply { .. }) => lua.push_raise(raise),
+        Err(raise @ Raise::Reply { .. }) if !lua.shared().stopped.get() => lua.push_raise(raise),
         Err(raise) => return Err(raise),
     }
     Ok(1)

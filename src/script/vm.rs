@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ahash::RandomState;
+
 use crate::resp::reply::{Output, Protocol};
+use crate::script::cache::{Cache, EVALUATED_MAX};
 use crate::script::convert::write_value;
 use crate::script::host::{Caller, Registered};
 use crate::script::library::{Function, Library};
@@ -53,7 +56,9 @@ pub struct Vm {
     interpreter: Interpreter,
     globals: Globals,
     handler: Kept,
-    scripts: HashMap<Sha, Kept>,
+    scripts: HashMap<Sha, Kept, RandomState>,
+    /// Beyond so many those that the cache has forgotten are looked for.
+    scripts_max: usize,
     libraries: HashMap<Vec<u8>, Loaded>,
     /// Which scripts are known here: those of this life of the server's cache.
     life: u64,
@@ -78,7 +83,7 @@ impl Vm {
         let globals = sandbox::build(&mut lua);
         lua.push_native(explain);
         let handler = lua.keep();
-        Vm { interpreter, globals, handler, scripts: HashMap::new(), libraries: HashMap::new(), life: 0, runs: 0 }
+        Vm { interpreter, globals, handler, scripts: HashMap::default(), scripts_max: EVALUATED_MAX, libraries: HashMap::new(), life: 0, runs: 0 }
     }
 
     /// The memory that its values take, in bytes.
@@ -86,18 +91,33 @@ impl Vm {
         self.interpreter.memory()
     }
 
-    /// Forgets all scripts unless they are of this life of the server's cache.
-    pub fn live(&mut self, life: u64) {
+    /// Forgets scripts that the server's cache has forgotten: at once where that was all of them, otherwise when they have
+    /// become many.
+    pub fn live(&mut self, cache: &Cache) {
+        const SPARE: usize = 256;
+        let life = cache.life();
         if self.life != life {
             self.life = life;
-            let scripts = std::mem::take(&mut self.scripts);
-            let mut lua = self.interpreter.lua();
-            scripts.into_values().for_each(|function| lua.forget(function));
+            self.forget_scripts(|_| false);
             self.interpreter.collect(true);
+        } else if self.scripts.len() > self.scripts_max {
+            self.forget_scripts(|sha| cache.find(sha).is_some());
+            self.scripts_max = self.scripts.len() + SPARE;
         }
     }
 
-    /// Compiles a script, unless it is known.
+    fn forget_scripts(&mut self, is_kept: impl Fn(&Sha) -> bool) {
+        let mut lua = self.interpreter.lua();
+        self.scripts.retain(|sha, function| {
+            let keep = is_kept(sha);
+            if !keep {
+                lua.forget(*function);
+            }
+            keep
+        });
+    }
+
+    /// Compiles the text of a script behind its first line, unless it is known.
     ///
     /// # Errors
     /// Lua's text for what is wrong with it.
@@ -116,24 +136,17 @@ impl Vm {
         Ok(())
     }
 
-    /// Forgets a script that was compiled.
-    pub fn forget(&mut self, sha: &Sha) {
-        if let Some(function) = self.scripts.remove(sha) {
-            self.interpreter.lua().forget(function);
-        }
-    }
-
     /// Runs a script that was compiled, and writes what it returns.
     ///
-    /// It asks `caller`, which comes back with how it ended.
+    /// It asks `caller`.
     pub fn run_script(
         &mut self,
         sha: &Sha,
         keys: &[&[u8]],
         args: &[&[u8]],
-        caller: Box<dyn Caller>,
+        caller: &mut dyn Caller,
         out: &mut Output,
-    ) -> (Option<Box<dyn Caller>>, Ended) {
+    ) -> Ended {
         let function = *self.scripts.get(sha).expect("a script is compiled before it runs");
         let (eval, handler) = (self.globals.eval, self.handler);
         let mut lua = self.interpreter.lua();
@@ -156,9 +169,9 @@ impl Vm {
         name: &[u8],
         keys: &[&[u8]],
         args: &[&[u8]],
-        caller: Box<dyn Caller>,
+        caller: &mut dyn Caller,
         out: &mut Output,
-    ) -> (Option<Box<dyn Caller>>, Ended) {
+    ) -> Ended {
         let function = self.libraries.get(library).and_then(|loaded| loaded.functions.get(name)).copied();
         let function = function.expect("a library is loaded before its functions run");
         let handler = self.handler;
@@ -176,32 +189,30 @@ impl Vm {
         &mut self,
         arguments: i32,
         name: &str,
-        caller: Box<dyn Caller>,
+        caller: &mut dyn Caller,
         out: &mut Output,
-    ) -> (Option<Box<dyn Caller>>, Ended) {
+    ) -> Ended {
         let shared = self.interpreter.shared();
         shared.protocol.set(Protocol::Resp2);
+        shared.stopped.set(false);
         shared.failure.take();
-        shared.set_caller(Some(caller));
         let mut lua = self.interpreter.lua();
-        let called = lua.call(arguments, 1, 1);
-        let protocol = lua.shared().protocol.get();
+        let called = shared.caller.lend(caller, || lua.call(arguments, 1, 1));
         let ended = match called {
             Called::Done => {
                 let result = lua.top();
-                write_value(&mut lua, result, protocol, out);
+                write_value(&mut lua, result, shared.protocol.get(), out);
                 Ended::Replied
             }
             _ => failed(&mut lua, called, name),
         };
         lua.set_top(0);
-        let caller = self.interpreter.shared().set_caller(None);
         self.interpreter.watch();
         self.runs += 1;
         if self.runs.is_multiple_of(RUNS_PER_COLLECTION) {
             self.interpreter.collect(false);
         }
-        (caller, ended)
+        ended
     }
 
     /// Loads a library: runs its text and notes what it registers. Its functions can be run from then on, in place of
@@ -216,8 +227,9 @@ impl Vm {
         name: &[u8],
         code: &[u8],
         begin: usize,
-        caller: Box<dyn Caller>,
+        caller: &mut dyn Caller,
     ) -> Result<Arc<Library>, Vec<u8>> {
+        let shared = self.interpreter.shared();
         let handler = self.handler;
         let (loading, running) = (self.globals.loading, self.globals.function);
         let mut lua = self.interpreter.lua();
@@ -232,13 +244,12 @@ impl Vm {
         lua.push_value(3);
         let environment = lua.keep();
         lua.set_environment(2);
-        lua.shared().failure.take();
-        lua.shared().registered.replace(Some(Vec::new()));
-        lua.shared().set_caller(Some(caller));
-        let called = lua.call(0, 0, 1);
-        lua.shared().set_caller(None);
-        let registered = lua.shared().registered.take().unwrap_or_default();
-        let failure = lua.shared().failure.take();
+        shared.failure.take();
+        shared.stopped.set(false);
+        shared.registered.replace(Some(Vec::new()));
+        let called = shared.caller.lend(caller, || lua.call(0, 0, 1));
+        let registered = shared.registered.take().unwrap_or_default();
+        let failure = shared.failure.take();
         lua.set_top(0);
         lua.push_kept(environment);
         let error = if called != Called::Done {
@@ -343,18 +354,17 @@ fn explain(lua: &mut Lua<'_>) -> Result<usize, Raise> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::Cell;
-    use std::rc::Rc;
 
     /// Answers GET with the key, anything else with what the test says.
     struct Echo {
         reply: &'static [u8],
-        ticks: Rc<Cell<u32>>,
+        ticks: u32,
     }
 
     impl Caller for Echo {
-        fn call(&mut self, args: &[&[u8]], reply: &mut Output) {
+        fn call(&mut self, args: &[&[u8]], reply: &mut Output) -> bool {
             if args[0] == b"GET" { reply.bulk(args[1]) } else { reply.raw(self.reply) }
+            true
         }
         fn permits(&mut self, args: &[&[u8]]) -> Option<bool> {
             (args[0] != b"NOPE").then(|| args[0] == b"GET")
@@ -362,8 +372,8 @@ mod tests {
         fn propagate(&mut self, _: bool, _: bool) {}
         fn log(&mut self, _: u8, _: &[u8]) {}
         fn tick(&mut self) -> Option<Raise> {
-            self.ticks.set(self.ticks.get() + 1);
-            (self.ticks.get() > 3).then(|| Raise::reply("ERR killed"))
+            self.ticks += 1;
+            (self.ticks > 3).then(|| Raise::reply("ERR killed"))
         }
     }
 
@@ -373,10 +383,8 @@ mod tests {
             return format!("!{}", String::from_utf8_lossy(&error));
         }
         let mut out = Output::new(protocol);
-        let caller = Box::new(Echo { reply, ticks: Rc::default() });
-        let (caller, ended) = vm.run_script(&sha, &[b"k1"], &[b"a1", b"a2"], caller, &mut out);
-        assert!(caller.is_some());
-        match ended {
+        let mut caller = Echo { reply, ticks: 0 };
+        match vm.run_script(&sha, &[b"k1"], &[b"a1", b"a2"], &mut caller, &mut out) {
             Ended::Replied => String::from_utf8_lossy(&out.to_vec()).replace("\r\n", "|"),
             Ended::Failed { line, .. } => {
                 let line = String::from_utf8_lossy(&line).into_owned();
@@ -474,8 +482,8 @@ mod tests {
         let mut vm = Vm::new();
         let mut load = |code: &str| {
             let whole = format!("#!lua name=l\n{code}");
-            let caller = Box::new(Echo { reply: b"", ticks: Rc::default() });
-            vm.load_library(b"l", whole.as_bytes(), 12, caller).map_err(|e| String::from_utf8_lossy(&e).into_owned())
+            let mut caller = Echo { reply: b"", ticks: 0 };
+            vm.load_library(b"l", whole.as_bytes(), 12, &mut caller).map_err(|e| String::from_utf8_lossy(&e).into_owned())
         };
         assert_eq!(load("").unwrap_err(), "No functions registered");
         assert_eq!(load("return redis.call('get','x')").unwrap_err(), "Error registering functions: ERR user_function:2: Script attempted to access nonexistent global variable 'call'");
@@ -483,14 +491,14 @@ mod tests {
         let library = load("local n = 0\nredis.register_function('f', function(k, a) n = n + 1 return {n, k[1], math.floor(2.5), redis.call('GET', 'q')} end)").unwrap();
         assert_eq!(library.functions[0].name, b"f");
         let mut out = Output::new(Protocol::Resp2);
-        let caller = Box::new(Echo { reply: b"", ticks: Rc::default() });
-        vm.run_function(b"l", b"f", &[b"k"], &[], caller, &mut out);
+        let mut caller = Echo { reply: b"", ticks: 0 };
+        vm.run_function(b"l", b"f", &[b"k"], &[], &mut caller, &mut out);
         assert_eq!(String::from_utf8_lossy(&out.to_vec()), "*4\r\n:1\r\n$1\r\nk\r\n:2\r\n$1\r\nq\r\n");
     }
 
     #[test]
     fn json_goes_both_ways() {
-        assert_eq!(eval("return cjson.encode({1, 'a/b', {x = cjson.null}, true, 1.5, {}})"), "$34|[1,\"a\\/b\",{\"x\":null},true,1.5,{}]|");
+        assert_eq!(eval("return cjson.encode({1, 'a/b', {x = cjson.null}, true, 1.5, {}})"), "$33|[1,\"a\\/b\",{\"x\":null},true,1.5,{}]|");
         assert_eq!(eval("local v = cjson.decode('{\"a\": [1, 2.5e3, \"\\\\u00e9\"]}') return {v.a[1], v.a[2], v.a[3]}"), "*3|:1|:2500|$2|é|");
         assert_eq!(eval("return cjson.decode('[1')"), "ERR user_script:1: Expected comma or array end but found T_END at character 3 script: SHA, on @user_script:1.");
     }
