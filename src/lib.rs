@@ -52,6 +52,7 @@
 //! ARCHITECTURE.md is the map: one request from end to end, threads and locks, layouts, and decisions
 //! with their figures.
 
+pub mod acl;
 pub mod client;
 pub mod command;
 pub mod config;

@@ -1,7 +1,9 @@
 //! What a connection's own commands see and change.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use crate::acl::users::Account;
 use crate::client::shared::Shared;
 
 /// Which replies are sent (CLIENT REPLY).
@@ -37,8 +39,10 @@ pub struct Session {
     pub shared: Arc<Shared>,
     /// The selected database.
     pub db: usize,
-    /// Whether it may run commands.
+    /// Whether it has logged in, or need not: without it the default user must be one that anyone may use.
     pub authenticated: bool,
+    /// The user it is: what it may do.
+    pub account: Arc<Account>,
     /// Which replies are sent.
     pub reply: ReplyMode,
     /// Whether the connection goes on.
@@ -53,17 +57,25 @@ pub struct Session {
 
 impl Session {
     /// A connection that was just accepted.
-    pub fn new(shared: Arc<Shared>, authenticated: bool) -> Session {
+    ///
+    /// `account` is the default user's; who need not log in to it is logged in already.
+    pub fn new(shared: Arc<Shared>, account: Arc<Account>) -> Session {
         Session {
             shared,
             db: 0,
-            authenticated,
+            authenticated: account.is_open(),
+            account,
             reply: ReplyMode::On,
             fate: Fate::Stay,
             monitor: false,
             no_touch: false,
             in_process: false,
         }
+    }
+
+    /// Whether commands are queued for EXEC.
+    pub fn is_queueing(&self) -> bool {
+        self.shared.figures.queued.load(Ordering::Relaxed) >= 0
     }
 
     /// Moves CLIENT REPLY on by one command.

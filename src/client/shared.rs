@@ -47,7 +47,7 @@ pub struct Names {
     /// CLIENT SETINFO LIB-VER.
     pub version: Vec<u8>,
     /// The user it logged in as.
-    pub user: String,
+    pub user: Vec<u8>,
 }
 
 impl Names {

@@ -108,7 +108,7 @@ fn set(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         if let Err((directive, reason)) = engine.host.apply(&new, &old) {
             return Err(refusal(SetError::Failed { argument: directive.into(), reason }));
         }
-        follow(ctx, &new);
+        follow(ctx, &new, &old);
         engine.config.store(Arc::new(new));
     }
     ctx.out.ok();
@@ -116,8 +116,11 @@ fn set(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 }
 
 /// What of the engine itself follows a changed configuration. Whatever reads the configuration as it
-/// goes needs nothing here; a new `requirepass` in particular concerns later logins only.
-fn follow(ctx: &Context<'_>, new: &Config) {
+/// goes needs nothing here.
+fn follow(ctx: &Context<'_>, new: &Config, old: &Config) {
+    if new.requirepass != old.requirepass {
+        ctx.engine.users.set_default_password(new.requirepass.as_deref());
+    }
     ctx.engine.slowlog.truncate(usize::try_from(new.slowlog_max_len).unwrap_or(usize::MAX));
 }
 
@@ -148,7 +151,8 @@ const REWRITE: Command = Command {
 /// There is no file, or it cannot be written.
 pub fn rewrite(ctx: &Context<'_>, all: bool) -> Result<(), Error> {
     let _one_at_a_time = ctx.engine.config_change.lock();
-    ctx.engine.host.rewrite_config(&ctx.engine.config.load(), all).map_err(Error::text)
+    let users = ctx.engine.users.lines();
+    ctx.engine.host.rewrite_config(&ctx.engine.config.load(), &users, all).map_err(Error::text)
 }
 
 const RESETSTAT: Command = Command {

@@ -2,16 +2,16 @@
 
 use std::sync::atomic::Ordering;
 
-use sha2::{Digest, Sha256};
-
+use crate::acl::log::{Place, Reason};
+use crate::acl::users::DEFAULT;
 use crate::client::session::{Fate, ReplyMode};
 use crate::client::shared::{Mark, Names};
 use crate::command::args::Args;
 use crate::command::client;
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::error::Error;
+use crate::command::permission;
 use crate::command::table::Command;
-use crate::config::table::Config;
 use crate::resp::reply::Protocol;
 use crate::spec::{Arity, Flag, Group, REDIS_VERSION};
 use crate::stdx::number::parse_i64;
@@ -40,9 +40,6 @@ const CONNECTION: Command = Command {
 
 /// The flags of a command that a client may send whatever its state and the server's.
 const BEFORE_LOGIN: &[Flag] = &[Flag::NoScript, Flag::Loading, Flag::Stale, Flag::Fast, Flag::NoAuth, Flag::AllowBusy];
-
-/// The user that a connection is before it logs in as another one.
-const DEFAULT_USER: &[u8] = b"default";
 
 /// Replies `PONG`, or its argument.
 pub const PING: Command = Command {
@@ -78,30 +75,23 @@ pub const ECHO: Command = Command {
     ..CONNECTION
 };
 
-/// Whether a user of this name exists.
-pub fn user_exists(name: &[u8]) -> bool {
-    name == DEFAULT_USER
-}
-
-/// Whether a new connection may run commands at once: the default user has no password.
-pub fn is_open(config: &Config) -> bool {
-    config.requirepass.is_none()
-}
-
-/// Whether two passwords are the same, in a time that does not depend on where they differ.
-fn same_password(a: &[u8], b: &[u8]) -> bool {
-    let (a, b) = (Sha256::digest(a), Sha256::digest(b));
-    std::hint::black_box(a.iter().zip(&b).fold(0, |differs, (x, y)| differs | (x ^ y))) == 0
-}
-
-/// Logs the connection in; where that fails it stays who it was.
-fn log_in(ctx: &mut Context<'_>, user: &[u8], password: &[u8]) -> Result<(), Error> {
-    let right = ctx.config.requirepass.as_ref().is_none_or(|wanted| same_password(wanted, password));
-    if !user_exists(user) || !right {
-        return Err(Error::text("WRONGPASS invalid username-password pair or user is disabled."));
+/// Logs the connection in; where that fails it stays who it was. The failure is logged with the command that
+/// asked, `command`.
+fn log_in(ctx: &mut Context<'_>, user: &[u8], password: &[u8], command: &[u8]) -> Result<(), Error> {
+    let wrong = || Error::text("WRONGPASS invalid username-password pair or user is disabled.");
+    let Some(account) = ctx.engine.users.log_in(user, password) else {
+        let place = if ctx.session.is_queueing() { Place::Multi } else { Place::Toplevel };
+        permission::note(ctx.engine, &ctx.session.shared, Reason::Auth, place, command, user);
+        return Err(wrong());
+    };
+    ctx.session.shared.names.lock().user = account.name().to_vec();
+    // Who removes a user ends its clients, and may have looked for them before this one was named.
+    if account.is_deleted() {
+        ctx.session.fate = Fate::Close;
+        return Err(wrong());
     }
     ctx.session.authenticated = true;
-    ctx.session.shared.names.lock().user = String::from_utf8_lossy(user).into_owned();
+    ctx.session.account = account;
     Ok(())
 }
 
@@ -120,13 +110,13 @@ pub const AUTH: Command = Command {
 fn auth(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     ctx.hidden.extend(1..args.len());
     match args.len() {
-        2 if is_open(ctx.config) => {
+        2 if ctx.engine.users.default_account().rules().nopass => {
             return Err(Error::text(
                 "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
             ));
         }
-        2 => log_in(ctx, DEFAULT_USER, args.at(1))?,
-        3 => log_in(ctx, args.at(1), args.at(2))?,
+        2 => log_in(ctx, DEFAULT, args.at(1), args.at(0))?,
+        3 => log_in(ctx, args.at(1), args.at(2), args.at(0))?,
         _ => return Err(Error::Syntax),
     }
     ctx.out.ok();
@@ -175,9 +165,9 @@ fn hello(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         }
     }
     if let Some((user, password)) = login {
-        log_in(ctx, user, password)?;
+        log_in(ctx, user, password, args.at(0))?;
     }
-    if !ctx.session.authenticated && !is_open(ctx.config) {
+    if !ctx.session.authenticated && !ctx.engine.users.default_account().is_open() {
         return Err(Error::text(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time",
         ));
@@ -255,11 +245,13 @@ fn reset(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
         let mut names = shared.names.lock();
         let Names { name, user, .. } = &mut *names;
         name.clear();
-        *user = String::from_utf8_lossy(DEFAULT_USER).into_owned();
+        *user = DEFAULT.to_vec();
     }
     shared.figures.db.store(0, Ordering::Relaxed);
     session.db = 0;
-    session.authenticated = is_open(ctx.config);
+    let users = &ctx.engine.users;
+    session.account = if session.in_process { users.owner() } else { users.default_account() }.clone();
+    session.authenticated = session.account.is_open();
     session.monitor = false;
     session.no_touch = false;
     // What CLIENT REPLY SKIP said of this very command still holds.
@@ -324,8 +316,7 @@ mod tests {
         let mut bench = Bench::with("requirepass sesame\n");
         bench.session.authenticated = false;
         assert_eq!(bench.run("PING"), "-NOAUTH Authentication required.|");
-        let open = Bench::new().engine.config.load_full();
-        bench.engine.config.store(open);
+        bench.engine.users.set_default_password(None);
         assert_eq!(bench.run("PING"), "+PONG|");
         assert!(bench.run("HELLO").starts_with("*14|"));
     }

@@ -1,6 +1,6 @@
 //! The way of a request: found, checked, run over the shards of its keys, its changes passed on.
 //!
-//! What must stay true: the checks come in one fixed order (arity, login, pause); requests of one
+//! What must stay true: the checks come in one fixed order (arity, login, permission, pause); requests of one
 //! connection run in the order they were sent; a handler runs while the shards of its keys, and no
 //! others, are held, taken in ascending order; what it changed is passed on before they are released.
 //!
@@ -21,6 +21,7 @@ use crate::command::args::Args;
 use crate::command::context::{Context, Job, Outcome, Reply};
 use crate::command::engine::{Engine, PauseMode};
 use crate::command::error::Error;
+use crate::command::permission;
 use crate::command::table::{Entry, Way};
 use crate::config::table::Config;
 use crate::keyspace::change::Effects;
@@ -382,8 +383,11 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
     if !entry.command.arity.accepts(args.len()) {
         return Verdict::Refuse(Some(entry), Error::WrongArity(entry.full_name.clone()));
     }
-    if !session.authenticated && !entry.has(Flag::NoAuth) && engine.config.load().requirepass.is_some() {
+    if !session.authenticated && !entry.has(Flag::NoAuth) && !engine.users.default_account().is_open() {
         return Verdict::Refuse(Some(entry), Error::NoAuth);
+    }
+    if let Err(error) = permission::check(engine, session, entry, args) {
+        return Verdict::Refuse(Some(entry), error);
     }
     if session.monitor && [Flag::Write, Flag::ReadOnly, Flag::MayReplicate].iter().any(|flag| entry.has(*flag)) {
         // Redis counts those that monitor among its replicas, and this is what it tells them.

@@ -7,8 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 
+use crate::acl::log::AclLog;
+use crate::acl::users::Users;
 use crate::client::registry::Registry;
 use crate::client::shared::Shared;
+use crate::command::acl;
 use crate::command::table::CommandTable;
 use crate::config::choice::MaxmemoryPolicy;
 use crate::config::table::Config;
@@ -130,11 +133,12 @@ pub trait Host: Send + Sync {
     /// The name of the directive that could not be applied, and why; nothing has changed then.
     fn apply(&self, new: &Config, old: &Config) -> Result<(), (&'static str, String)>;
 
-    /// Writes the configuration back to its file: what changed, or `all` directives.
+    /// Writes the configuration back to its file: what changed, or `all` directives. `users` are the lines
+    /// of all users, which stand there unless a file of their own holds them.
     ///
     /// # Errors
     /// The error reply's text.
-    fn rewrite_config(&self, config: &Config, all: bool) -> Result<(), String>;
+    fn rewrite_config(&self, config: &Config, users: &[Vec<u8>], all: bool) -> Result<(), String>;
 
     /// The configuration file's path, if there is one.
     fn config_file(&self) -> Option<String>;
@@ -227,6 +231,10 @@ pub struct Engine {
     pub clients: Registry,
     /// All commands.
     pub commands: CommandTable,
+    /// Who may do what.
+    pub users: Users,
+    /// What was refused to whom.
+    pub acl_log: AclLog,
     /// The time.
     pub clock: Clock,
     /// Counters.
@@ -261,14 +269,17 @@ impl Engine {
     /// A server's engine.
     ///
     /// # Errors
-    /// Redis' text for a bad `rename-command`, or the system's where no thread can be started.
+    /// Redis' text for a bad `rename-command`, or for users that cannot be used.
     pub fn new(config: Config, clock: Clock, host: Box<dyn Host>, keyspace: Keyspace) -> Result<Engine, String> {
         let commands = CommandTable::new(&renamed_commands(&config))?;
+        let users = acl::configured_users(&commands, &config)?;
         let workers = usize::try_from(config.io_threads).unwrap_or(1);
         Ok(Engine {
             keyspace,
             stats: Stats::new(workers, commands.count()),
             commands,
+            users,
+            acl_log: AclLog::default(),
             config: ArcSwap::from_pointee(config),
             config_change: Mutex::new(()),
             clients: Registry::default(),

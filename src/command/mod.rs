@@ -3,6 +3,7 @@
 //! [`table`] finds a command, [`dispatch`] checks and runs it over the held shards, [`context`] is what
 //! it may touch. A file per family holds handlers and declarations side by side.
 
+pub mod acl;
 pub mod args;
 pub mod client;
 pub mod compatibility;
@@ -26,6 +27,7 @@ pub mod lcs;
 pub mod list;
 pub mod memory;
 pub mod monitor;
+pub mod permission;
 pub mod scan;
 pub mod server;
 pub mod slowlog;

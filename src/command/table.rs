@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
+use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
-    config, connection, debug, expire, hash, info, introspect, key, keyspace, latency, list, memory, monitor, server,
-    slowlog, string, zset,
+    acl, config, connection, debug, expire, hash, info, introspect, key, keyspace, latency, list, memory, monitor,
+    server, slowlog, string, zset,
 };
 use crate::spec::{self, Flag, Keys};
 
@@ -15,6 +16,7 @@ pub type Command = spec::Command<Handler>;
 /// Every family's commands.
 #[rustfmt::skip]
 const FAMILIES: &[&[Command]] = &[
+    acl::COMMANDS,
     config::COMMANDS,
     connection::COMMANDS,
     debug::COMMANDS,
@@ -237,6 +239,16 @@ impl CommandTable {
         self.entries.iter().filter(|entry| {
             self.renamed.iter().all(|(old, new)| !new.is_empty() || !old.eq_ignore_ascii_case(&entry.full_name))
         })
+    }
+
+    /// The commands as access control sees them, with their original names and numbers.
+    pub fn catalog(&self) -> Catalog {
+        let mut commands = vec![("", Vec::new()); self.count()];
+        for entry in &self.entries {
+            entry
+                .visit(&mut |e| commands[usize::from(e.index)] = (&*e.full_name, e.command.all_categories().collect()));
+        }
+        Catalog::new(commands)
     }
 
     /// How many numbers commands and subcommands take in statistics.

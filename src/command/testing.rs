@@ -37,7 +37,7 @@ impl Host for NoHost {
     fn apply(&self, _: &Config, _: &Config) -> Result<(), (&'static str, String)> {
         self.refuses.map_or(Ok(()), |(directive, reason)| Err((directive, reason.to_owned())))
     }
-    fn rewrite_config(&self, _: &Config, _: bool) -> Result<(), String> {
+    fn rewrite_config(&self, _: &Config, _: &[Vec<u8>], _: bool) -> Result<(), String> {
         Err("ERR The server is running without a config file".into())
     }
     fn config_file(&self) -> Option<String> {
@@ -108,7 +108,7 @@ impl Bench {
             1_000_000_000,
         ));
         engine.clients.add(shared.clone());
-        let session = Session::new(shared, true);
+        let session = Session::new(shared, engine.users.default_account().clone());
         let executor = Executor::new(&engine, None);
         Bench { executor, engine, clock: manual, session, out: Output::new(Protocol::Resp2) }
     }

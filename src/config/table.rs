@@ -435,13 +435,13 @@ directives! {
     }
     Security {
         /// How many denied accesses ACL LOG remembers.
-        acllog_max_len("acllog-max-len"): u64 = 128, within(0, I64), [], Stored("ACL");
+        acllog_max_len("acllog-max-len"): u64 = 128, within(0, I64), [], Effective;
         /// A file of users, one to a line. Users are either there or in this file, never in both.
-        aclfile("aclfile"): Vec<u8> = Vec::new(), anything, [immutable], Stored("ACL");
+        aclfile("aclfile"): Vec<u8> = Vec::new(), anything, [immutable], Effective;
         /// The password of the default user.
         requirepass("requirepass"): Option<Vec<u8>> = None, anything, [sensitive], Effective;
         /// The channels of a new user: all of them (`allchannels`) or none (`resetchannels`).
-        acl_pubsub_default("acl-pubsub-default"): AclPubsubDefault = AclPubsubDefault::ResetChannels, (), [], Stored("ACL");
+        acl_pubsub_default("acl-pubsub-default"): AclPubsubDefault = AclPubsubDefault::ResetChannels, (), [], Effective;
         /// Who may change directives that say where files are written, `dir` and `dbfilename`: nobody (`no`),
         /// anybody (`yes`), or clients on this machine (`local`).
         enable_protected_configs("enable-protected-configs"): Permission = Permission::No, (), [immutable], Effective;
@@ -784,7 +784,7 @@ pub static FILE_DIRECTIVES: &[FileDirective] = &[
     FileDirective {
         name: "user",
         section: Section::Security,
-        state: Stored("acl"),
+        state: Effective,
         example: "user worker on >secret ~jobs:* +@list +@connection",
         doc: "Declares a user and its rules, as ACL SETUSER does. A user is declared once.",
     },

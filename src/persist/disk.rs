@@ -16,6 +16,14 @@ pub fn read_or_empty(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
+/// The contents of a file.
+///
+/// # Errors
+/// What the system says, a missing file included.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    fs::read(path)
+}
+
 /// Replaces a file's contents at once: whoever reads it sees the old bytes or the new ones, also after
 /// a crash. Its permissions stay.
 ///

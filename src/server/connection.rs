@@ -76,17 +76,12 @@ const UNLIMITED_BYTES: usize = 16 * 1024;
 
 impl Connection {
     /// A connection that was just accepted.
-    pub fn new(
-        engine: Arc<Engine>,
-        stream: Stream,
-        shared: Arc<Shared>,
-        authenticated: bool,
-        count: Arc<AtomicUsize>,
-    ) -> Connection {
+    pub fn new(engine: Arc<Engine>, stream: Stream, shared: Arc<Shared>, count: Arc<AtomicUsize>) -> Connection {
+        let account = engine.users.default_account().clone();
         Connection {
             engine,
             stream,
-            session: Session::new(shared, authenticated),
+            session: Session::new(shared, account),
             out: Output::new(Protocol::Resp2),
             parser: Parser::new(),
             input: Vec::new(),

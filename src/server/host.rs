@@ -132,7 +132,7 @@ impl Host for ServerHost {
         }
     }
 
-    fn rewrite_config(&self, config: &Config, all: bool) -> Result<(), String> {
+    fn rewrite_config(&self, config: &Config, users: &[Vec<u8>], all: bool) -> Result<(), String> {
         let path = self.config_file.as_ref().ok_or("ERR The server is running without a config file")?;
         let _one_at_a_time = self.rewriting.lock();
         let failed = |error: std::io::Error| {
@@ -141,9 +141,8 @@ impl Host for ServerHost {
             format!("ERR Rewriting config file: {}", text.split(" (os error").next().unwrap_or(&text))
         };
         let old = disk::read_or_empty(path).map_err(failed)?;
-        let users: Vec<Vec<u8>> = Vec::new();
         let extent = if all { Extent::All } else { Extent::Changed };
-        disk::replace(path, &rewrite(&old, config, &users, extent)).map_err(failed)?;
+        disk::replace(path, &rewrite(&old, config, users, extent)).map_err(failed)?;
         tracing::info!("CONFIG REWRITE executed with success.");
         Ok(())
     }

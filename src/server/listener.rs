@@ -185,7 +185,8 @@ impl Reception {
 
     fn admit_tcp(&self, stream: std::net::TcpStream, peer: SocketAddr) {
         let config = self.engine.config.load();
-        if config.protected_mode && config.requirepass.is_none() && !peer.ip().to_canonical().is_loopback() {
+        let nopass = self.engine.users.default_account().rules().nopass;
+        if config.protected_mode && nopass && !peer.ip().to_canonical().is_loopback() {
             let _ = io::Write::write(&mut &stream, PROTECTED.as_bytes());
             self.engine.stats.add(Counter::ConnectionsRejected, 1);
             return;
@@ -224,10 +225,9 @@ impl Reception {
         engine.stats.add(Counter::ConnectionsReceived, 1);
         let shared = Arc::new(Shared::new(engine.clients.next_id(), link, addr, laddr, fd, engine.clock.now_ms()));
         engine.clients.add(shared.clone());
-        let authenticated = config.requirepass.is_none();
         let least = self.workers.iter().min_by_key(|worker| worker.connections());
         if let Some(worker) = least {
-            worker.give(Accepted { socket, shared, authenticated });
+            worker.give(Accepted { socket, shared });
         }
     }
 }

@@ -80,7 +80,7 @@ impl Client {
         let now = engine.clock.now_ms();
         let shared = Arc::new(Shared::new(id, Link::InProcess, "in-process:0".into(), "in-process:0".into(), -1, now));
         engine.clients.add(shared.clone());
-        let mut session = Session::new(shared, true);
+        let mut session = Session::new(shared, engine.users.owner().clone());
         session.in_process = true;
         let executor = Executor::new(&engine, None);
         let state = Mutex::new(State { session, executor, out: Output::new(Protocol::Resp3) });

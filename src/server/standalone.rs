@@ -13,6 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::command::acl;
 use crate::command::engine::{Engine, ShutdownRequest};
 use crate::command::info;
 use crate::config::choice::{
@@ -69,6 +70,9 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => return refuse(&error),
     };
+    if let Err(error) = acl::check_declarations(&loaded.config) {
+        return refuse(&error);
+    }
     match run(&program, args.is_empty(), loaded) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -72,8 +72,6 @@ pub struct Accepted {
     pub socket: Socket,
     /// Its half of the client.
     pub shared: Arc<Shared>,
-    /// Whether it may run commands at once.
-    pub authenticated: bool,
 }
 
 /// A socket that is not yet part of a runtime.
@@ -140,7 +138,7 @@ pub fn start(engine: Arc<Engine>, number: usize) -> std::io::Result<(WorkerHandl
 }
 
 async fn run(engine: Arc<Engine>, mut receiver: UnboundedReceiver<Accepted>, connections: Arc<AtomicUsize>) {
-    while let Some(Accepted { socket, shared, authenticated }) = receiver.recv().await {
+    while let Some(Accepted { socket, shared }) = receiver.recv().await {
         let stream = match socket {
             Socket::Tcp(socket) => tokio::net::TcpStream::from_std(socket).map(Stream::Tcp),
             Socket::Unix(socket) => tokio::net::UnixStream::from_std(socket).map(Stream::Unix),
@@ -148,7 +146,7 @@ async fn run(engine: Arc<Engine>, mut receiver: UnboundedReceiver<Accepted>, con
         match stream {
             Ok(stream) => {
                 let count = connections.clone();
-                tokio::spawn(Connection::new(engine.clone(), stream, shared, authenticated, count));
+                tokio::spawn(Connection::new(engine.clone(), stream, shared, count));
             }
             Err(_) => {
                 engine.clients.remove(shared.id);

@@ -5,6 +5,7 @@
 //! runs it, so that every floor above can read declarations without seeing `command`.
 
 pub mod categories;
+pub mod channels;
 pub mod keys;
 pub mod usage;
 

@@ -32,6 +32,7 @@ macro_rules! families {
 }
 
 families! {
+    acl: include_str!("interop/acl.table"), &[];
     strings: include_str!("interop/strings.table"), &[];
     string_options: crate::interop::strings::options(), &[];
     hashes: include_str!("interop/hashes.table"), &[];

@@ -37,6 +37,8 @@ fn who_does_not_read_is_closed_at_the_hard_limit() {
     let mut good = server.connect();
     good.cmd(&[b"SET".as_slice(), b"large", &value(MB / 2)]);
     let mut slow = server.connect();
+    // It is counted from here on.
+    slow.cmd(&["PING"]);
     // More than the sockets' buffers take.
     slow.send(&request(&["GET", "large"]).repeat(64)).expect("requests are small");
     eventually("the slow client is gone", || figure(&mut good, "connected_clients") == 1);
@@ -53,6 +55,7 @@ fn who_does_not_read_for_too_long_is_closed_at_the_soft_limit_even_if_nothing_el
     let mut good = server.connect();
     good.cmd(&[b"SET".as_slice(), b"large", &value(MB / 2)]);
     let mut slow = server.connect();
+    slow.cmd(&["PING"]);
     let began = Instant::now();
     slow.send(&request(&["GET", "large"]).repeat(64)).expect("requests are small");
     eventually("the slow client is gone", || figure(&mut good, "connected_clients") == 1);

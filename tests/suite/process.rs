@@ -426,3 +426,105 @@ fn a_bad_directory_and_a_missing_file_end_the_start() {
     let (output, out, err) = end(server(&dir).args(["--dir", "missing"]));
     assert!(!output.status.success() && format!("{out}{err}").contains("missing"), "{out}{err}");
 }
+
+/// What a server with this ACL file says before it ends.
+fn refused_acl_file(text: &str) -> String {
+    let dir = Dir::new();
+    dir.write("users.acl", text);
+    let (output, out, err) = end(server(&dir).args(["--aclfile", "users.acl"]));
+    assert_eq!(output.status.code(), Some(1), "{out}{err}");
+    out
+}
+
+#[test]
+fn users_are_loaded_from_their_file_and_saved_to_it() {
+    let dir = Dir::new();
+    let file = dir.write("users.acl", "user alice on >secret ~a* +@all -acl\nuser bob on nopass +ping (+get ~b)\n");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let process = Process::start(server(&dir).args(["--aclfile", "users.acl"]));
+    let (mut client, mut alice, mut bob) = (dir.client(), dir.client(), dir.client());
+    assert_eq!(alice.cmd(&["AUTH", "alice", "secret"]), b"+OK\r\n");
+    assert_eq!(bob.cmd(&["AUTH", "bob", ""]), b"+OK\r\n");
+    assert_eq!(alice.cmd(&["SET", "b", "1"]), b"-NOPERM No permissions to access a key\r\n");
+    assert_eq!(bob.cmd(&["GET", "b"]), b"$-1\r\n");
+    // What is set is lost by LOAD, unless it was saved.
+    assert_eq!(client.cmd(&["ACL", "SETUSER", "alice", "+acl|whoami"]), b"+OK\r\n");
+    assert_eq!(alice.cmd(&["ACL", "WHOAMI"]), b"$5\r\nalice\r\n");
+    assert_eq!(client.cmd(&["ACL", "LOAD"]), b"+OK\r\n");
+    assert!(alice.cmd(&["ACL", "WHOAMI"]).starts_with(b"-NOPERM "));
+    assert_eq!(client.cmd(&["ACL", "SETUSER", "alice", "+acl|whoami"]), b"+OK\r\n");
+    assert_eq!(client.cmd(&["ACL", "SAVE"]), b"+OK\r\n");
+    assert_eq!(client.cmd(&["ACL", "LOAD"]), b"+OK\r\n");
+    assert_eq!(alice.cmd(&["ACL", "WHOAMI"]), b"$5\r\nalice\r\n");
+    let saved = dir.read("users.acl");
+    let lines: Vec<&str> = saved.lines().collect();
+    assert!(lines[0].starts_with("user alice on sanitize-payload #") && lines[0].ends_with(" +@all -acl +acl|whoami"));
+    assert_eq!(lines[2], "user default on nopass sanitize-payload ~* &* +@all");
+    assert!(!saved.contains("secret") && lines.len() == 3, "{saved}");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 2, "only the file and the socket");
+    // One bad line, and nothing of the file is taken over.
+    dir.write("users.acl", "user alice on nopass +@all\nuser carol on\nuser carol nosuch\nuser dave +nosuch\n");
+    assert_eq!(
+        text(client.cmd(&["ACL", "LOAD"])),
+        "-ERR users.acl:3: Syntax error. WARNING: Duplicate user 'carol' found on line 3. "
+            .replace("users.acl:3: Syntax error. ", "")
+            + "users.acl:4: Error in applying operation '+nosuch': Unknown command or category name in ACL. WARNING: ACL \
+               errors detected, no change to the previously active ACL rules was performed\r\n"
+    );
+    assert_eq!(client.cmd(&["ACL", "USERS"]), b"*3\r\n$5\r\nalice\r\n$3\r\nbob\r\n$7\r\ndefault\r\n");
+    // Who is not in the file any more is closed; the others stay.
+    dir.write("users.acl", &saved.lines().filter(|line| !line.contains("bob")).collect::<Vec<_>>().join("\n"));
+    assert_eq!(client.cmd(&["ACL", "LOAD"]), b"+OK\r\n");
+    assert!(bob.rest().unwrap().is_empty());
+    assert_eq!(alice.cmd(&["ACL", "WHOAMI"]), b"$5\r\nalice\r\n");
+    // The file goes: LOAD says so, and SAVE makes it anew.
+    std::fs::remove_file(&file).unwrap();
+    let error = text(client.cmd(&["ACL", "LOAD"]));
+    assert_eq!(error, "-ERR Error loading ACLs, opening file 'users.acl': No such file or directory\r\n");
+    assert_eq!(client.cmd(&["ACL", "SAVE"]), b"+OK\r\n");
+    process.signal("TERM");
+    assert!(process.ended().0.success());
+    let _process = Process::start(server(&dir).args(["--aclfile", "users.acl"]));
+    assert_eq!(dir.client().cmd(&["AUTH", "alice", "secret"]), b"+OK\r\n");
+}
+
+#[test]
+fn users_that_cannot_be_used_end_the_start() {
+    for (file, reason) in [
+        ("user alice on nosuch\n", "users.acl:1: Syntax error. "),
+        ("# comment\n", "users.acl:1 should start with user keyword followed by the username. "),
+        ("user a\nuser a\n", "WARNING: Duplicate user 'a' found on line 2. "),
+    ] {
+        let out = refused_acl_file(file);
+        assert!(out.contains(&format!("because of ACL errors: {reason}WARNING: ACL errors detected")), "{out}");
+    }
+    let dir = Dir::new();
+    let (output, out, _) = end(server(&dir).args(["--aclfile", "missing.acl"]));
+    assert!(output.status.code() == Some(1) && out.contains("opening file 'missing.acl': No such file"), "{out}");
+    dir.write("users.acl", "");
+    let (output, out, _) = end(server(&dir).args(["--aclfile", "users.acl", "--user", "bob", "on"]));
+    assert!(output.status.code() == Some(1) && out.contains("but not both"), "{out}");
+    let (output, out, _) = end(server(&dir).args(["--user", "bob", "on", "+nosuch"]));
+    assert!(output.status.code() == Some(1), "{out}");
+    assert!(out.contains("Error loading ACL rule '+nosuch' for the user named 'bob': Unknown command"), "{out}");
+    let (output, _, err) = end(server(&dir).args(["--user", "bob", "on", "nosuch"]));
+    assert!(output.status.code() == Some(1) && err.contains("*** FATAL CONFIG FILE ERROR"), "{err}");
+    assert!(err.contains("Error in user declaration 'nosuch': Syntax error"), "{err}");
+}
+
+#[test]
+fn a_rewritten_file_declares_the_users_as_they_are() {
+    let dir = Dir::new();
+    let file = dir.write("r.conf", "user alice on >secret +@all ~*\nhz 20\n");
+    let process = Process::start(program(&dir).arg(&file).args(LISTEN));
+    let mut client = dir.client();
+    assert_eq!(client.cmd(&["ACL", "SETUSER", "alice", "-debug", "(+get %R~x)"]), b"+OK\r\n");
+    assert_eq!(client.cmd(&["ACL", "SETUSER", "bob", "on"]), b"+OK\r\n");
+    let before = client.cmd(&["ACL", "LIST"]);
+    assert_eq!(client.cmd(&["CONFIG", "REWRITE"]), b"+OK\r\n");
+    process.signal("TERM");
+    assert!(process.ended().0.success());
+    let _process = Process::start(program(&dir).arg(&file));
+    assert_eq!(text(dir.client().cmd(&["ACL", "LIST"])), text(before));
+}

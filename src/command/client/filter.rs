@@ -1,8 +1,8 @@
 //! Which clients CLIENT LIST tells of and CLIENT KILL ends: all that pass every filter.
 
+use crate::acl::users::Users;
 use crate::client::shared::Shared;
 use crate::command::args::Args;
-use crate::command::connection::user_exists;
 use crate::command::error::Error;
 use crate::stdx::number::parse_i64;
 
@@ -65,7 +65,7 @@ impl<'a> Filter<'a> {
     ///
     /// # Errors
     /// Redis' texts; [`Error::Syntax`] for a word that is no filter or lacks its value.
-    pub fn for_kill(args: &Args<'a>) -> Result<Filter<'a>, Error> {
+    pub fn for_kill(args: &Args<'a>, users: &Users) -> Result<Filter<'a>, Error> {
         let mut filter = Filter::default();
         let mut i = 2;
         while i < args.len() {
@@ -75,7 +75,7 @@ impl<'a> Filter<'a> {
                 filter.ids = Some(vec![id.ok_or(Error::text("ERR client-id should be greater than 0"))?]);
             } else if args.is(i, "TYPE") {
                 filter.kind = Some(Kind::parse(value)?);
-            } else if !filter.read(args.at(i), value)? {
+            } else if !filter.read(args.at(i), value, users)? {
                 return Err(Error::Syntax);
             }
             i += 2;
@@ -88,7 +88,7 @@ impl<'a> Filter<'a> {
     ///
     /// # Errors
     /// Redis' texts; [`Error::Syntax`] for a word that is no filter or lacks its value.
-    pub fn for_list(args: &Args<'a>) -> Result<Filter<'a>, Error> {
+    pub fn for_list(args: &Args<'a>, users: &Users) -> Result<Filter<'a>, Error> {
         let mut filter = Filter::default();
         let mut i = 2;
         while i < args.len() {
@@ -104,7 +104,7 @@ impl<'a> Filter<'a> {
                 continue;
             } else if args.is(i, "TYPE") && filter.ids.is_none() {
                 filter.kind = Some(Kind::parse(value)?);
-            } else if !filter.read(args.at(i), value)? {
+            } else if !filter.read(args.at(i), value, users)? {
                 return Err(Error::Syntax);
             }
             i += 2;
@@ -113,14 +113,14 @@ impl<'a> Filter<'a> {
     }
 
     /// Reads a filter that LIST and KILL share; whether `word` is one.
-    fn read(&mut self, word: &[u8], value: &'a [u8]) -> Result<bool, Error> {
+    fn read(&mut self, word: &[u8], value: &'a [u8], users: &Users) -> Result<bool, Error> {
         let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
         if is("ADDR") {
             self.addr = Some(value);
         } else if is("LADDR") {
             self.laddr = Some(value);
         } else if is("USER") {
-            if !user_exists(value) {
+            if users.account(value).is_none() {
                 let user = String::from_utf8_lossy(value);
                 return Err(Error::text(format!("ERR No such user '{user}'")));
             }
@@ -148,7 +148,7 @@ impl<'a> Filter<'a> {
             && self.kind.is_none_or(|kind| kind == Kind::of(client))
             && self.addr.is_none_or(|addr| addr == client.addr.as_bytes())
             && self.laddr.is_none_or(|laddr| laddr == client.laddr.as_bytes())
-            && self.user.is_none_or(|user| user == client.names.lock().user.as_bytes())
+            && self.user.is_none_or(|user| user == client.names.lock().user)
             && self.max_age_s.is_none_or(|least| age_s >= least)
     }
 }

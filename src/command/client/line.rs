@@ -64,12 +64,10 @@ pub fn append(line: &mut Vec<u8>, client: &Shared, scene: &Scene<'_>) {
         listed + pushed,
         client.memory(),
     ));
-    text(format_args!(
-        " events={} cmd={command} user={} redir=-1 resp={} lib-name=",
-        if output + pushed > 0 { "rw" } else { "r" },
-        names.user,
-        figures.protocol.load(Ordering::Relaxed),
-    ));
+    text(format_args!(" events={} cmd={command} user=", if output + pushed > 0 { "rw" } else { "r" },));
+    line.extend_from_slice(&names.user);
+    let mut text = |args: std::fmt::Arguments<'_>| line.write_fmt(args).expect("a vector takes all that is written");
+    text(format_args!(" redir=-1 resp={} lib-name=", figures.protocol.load(Ordering::Relaxed)));
     line.extend_from_slice(&names.library);
     line.extend_from_slice(b" lib-ver=");
     line.extend_from_slice(&names.version);

@@ -13,6 +13,7 @@ use crate::command::client::filter::Filter;
 use crate::command::client::line::Scene;
 use crate::command::connection::close_after_reply;
 use crate::command::context::{Context, DONE, Reply};
+use crate::command::engine::Engine;
 use crate::command::engine::PauseMode;
 use crate::command::error::Error;
 use crate::command::table::Command;
@@ -201,7 +202,7 @@ const LIST: Command = Command {
 };
 
 fn list(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
-    let filter = Filter::for_list(args)?;
+    let filter = Filter::for_list(args, &ctx.engine.users)?;
     let (me, now_ms) = (ctx.session.shared.id, ctx.db.now_ms());
     let mut clients = match &filter.ids {
         Some(ids) => ids.iter().filter_map(|id| ctx.engine.clients.find(u64::try_from(*id).ok()?)).collect(),
@@ -227,6 +228,16 @@ fn describe(ctx: &mut Context<'_>, clients: &[Arc<Shared>]) {
     ctx.out.verbatim("txt", &text);
 }
 
+/// How CLIENT LIST describes a connection, without the line's end.
+pub fn described(engine: &Engine, client: &Shared) -> Vec<u8> {
+    let now_ms = engine.clock.now_ms();
+    let waits = |id| engine.pause.holds(id, now_ms);
+    let mut text = Vec::with_capacity(400);
+    line::append(&mut text, client, &Scene { now_ms, commands: &engine.commands.names(), waits: &waits });
+    text.pop();
+    text
+}
+
 const KILL: Command = Command {
     name: "KILL",
     arity: Arity::AtLeast(3),
@@ -247,7 +258,7 @@ const KILL: Command = Command {
 
 fn kill(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let old_form = args.len() == 3;
-    let filter = if old_form { Filter::from_addr(args.at(2)) } else { Filter::for_kill(args)? };
+    let filter = if old_form { Filter::from_addr(args.at(2)) } else { Filter::for_kill(args, &ctx.engine.users)? };
     let (me, now_ms) = (ctx.session.shared.id, ctx.db.now_ms());
     // By its address a client may end itself; by filters only if it says so.
     let skip_me = filter.skip_me.unwrap_or(!old_form);
@@ -257,14 +268,7 @@ fn kill(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
             continue;
         }
         killed += 1;
-        if client.id == me {
-            close_after_reply(ctx);
-        } else {
-            // Its own task will find out; for everybody else it is gone from here on.
-            client.close();
-            ctx.engine.monitors.remove(client.id);
-            ctx.engine.clients.remove(client.id);
-        }
+        end(ctx, &client);
     }
     match (old_form, killed) {
         (true, 0) => return Err(Error::text("ERR No such client")),
@@ -272,6 +276,18 @@ fn kill(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         (false, killed) => ctx.out.integer(killed),
     }
     DONE
+}
+
+/// Ends a connection: the own one when its reply is sent, any other at once.
+pub fn end(ctx: &mut Context<'_>, client: &Shared) {
+    if client.id == ctx.session.shared.id {
+        close_after_reply(ctx);
+        return;
+    }
+    // Its own task will find out; for everybody else it is gone from here on.
+    client.close();
+    ctx.engine.monitors.remove(client.id);
+    ctx.engine.clients.remove(client.id);
 }
 
 /// `ON` or `OFF`.
