@@ -8,11 +8,21 @@ use crate::script::lua::{Kept, Lent, Raise};
 use crate::script::source::Flags;
 use crate::script::vm::Failure;
 
+/// What became of a request of a script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// It ran, and its reply is written; errors among them are counted.
+    Replied,
+    /// It may not run: the error reply's line, which nobody has counted.
+    Refused(Vec<u8>),
+    /// The script has to end. [`Caller::tick`] gives the reason from now on.
+    Stop,
+}
+
 /// Runs what a script asks for.
 pub trait Caller {
-    /// Runs one request and writes its reply, or an error, in the protocol that `reply` has; `false` where the script
-    /// has to end instead, which [`Caller::tick`] gives the reason for from then on.
-    fn call(&mut self, args: &[&[u8]], reply: &mut Output) -> bool;
+    /// Runs one request and writes its reply in the protocol that `reply` has.
+    fn call(&mut self, args: &[&[u8]], reply: &mut Output) -> Answer;
 
     /// Whether the user may run this request; `None` where there is no such command.
     fn permits(&mut self, args: &[&[u8]]) -> Option<bool>;

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::script::cache::Learned;
 use crate::script::source::Flags;
 
 /// A function of a library.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Function {
     /// Its name, which no other function of the server has.
     pub name: Vec<u8>,
@@ -14,15 +15,19 @@ pub struct Function {
     pub description: Option<Vec<u8>>,
     /// What it may do.
     pub flags: Flags,
+    /// Which keys it touches.
+    pub learned: Learned,
 }
 
 /// A library.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Library {
     /// Its name.
     pub name: Vec<u8>,
     /// Its text, first line included.
     pub code: Vec<u8>,
+    /// Where its code begins: at the end of the first line.
+    pub begin: usize,
     /// Its functions, in the order in which they were registered.
     pub functions: Vec<Function>,
 }
@@ -40,6 +45,8 @@ impl Library {
 pub struct Libraries {
     by_name: BTreeMap<Vec<u8>, Arc<Library>>,
     functions: HashMap<Vec<u8>, (Arc<Library>, usize)>,
+    /// Changes with each change.
+    version: u64,
 }
 
 impl Libraries {
@@ -51,6 +58,11 @@ impl Libraries {
     /// How many libraries there are.
     pub fn len(&self) -> usize {
         self.by_name.len()
+    }
+
+    /// Which state this is: a set that was changed has another number than before.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// Whether there is none.
@@ -86,7 +98,8 @@ impl Libraries {
                 return Err(function.name.clone());
             }
         }
-        self.remove(&library.name.clone());
+        self.remove(&library.name);
+        self.version += 1;
         for (index, function) in library.functions.iter().enumerate() {
             self.functions.insert(function.name.to_ascii_lowercase(), (library.clone(), index));
         }
@@ -94,9 +107,15 @@ impl Libraries {
         Ok(())
     }
 
+    /// Removes all libraries.
+    pub fn clear(&mut self) {
+        *self = Libraries { version: self.version + 1, ..Libraries::default() };
+    }
+
     /// Removes a library; whether there was one of this name.
     pub fn remove(&mut self, name: &[u8]) -> bool {
         let Some(library) = self.by_name.remove(name) else { return false };
+        self.version += 1;
         library.functions.iter().for_each(|function| drop(self.functions.remove(&function.name.to_ascii_lowercase())));
         true
     }
@@ -112,10 +131,16 @@ mod tests {
     use super::*;
 
     fn library(name: &str, functions: &[&str]) -> Arc<Library> {
-        let function = |name: &&str| Function { name: name.as_bytes().to_vec(), description: None, flags: Flags::default() };
+        let function = |name: &&str| Function {
+            name: name.as_bytes().to_vec(),
+            description: None,
+            flags: Flags::default(),
+            learned: Learned::default(),
+        };
         Arc::new(Library {
             name: name.as_bytes().to_vec(),
             code: b"#!lua".to_vec(),
+            begin: 5,
             functions: functions.iter().map(function).collect(),
         })
     }

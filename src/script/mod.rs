@@ -23,6 +23,7 @@ pub mod source;
 pub mod vm;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use crate::script::cache::Cache;
 use crate::script::library::Libraries;
@@ -36,6 +37,8 @@ pub struct Scripts {
     pub cache: Cache,
     /// Libraries of functions; replaced as a whole.
     pub libraries: ArcSwap<Libraries>,
+    /// Held by whoever replaces them.
+    pub change: Mutex<()>,
     /// What they run on.
     pub machines: Machines,
     /// Those that take long.

@@ -4,7 +4,7 @@ use sha1::{Digest, Sha1};
 
 use crate::resp::reply::{Output, Protocol};
 use crate::script::convert::push_reply;
-use crate::script::host::Registered;
+use crate::script::host::{Answer, Registered};
 use crate::script::lua::{Lua, Native, Raise, Type};
 use crate::script::source::{Flags, is_name};
 use crate::stdx::number::double::append_double;
@@ -104,8 +104,12 @@ fn run(lua: &mut Lua<'_>) -> Result<bool, Raise> {
     let ran = with_request(lua, |args| lua.shared().ask(|caller| caller.call(args, &mut reply)));
     lua.set_top(0);
     match ran {
-        Some(true) => {}
-        Some(false) => {
+        Some(Answer::Replied) => {}
+        Some(Answer::Refused(line)) => {
+            lua.shared().reply.replace(Some(reply));
+            return Err(Raise::reply(line));
+        }
+        Some(Answer::Stop) => {
             lua.shared().reply.replace(Some(reply));
             lua.stop();
             lua.shared().stopped.set(true);

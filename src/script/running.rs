@@ -155,9 +155,11 @@ impl Running {
             let fits = |run: &&Arc<Run>| wanted.is_none_or(|kind| run.kind == kind);
             runs.iter().filter(fits).max_by_key(|run| run.lasts())
         };
-        let Some(run) = oldest(Some(kind)) else {
-            return Err(oldest(None).map_or(Unkilled::NotBusy, |other| Unkilled::OtherKind(other.kind)));
-        };
+        let Some(run) = oldest(Some(kind)).or_else(|| oldest(None)) else { return Err(Unkilled::NotBusy) };
+        if run.kind != kind {
+            let wrote = run.state.load(Ordering::Acquire) == WROTE;
+            return Err(if wrote { Unkilled::Wrote } else { Unkilled::OtherKind(run.kind) });
+        }
         match run.state.compare_exchange(CLEAN, KILLED, Ordering::AcqRel, Ordering::Acquire) {
             Err(WROTE) => Err(Unkilled::Wrote),
             _ => Ok(()),

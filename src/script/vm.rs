@@ -6,10 +6,10 @@ use std::sync::Arc;
 use ahash::RandomState;
 
 use crate::resp::reply::{Output, Protocol};
-use crate::script::cache::{Cache, EVALUATED_MAX};
+use crate::script::cache::{Cache, EVALUATED_MAX, Learned, Script};
 use crate::script::convert::write_value;
 use crate::script::host::{Caller, Registered};
-use crate::script::library::{Function, Library};
+use crate::script::library::{Function, Libraries, Library};
 use crate::script::lua::{Called, Interpreter, Kept, Lua, Raise, Type};
 use crate::script::sandbox::{self, Globals};
 use crate::script::{base, redis};
@@ -63,6 +63,10 @@ pub struct Vm {
     /// Which scripts are known here: those of this life of the server's cache.
     life: u64,
     runs: u64,
+    /// The state of the server's libraries that those here were last compared with.
+    version: u64,
+    /// How the last run ended.
+    called: Called,
 }
 
 /// After so many runs a little garbage is collected, whether Lua thinks it is time or not.
@@ -83,7 +87,7 @@ impl Vm {
         let globals = sandbox::build(&mut lua);
         lua.push_native(explain);
         let handler = lua.keep();
-        Vm { interpreter, globals, handler, scripts: HashMap::default(), scripts_max: EVALUATED_MAX, libraries: HashMap::new(), life: 0, runs: 0 }
+        Vm { interpreter, globals, handler, scripts: HashMap::default(), scripts_max: EVALUATED_MAX, libraries: HashMap::new(), life: 0, runs: 0, version: 0, called: Called::Done }
     }
 
     /// The memory that its values take, in bytes.
@@ -121,32 +125,29 @@ impl Vm {
     ///
     /// # Errors
     /// Lua's text for what is wrong with it.
-    pub fn compile(&mut self, sha: &Sha, text: &[u8]) -> Result<(), Vec<u8>> {
-        if self.scripts.contains_key(sha) {
+    pub fn compile(&mut self, script: &Script) -> Result<(), Vec<u8>> {
+        if self.scripts.contains_key(&script.sha) {
             return Ok(());
         }
         let mut lua = self.interpreter.lua();
-        if !lua.compile(text, b"@user_script") {
+        if !lua.compile(&script.text[script.head.begin..], b"@user_script") {
             let error = lua.text(-1).unwrap_or_default();
             lua.set_top(0);
             return Err(error);
         }
         let function = lua.keep();
-        self.scripts.insert(*sha, function);
+        self.scripts.insert(script.sha, function);
         Ok(())
     }
 
-    /// Runs a script that was compiled, and writes what it returns.
-    ///
-    /// It asks `caller`.
+    /// Runs a script that was compiled, and asks `caller` for what it needs. [`Vm::finish`] comes next.
     pub fn run_script(
         &mut self,
         sha: &Sha,
         keys: &[&[u8]],
         args: &[&[u8]],
         caller: &mut dyn Caller,
-        out: &mut Output,
-    ) -> Ended {
+    ) {
         let function = *self.scripts.get(sha).expect("a script is compiled before it runs");
         let (eval, handler) = (self.globals.eval, self.handler);
         let mut lua = self.interpreter.lua();
@@ -159,10 +160,10 @@ impl Vm {
         lua.set_top(0);
         lua.push_kept(handler);
         lua.push_kept(function);
-        self.run(0, &String::from_utf8_lossy(sha), caller, out)
+        self.run(0, caller);
     }
 
-    /// Runs a function of a library that was loaded, and writes what it returns; as [`Vm::run_script`].
+    /// Runs a function of a library that was loaded; as [`Vm::run_script`].
     pub fn run_function(
         &mut self,
         library: &[u8],
@@ -170,8 +171,7 @@ impl Vm {
         keys: &[&[u8]],
         args: &[&[u8]],
         caller: &mut dyn Caller,
-        out: &mut Output,
-    ) -> Ended {
+    ) {
         let function = self.libraries.get(library).and_then(|loaded| loaded.functions.get(name)).copied();
         let function = function.expect("a library is loaded before its functions run");
         let handler = self.handler;
@@ -181,33 +181,33 @@ impl Vm {
         lua.push_kept(function);
         push_texts(&mut lua, keys);
         push_texts(&mut lua, args);
-        self.run(2, &String::from_utf8_lossy(name), caller, out)
+        self.run(2, caller);
     }
 
     /// Calls the function that stands on the stack behind the error handler.
-    fn run(
-        &mut self,
-        arguments: i32,
-        name: &str,
-        caller: &mut dyn Caller,
-        out: &mut Output,
-    ) -> Ended {
+    fn run(&mut self, arguments: i32, caller: &mut dyn Caller) {
         let shared = self.interpreter.shared();
         shared.protocol.set(Protocol::Resp2);
         shared.stopped.set(false);
         shared.failure.take();
         let mut lua = self.interpreter.lua();
-        let called = shared.caller.lend(caller, || lua.call(arguments, 1, 1));
-        let ended = match called {
+        self.called = shared.caller.lend(caller, || lua.call(arguments, 1, 1));
+        self.interpreter.watch();
+    }
+
+    /// Writes what the script or function that ran last has returned, or tells its error; `name` is how it is called there.
+    pub fn finish(&mut self, name: &[u8], out: &mut Output) -> Ended {
+        let protocol = self.interpreter.shared().protocol.get();
+        let mut lua = self.interpreter.lua();
+        let ended = match self.called {
             Called::Done => {
                 let result = lua.top();
-                write_value(&mut lua, result, shared.protocol.get(), out);
+                write_value(&mut lua, result, protocol, out);
                 Ended::Replied
             }
-            _ => failed(&mut lua, called, name),
+            called => failed(&mut lua, called, &String::from_utf8_lossy(name)),
         };
         lua.set_top(0);
-        self.interpreter.watch();
         self.runs += 1;
         if self.runs.is_multiple_of(RUNS_PER_COLLECTION) {
             self.interpreter.collect(false);
@@ -215,14 +215,44 @@ impl Vm {
         ended
     }
 
-    /// Loads a library: runs its text and notes what it registers. Its functions can be run from then on, in place of
+    /// Loads a library that another machine has read before, unless this one has it.
+    ///
+    /// # Errors
+    /// As [`Vm::read_library`].
+    pub fn load_library(&mut self, library: &Arc<Library>, caller: &mut dyn Caller) -> Result<(), Vec<u8>> {
+        if !self.libraries.get(&library.name).is_some_and(|loaded| Arc::ptr_eq(&loaded.library, library)) {
+            self.read_library(&library.name, &library.code, library.begin, caller)?;
+            if let Some(loaded) = self.libraries.get_mut(&library.name) {
+                loaded.library = library.clone();
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets libraries that the server has no longer.
+    pub fn keep_libraries(&mut self, all: &Libraries) {
+        if self.version == all.version() {
+            return;
+        }
+        self.version = all.version();
+        let is_gone = |library: &Arc<Library>| !all.by_name(&library.name).is_some_and(|kept| Arc::ptr_eq(kept, library));
+        let gone: Vec<Vec<u8>> = self
+            .libraries
+            .iter()
+            .filter(|(_, loaded)| is_gone(&loaded.library))
+            .map(|(name, _)| name.clone())
+            .collect();
+        gone.iter().for_each(|name| self.unload(name));
+    }
+
+    /// Reads a library: runs its text and notes what it registers. Its functions can be run from then on, in place of
     /// those of another library of that name.
     ///
     /// `begin` is where its text begins behind the first line; `caller` is asked whether it takes too long.
     ///
     /// # Errors
     /// Redis' text for what went wrong, without its code.
-    pub fn load_library(
+    pub fn read_library(
         &mut self,
         name: &[u8],
         code: &[u8],
@@ -274,24 +304,12 @@ impl Vm {
         let mut declared = Vec::new();
         for Registered { name, description, flags, function } in registered {
             functions.insert(name.clone(), function);
-            declared.push(Function { name, description, flags });
+            declared.push(Function { name, description, flags, learned: Learned::default() });
         }
-        let library = Arc::new(Library { name: name.to_vec(), code: code.to_vec(), functions: declared });
+        let library = Arc::new(Library { name: name.to_vec(), code: code.to_vec(), begin, functions: declared });
         self.unload(name);
         self.libraries.insert(name.to_vec(), Loaded { library: library.clone(), functions, environment });
         Ok(library)
-    }
-
-    /// Says that the library which this machine has just loaded is, from now on, the same as one that the server has.
-    pub fn adopt(&mut self, library: &Arc<Library>) {
-        if let Some(loaded) = self.libraries.get_mut(&library.name) {
-            loaded.library = library.clone();
-        }
-    }
-
-    /// Whether this very library is loaded.
-    pub fn has_library(&self, library: &Arc<Library>) -> bool {
-        self.libraries.get(&library.name).is_some_and(|loaded| Arc::ptr_eq(&loaded.library, library))
     }
 
     /// Forgets a library.
@@ -354,6 +372,8 @@ fn explain(lua: &mut Lua<'_>) -> Result<usize, Raise> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::script::host::Answer;
+    use crate::script::source::ScriptHead;
 
     /// Answers GET with the key, anything else with what the test says.
     struct Echo {
@@ -362,9 +382,9 @@ mod tests {
     }
 
     impl Caller for Echo {
-        fn call(&mut self, args: &[&[u8]], reply: &mut Output) -> bool {
+        fn call(&mut self, args: &[&[u8]], reply: &mut Output) -> Answer {
             if args[0] == b"GET" { reply.bulk(args[1]) } else { reply.raw(self.reply) }
-            true
+            Answer::Replied
         }
         fn permits(&mut self, args: &[&[u8]]) -> Option<bool> {
             (args[0] != b"NOPE").then(|| args[0] == b"GET")
@@ -379,12 +399,14 @@ mod tests {
 
     fn eval_with(vm: &mut Vm, text: &str, reply: &'static [u8], protocol: Protocol) -> String {
         let sha = sha(text.as_bytes());
-        if let Err(error) = vm.compile(&sha, text.as_bytes()) {
+        let head = ScriptHead { flags: None, begin: 0 };
+        if let Err(error) = vm.compile(&Script::new(sha, text.as_bytes(), head)) {
             return format!("!{}", String::from_utf8_lossy(&error));
         }
         let mut out = Output::new(protocol);
         let mut caller = Echo { reply, ticks: 0 };
-        match vm.run_script(&sha, &[b"k1"], &[b"a1", b"a2"], &mut caller, &mut out) {
+        vm.run_script(&sha, &[b"k1"], &[b"a1", b"a2"], &mut caller);
+        match vm.finish(&sha, &mut out) {
             Ended::Replied => String::from_utf8_lossy(&out.to_vec()).replace("\r\n", "|"),
             Ended::Failed { line, .. } => {
                 let line = String::from_utf8_lossy(&line).into_owned();
@@ -483,7 +505,7 @@ mod tests {
         let mut load = |code: &str| {
             let whole = format!("#!lua name=l\n{code}");
             let mut caller = Echo { reply: b"", ticks: 0 };
-            vm.load_library(b"l", whole.as_bytes(), 12, &mut caller).map_err(|e| String::from_utf8_lossy(&e).into_owned())
+            vm.read_library(b"l", whole.as_bytes(), 12, &mut caller).map_err(|e| String::from_utf8_lossy(&e).into_owned())
         };
         assert_eq!(load("").unwrap_err(), "No functions registered");
         assert_eq!(load("return redis.call('get','x')").unwrap_err(), "Error registering functions: ERR user_function:2: Script attempted to access nonexistent global variable 'call'");
@@ -492,7 +514,8 @@ mod tests {
         assert_eq!(library.functions[0].name, b"f");
         let mut out = Output::new(Protocol::Resp2);
         let mut caller = Echo { reply: b"", ticks: 0 };
-        vm.run_function(b"l", b"f", &[b"k"], &[], &mut caller, &mut out);
+        vm.run_function(b"l", b"f", &[b"k"], &[], &mut caller);
+        assert_eq!(vm.finish(b"f", &mut out), Ended::Replied);
         assert_eq!(String::from_utf8_lossy(&out.to_vec()), "*4\r\n:1\r\n$1\r\nk\r\n:2\r\n$1\r\nq\r\n");
     }
 
