@@ -179,7 +179,7 @@ fn give_name(ctx: &mut Context<'_>, from: &Key<'_>, to: &Key<'_>) {
     ctx.db.insert(to, entry.renamed(to.hash.bits(), to.bytes, deadline));
     ctx.db.note(from, Class::Generic, "rename_from");
     // One change, but two keys that have events.
-    ctx.db.effects.notify(ctx.db.index(), to.bytes, Class::Generic, "rename_to");
+    ctx.db.notify(to, Class::Generic, "rename_to");
 }
 
 /// The number of a database that exists.
@@ -284,7 +284,7 @@ fn move_key(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         within(ctx, db, |ctx| ctx.db.insert(&key, entry));
     }
     ctx.db.note(&key, Class::Generic, "move_from");
-    ctx.db.effects.notify(db, key.bytes, Class::Generic, "move_to");
+    within(ctx, db, |ctx| ctx.db.notify(&key, Class::Generic, "move_to"));
     ctx.out.integer(1);
     DONE
 }

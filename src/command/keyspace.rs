@@ -6,6 +6,8 @@
 
 use std::sync::atomic::Ordering;
 
+use smallvec::smallvec;
+
 use crate::command::args::{Args, word};
 use crate::command::context::{Context, DONE, Outcome, Reply};
 use crate::command::error::Error;
@@ -301,6 +303,7 @@ fn swapdb(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     index(1).ok_or(Error::text("ERR invalid first DB index"))?;
     index(2).ok_or(Error::text("ERR invalid second DB index"))?;
     let (a, b) = (database(ctx, args.at(1))?, database(ctx, args.at(2))?);
+    ctx.db.touch_all(|db| if a != b && (db == a || db == b) { smallvec![a, b] } else { smallvec![] });
     for shard in (0..SHARDS).filter(|_| a != b) {
         ctx.db.hold.visit(shard, |shard| {
             // Where neither has keys there is nothing to make room for.
@@ -353,6 +356,7 @@ fn flush(ctx: &mut Context<'_>, args: &Args<'_>, db: Option<usize>) -> Reply {
         _ => return Err(Error::Syntax),
     };
     let keyspace = ctx.db.keyspace();
+    ctx.db.touch_all(|index| if db.is_none_or(|db| db == index) { smallvec![index] } else { smallvec![] });
     let flushed = keyspace.take_all(&mut ctx.db.hold, db);
     ctx.db.effects.dirty += flushed.keys;
     // A replica may have keys that we had not, so it hears of a flush that removed nothing too.

@@ -227,7 +227,7 @@ fn pop_some(ctx: &mut Context<'_>, key: &Key<'_>, end: End, count: usize) -> Rep
 fn remove_if_empty(ctx: &mut Context<'_>, key: &Key<'_>) {
     if ctx.db.look(key).is_some_and(|entry| list(entry).is_ok_and(List::is_empty)) {
         ctx.db.remove(key);
-        ctx.db.effects.notify(ctx.db.index(), key.bytes, Class::Generic, "del");
+        ctx.db.notify(key, Class::Generic, "del");
     }
 }
 
@@ -441,7 +441,7 @@ fn ltrim(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     });
     if let Some(removed) = changed.transpose()? {
         // The event comes even where nothing was removed.
-        ctx.db.effects.notify(ctx.db.index(), key.bytes, Class::List, "ltrim");
+        ctx.db.notify(&key, Class::List, "ltrim");
         ctx.db.effects.dirty += removed as u64;
         remove_if_empty(ctx, &key);
     }
@@ -573,7 +573,7 @@ fn lmove(ctx: &mut Context<'_>, args: &Args<'_>, from: End, to: End) -> Reply {
     // Only now: where both are one list, it has its length again.
     ctx.db.update(&source, |entry| list_mut(entry).map(|list| list.shrink(limit)));
     let event = if from == End::Head { "lpop" } else { "rpop" };
-    ctx.db.effects.notify(ctx.db.index(), source.bytes, Class::List, event);
+    ctx.db.notify(&source, Class::List, event);
     remove_if_empty(ctx, &source);
     ctx.out.bulk(&element);
     DONE

@@ -5,6 +5,7 @@
 
 pub mod acl;
 pub mod args;
+pub mod call;
 pub mod client;
 pub mod compatibility;
 pub mod config;

@@ -294,7 +294,7 @@ fn set(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     ctx.db.set(&key, stored(args.at(2)), expiry);
     ctx.db.note(&key, Class::String, "set");
     if let Expiry::At(deadline) = expiry {
-        ctx.db.effects.notify(ctx.db.index(), key.bytes, Class::Generic, "expire");
+        ctx.db.notify(&key, Class::Generic, "expire");
         ctx.db.effects.log_as(|| vec![set_effect(key.bytes, args.at(2), Some(deadline))]);
     }
     if !replied {
@@ -357,7 +357,7 @@ fn set_with_ttl(ctx: &mut Context<'_>, args: &Args<'_>, unit: TimeUnit, name: &'
     let key = args.key(&ctx.db, 1);
     ctx.db.set(&key, stored(args.at(3)), Expiry::At(deadline));
     ctx.db.note(&key, Class::String, "set");
-    ctx.db.effects.notify(ctx.db.index(), key.bytes, Class::Generic, "expire");
+    ctx.db.notify(&key, Class::Generic, "expire");
     ctx.db.effects.log_as(|| vec![set_effect(key.bytes, args.at(3), Some(deadline))]);
     ctx.out.ok();
     DONE

@@ -1,5 +1,6 @@
 //! Changes: what commands did to keys, noted once and passed on in one place.
 
+use std::collections::VecDeque;
 use std::fmt;
 
 /// The classes of keyspace events, as `notify-keyspace-events` selects them.
@@ -73,6 +74,12 @@ pub struct Effects {
     pub expired: Vec<(usize, Vec<u8>)>,
     /// What goes to the log instead of the request, where a handler said so.
     pub canonical: Option<Vec<Effect>>,
+    /// Changed keys that clients are blocked on, to be served before their shards are released.
+    pub ready: VecDeque<(usize, Vec<u8>)>,
+    /// Ready keys whose clients need shards that are not held: served as soon as these are released.
+    pub postponed: Vec<(usize, Vec<u8>)>,
+    /// While a command runs others inside of it (EXEC, a script): what goes to the log once it ends.
+    pub group: Option<Vec<(usize, Effect)>>,
 }
 
 impl Effects {
@@ -119,6 +126,14 @@ impl Effects {
         self.notify(db, key, Class::Expired, "expired");
         if self.interest.has(Interest::LOG) {
             self.expired.push((db, key.to_vec()));
+        }
+    }
+
+    /// Notes that a changed key has clients blocked on it.
+    #[cold]
+    pub fn note_ready(&mut self, db: usize, key: &[u8]) {
+        if !self.ready.iter().any(|(other, name)| *other == db && name == key) {
+            self.ready.push_back((db, key.to_vec()));
         }
     }
 

@@ -3,12 +3,14 @@
 //! What must stay true: every key that is touched belongs to a shard that is held; whatever changes
 //! is noted in [`Effects`]; a key whose deadline has passed is removed when it is met, and never seen.
 
+use smallvec::SmallVec;
+
 use crate::keyspace::change::{Class, Effects};
 use crate::keyspace::entry::{Entry, Str};
 use crate::keyspace::hash::KeyHash;
 use crate::keyspace::hold::Hold;
 use crate::keyspace::moment::Moment;
-use crate::keyspace::shard::Part;
+use crate::keyspace::shard::{Part, SHARDS};
 use crate::keyspace::space::Keyspace;
 
 /// A key and where it lives.
@@ -131,6 +133,10 @@ impl<'a> Db<'a> {
             self.keyspace.free(entry);
             self.expired += 1;
             self.effects.note_expired(self.index, key.bytes);
+            let shard = self.hold.shard(key.hash.shard());
+            if shard.listeners().is_some() {
+                shard.with_listeners(|listeners| listeners.expire(self.index, key.bytes));
+            }
         }
     }
 
@@ -284,6 +290,44 @@ impl<'a> Db<'a> {
     /// Notes that a key changed.
     #[inline]
     pub fn note(&mut self, key: &Key<'_>, class: Class, event: &'static str) {
+        self.touched(key);
         self.effects.note(self.index, key.bytes, class, event);
+    }
+
+    /// Notes an event of a key that comes with a change that is noted already: the other key of RENAME, the
+    /// removal of what was emptied.
+    #[inline]
+    pub fn notify(&mut self, key: &Key<'_>, class: Class, event: &'static str) {
+        self.touched(key);
+        self.effects.notify(self.index, key.bytes, class, event);
+    }
+
+    /// Tells those who listen to this key.
+    #[inline]
+    fn touched(&mut self, key: &Key<'_>) {
+        if let Some(listeners) = self.hold.shard(key.hash.shard()).listeners()
+            && listeners.touch(self.index, key.bytes)
+        {
+            self.effects.note_ready(self.index, key.bytes);
+        }
+    }
+
+    /// Tells those who listen to keys that are about to change all at once: databases are emptied or exchanged.
+    ///
+    /// For each database `concerned` says where a key of that name must exist for its listeners to be told; nowhere
+    /// for a database that does not change.
+    pub fn touch_all(&mut self, concerned: impl Fn(usize) -> SmallVec<[usize; 2]>) {
+        for shard in 0..SHARDS {
+            let effects = &mut *self.effects;
+            self.hold.visit(shard, |shard| {
+                let Some(listeners) = shard.listeners() else { return };
+                for (db, key, hash) in listeners.keys() {
+                    let exists = |db: &usize| shard.part(*db).is_some_and(|part| part.find(hash, &key).is_some());
+                    if concerned(db).iter().any(exists) && listeners.touch(db, &key) {
+                        effects.note_ready(db, &key);
+                    }
+                }
+            });
+        }
     }
 }

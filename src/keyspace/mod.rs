@@ -11,6 +11,7 @@ pub mod entry;
 pub mod gate;
 pub mod hash;
 pub mod hold;
+pub mod listen;
 pub mod moment;
 pub mod reclaim;
 pub mod shard;

@@ -6,6 +6,7 @@
 
 use crate::keyspace::entry::Entry;
 use crate::keyspace::hash::KeyHash;
+use crate::keyspace::listen::Listeners;
 use crate::keyspace::volatile::Volatile;
 use crate::types::table::Table;
 use crate::types::table::prefetch::prefetch;
@@ -24,9 +25,27 @@ pub struct Shard {
     first: Option<Box<Part>>,
     /// Database 1 and on.
     others: Vec<Option<Box<Part>>>,
+    /// Who listens to keys, if anybody does.
+    listeners: Option<Box<Listeners>>,
 }
 
 impl Shard {
+    /// Who listens to keys of this shard, if anybody does.
+    #[inline]
+    pub fn listeners(&self) -> Option<&Listeners> {
+        self.listeners.as_deref()
+    }
+
+    /// Changes who listens; where nobody is left nothing is kept.
+    pub fn with_listeners<R>(&mut self, f: impl FnOnce(&mut Listeners) -> R) -> R {
+        let listeners = self.listeners.get_or_insert_default();
+        let result = f(listeners);
+        if listeners.is_empty() {
+            self.listeners = None;
+        }
+        result
+    }
+
     /// A database's part, if it ever had a key here.
     #[inline]
     pub fn part(&self, db: usize) -> Option<&Part> {

@@ -209,14 +209,22 @@ impl Keyspace {
             late.clear();
             let sweep = |held: &mut Shard| {
                 let now_ms = now_ms();
+                let listened = held.listeners().is_some();
+                let mut gone = Vec::new();
                 for db in held.databases().collect::<Vec<_>>() {
                     let Some(part) = held.part_mut(db) else { continue };
                     let hash = |key: &[u8]| self.hasher.hash(key);
                     more |= part.remove_due(now_ms, EXPIRE_BATCH, hash, |entry| {
                         effects.note_expired(db, entry.key());
+                        if listened {
+                            gone.push((db, entry.key().to_vec()));
+                        }
                         late.push(now_ms.saturating_sub(entry.deadline().unwrap_or(now_ms)));
                         self.free(entry);
                     });
+                }
+                if !gone.is_empty() {
+                    held.with_listeners(|listeners| gone.iter().for_each(|(db, key)| listeners.expire(*db, key)));
                 }
                 self.next_due[shard].store(held.next_deadline().unwrap_or(NEVER), Ordering::Relaxed);
                 // What waits on these keys is served before anybody else can touch them.

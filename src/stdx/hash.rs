@@ -21,7 +21,7 @@ mod tests {
 
     #[test]
     fn the_same_bytes_have_the_same_hash_and_others_another() {
-        assert_eq!(hash_bytes(b"member"), hash_bytes(&b"member".to_vec()));
+        assert_eq!(hash_bytes(b"member"), hash_bytes(&Box::<[u8]>::from(&b"member"[..])));
         let mut all: Vec<u64> = (0..10_000u32).map(|n| hash_bytes(&n.to_le_bytes())).collect();
         all.sort_unstable();
         all.dedup();

@@ -192,8 +192,8 @@ mod tests {
             let member = Member::new(&bytes);
             assert_eq!(member.bytes(), bytes);
             let beyond = match len {
-                0..=INLINE_MAX => 0,
-                ..=COPIED_MAX => len,
+                short if short <= INLINE_MAX => 0,
+                copied if copied <= COPIED_MAX => len,
                 _ => len + 32,
             };
             assert_eq!(member.allocated_bytes(), beyond);

@@ -113,7 +113,7 @@ fn change_or_create<R>(ctx: &mut Context<'_>, key: &Key<'_>, change: impl FnOnce
 fn remove_if_empty(ctx: &mut Context<'_>, key: &Key<'_>) {
     if ctx.db.look(key).is_some_and(|entry| hash(entry).is_ok_and(Hash::is_empty)) {
         ctx.db.remove(key);
-        ctx.db.effects.notify(ctx.db.index(), key.bytes, Class::Generic, "del");
+        ctx.db.notify(key, Class::Generic, "del");
     }
 }
 

@@ -149,7 +149,7 @@ pub(crate) fn remove_with(
         db.effects.dirty += removed as u64 - 1;
         if empty {
             db.remove(key);
-            db.effects.notify(db.index(), key.bytes, Class::Generic, "del");
+            db.notify(key, Class::Generic, "del");
         }
     }
     Ok(removed)
