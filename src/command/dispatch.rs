@@ -420,7 +420,7 @@ fn unknown(container: Option<&Entry>, args: &Args<'_>) -> Error {
 
 /// Adds the shards of a request's keys; returns the first key's hash and position.
 #[inline]
-fn add_keys(
+pub fn add_keys(
     engine: &Engine,
     entry: &Entry,
     args: &Args<'_>,

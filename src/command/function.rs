@@ -15,7 +15,7 @@ use crate::script::library::{Libraries, Library};
 use crate::script::running::Kind;
 use crate::script::source::library_head;
 use crate::spec::{Access, Arity, Category, Flag, Group, Keys};
-use crate::stdx::glob;
+use crate::stdx::glob::{Case, matches};
 use crate::stdx::number::parse_i64;
 
 /// This family's commands.
@@ -228,7 +228,7 @@ fn list(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         at += 1;
     }
     let all = ctx.engine.scripts.libraries.load();
-    let fits = |library: &&Arc<Library>| pattern.is_none_or(|pattern| glob::matches_nocase(pattern, &library.name));
+    let fits = |library: &&Arc<Library>| pattern.is_none_or(|pattern| matches(pattern, &library.name, Case::Insensitive));
     let out = &mut *ctx.out;
     out.array(all.iter().filter(fits).count());
     for library in all.iter().filter(fits) {

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
-    acl, config, connection, debug, expire, hash, info, introspect, key, keyspace, latency, list, memory, monitor,
-    server, slowlog, string, zset,
+    acl, config, connection, debug, expire, function, hash, info, introspect, key, keyspace, latency, list, memory, monitor,
+    script, server, slowlog, string, zset,
 };
 use crate::spec::{self, Flag, Keys};
 
@@ -21,6 +21,7 @@ const FAMILIES: &[&[Command]] = &[
     connection::COMMANDS,
     debug::COMMANDS,
     expire::COMMANDS,
+    function::COMMANDS,
     hash::COMMANDS,
     info::COMMANDS,
     introspect::COMMANDS,
@@ -30,6 +31,7 @@ const FAMILIES: &[&[Command]] = &[
     list::COMMANDS,
     memory::COMMANDS,
     monitor::COMMANDS,
+    script::COMMANDS,
     server::COMMANDS,
     slowlog::COMMANDS,
     string::COMMANDS,

@@ -1,5 +1,6 @@
 //! EVAL and its kin, and SCRIPT: scripts that clients send.
 
+mod inside;
 pub mod prepare;
 pub mod run;
 #[cfg(test)]
@@ -12,9 +13,7 @@ use crate::command::help;
 use crate::command::script::prepare::{NO_SCRIPT, key_count, sha_of, unkilled};
 use crate::command::script::run::{Access as DataAccess, Subject};
 use crate::command::table::Command;
-use crate::observe::stats::Counter;
 use crate::script::running::Kind;
-use crate::script::source;
 use crate::spec::{Access, Arity, Category, Flag, Group, Keys};
 
 /// This family's commands.

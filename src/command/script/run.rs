@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::command::args::Args;
-use crate::command::call::call_inside;
+use crate::command::script::inside::call_inside;
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::dispatch::add_keys;
 use crate::command::error::Error;
@@ -249,9 +249,14 @@ impl Runner<'_, '_> {
     }
 
     fn run_inside(&mut self, entry: &Entry, args: &Args<'_>, reply: &mut Output) {
+        let logged = self.logged;
+        let before = self.ctx.db.effects.group.as_ref().map_or(0, Vec::len);
         std::mem::swap(self.ctx.out, reply);
-        call_inside(self.ctx, entry, args, self.logged);
+        call_inside(self.ctx, entry, args);
         std::mem::swap(self.ctx.out, reply);
+        if let Some(group) = self.ctx.db.effects.group.as_mut().filter(|_| !logged) {
+            group.truncate(before);
+        }
     }
 }
 
