@@ -49,7 +49,7 @@ impl Host for Nowhere {
     fn apply(&self, _: &Config, _: &Config) -> Result<(), (&'static str, String)> {
         Ok(())
     }
-    fn rewrite_config(&self, _: &Config, _: bool) -> Result<(), String> {
+    fn rewrite_config(&self, _: &Config, _: &[Vec<u8>], _: bool) -> Result<(), String> {
         Err("ERR The server is running without a config file".into())
     }
     fn config_file(&self) -> Option<String> {
@@ -87,7 +87,7 @@ impl Client {
         let shared = Shared::new(1, Link::InProcess, String::new(), String::new(), -1, engine.clock.now_ms());
         Client {
             executor: Executor::new(&engine, Some(0)),
-            session: Session::new(Arc::new(shared), true),
+            session: Session::new(Arc::new(shared), engine.users.default_account().clone()),
             out: Output::new(Protocol::Resp2),
             engine,
             buf: Vec::new(),

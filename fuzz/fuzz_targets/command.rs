@@ -35,7 +35,7 @@ impl Host for Nowhere {
     fn apply(&self, _: &Config, _: &Config) -> Result<(), (&'static str, String)> {
         Ok(())
     }
-    fn rewrite_config(&self, _: &Config, _: bool) -> Result<(), String> {
+    fn rewrite_config(&self, _: &Config, _: &[Vec<u8>], _: bool) -> Result<(), String> {
         Err("ERR The server is running without a config file".into())
     }
     fn config_file(&self) -> Option<String> {
@@ -190,7 +190,7 @@ fuzz_target!(|bytes: &[u8]| {
         let id = world.engine.clients.next_id();
         let shared = Arc::new(Shared::new(id, Link::InProcess, "fuzz:0".into(), "fuzz:0".into(), -1, 0));
         world.engine.clients.add(shared.clone());
-        let mut session = Session::new(shared, true);
+        let mut session = Session::new(shared, world.engine.users.default_account().clone());
         let buf = world.spell(bytes);
         let (count, replies) = world.run(&mut session, &buf);
         let values = decoded(&replies);

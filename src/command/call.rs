@@ -112,6 +112,9 @@ pub fn write_error(context: &mut Context<'_>, error: &Error, worker: Option<usiz
 
 /// Counts an error reply by its code.
 pub fn count_error(engine: &Engine, error: &Error, worker: Option<usize>) {
+    if let Error::Line { counted: true, .. } = error {
+        return;
+    }
     let line = error.line();
     let code = line.split(|byte| *byte == b' ').next().unwrap_or(b"ERR");
     engine.stats.error(worker, code, ErrorOrigin::Server);

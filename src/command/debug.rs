@@ -25,9 +25,10 @@ use crate::resp::reply::Protocol;
 use crate::spec::{Arity, Flag, Group};
 use crate::stdx::number::double::append_double_17;
 use crate::stdx::number::{parse_f64, parse_i64};
-use crate::types::Object;
 use crate::types::list::End;
+use crate::types::stream::id::Id;
 use crate::types::zset::Direction;
+use crate::types::{Kind, Object};
 
 /// This family's commands.
 pub const COMMANDS: &[Command] = &[DEBUG];
@@ -322,7 +323,12 @@ impl Fingerprint {
 
     /// Adds a value with its deadline, if it has one; what the deadline is does not count.
     fn add_value(&mut self, entry: &Entry) {
-        self.mix(&u32::from(entry.kind() as u8).to_be_bytes());
+        // Redis counts modules before streams.
+        let kind = match entry.kind() {
+            Kind::Stream => 6,
+            kind => u32::from(kind as u8),
+        };
+        self.mix(&kind.to_be_bytes());
         match entry.value() {
             Value::Int(n) => self.mix(n.to_string().as_bytes()),
             Value::Bytes(bytes) => self.mix(bytes),
@@ -356,6 +362,12 @@ impl Fingerprint {
                 }
                 self.add(&field.0);
             }),
+            Object::Stream(stream) => {
+                for entry in stream.log.entries(Id::MIN, Id::MAX) {
+                    self.mix(format!("{}.{}", entry.id.ms, entry.id.seq).as_bytes());
+                    entry.elements().for_each(|element| self.mix(&element.to_vec()));
+                }
+            }
         }
     }
 

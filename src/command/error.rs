@@ -59,6 +59,8 @@ pub enum Error {
     },
     /// Any other text, its code included.
     Text(Cow<'static, str>),
+    /// The same with a client's own words in it, which may be any bytes.
+    Bytes(Vec<u8>),
 }
 
 impl Error {
@@ -76,6 +78,7 @@ impl Error {
                 [b"ERR unknown subcommand '", &name[..], b"'. Try ", container.as_bytes(), b" HELP."].concat()
             }
             Error::Line { line, .. } => line.clone(),
+            Error::Bytes(text) => text.clone(),
             other => other.to_string().into_bytes(),
         }
     }
@@ -114,6 +117,7 @@ impl fmt::Display for Error {
             }
             Error::Line { line, .. } => return write!(f, "{}", line.escape_ascii()),
             Error::Text(text) => text,
+            Error::Bytes(text) => return write!(f, "{}", text.escape_ascii()),
         })
     }
 }

@@ -34,6 +34,7 @@ pub mod scan;
 pub mod script;
 pub mod server;
 pub mod slowlog;
+pub mod stream;
 pub mod string;
 pub mod table;
 #[cfg(test)]

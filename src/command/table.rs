@@ -6,7 +6,7 @@ use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
     acl, config, connection, debug, expire, function, hash, info, introspect, key, keyspace, latency, list, memory, monitor,
-    script, server, slowlog, string, zset,
+    script, server, slowlog, stream, string, zset,
 };
 use crate::spec::{self, Flag, Keys};
 
@@ -34,6 +34,7 @@ const FAMILIES: &[&[Command]] = &[
     script::COMMANDS,
     server::COMMANDS,
     slowlog::COMMANDS,
+    stream::COMMANDS,
     string::COMMANDS,
     zset::COMMANDS,
     zset::combine::COMMANDS,

@@ -129,6 +129,12 @@ impl Effects {
         }
     }
 
+    /// Whether somebody reads the log: what it gets need not be put together otherwise.
+    #[inline]
+    pub fn is_logged(&self) -> bool {
+        self.interest.has(Interest::LOG)
+    }
+
     /// Notes that a changed key has clients blocked on it.
     #[cold]
     pub fn note_ready(&mut self, db: usize, key: &[u8]) {

@@ -70,6 +70,15 @@ impl<'a> Needle<'a> {
 }
 
 impl Item<'_> {
+    /// The number, where the element is one.
+    #[inline]
+    pub fn int(self) -> Option<i64> {
+        match self {
+            Item::Int(n) => Some(n),
+            Item::Bytes(_) => None,
+        }
+    }
+
     /// The bytes of the element.
     pub fn to_vec(self) -> Vec<u8> {
         match self {
@@ -198,6 +207,46 @@ fn decode(bytes: &[u8]) -> Item<'_> {
     }
 }
 
+/// Where [`Listpack::extend`] takes its elements.
+pub struct Appender<'a> {
+    bytes: &'a mut Vec<u8>,
+    added: usize,
+}
+
+impl Appender<'_> {
+    /// Adds an element.
+    #[inline]
+    pub fn bytes(&mut self, element: &[u8]) {
+        self.add(&Encoded::new(element));
+    }
+
+    /// Adds a number.
+    #[inline]
+    pub fn int(&mut self, n: i64) {
+        self.add(&Encoded::int(n));
+    }
+
+    #[inline]
+    fn add(&mut self, encoded: &Encoded<'_>) {
+        self.bytes.extend_from_slice(&encoded.head[..encoded.head_len]);
+        self.bytes.extend_from_slice(encoded.data);
+        let len = encoded.len();
+        let mut back = [0; 5];
+        let width = back_width(len);
+        write_back_len(&mut back[..width], len);
+        self.bytes.extend_from_slice(&back[..width]);
+        self.added += 1;
+    }
+}
+
+impl Place {
+    /// The place that stands so many bytes further on, for what [`Listpack::set_int`] has moved.
+    #[inline]
+    pub fn moved(self, by: isize) -> Place {
+        Place(self.0.wrapping_add_signed(by))
+    }
+}
+
 impl Default for Listpack {
     fn default() -> Listpack {
         Listpack::new()
@@ -277,6 +326,20 @@ impl Listpack {
         (next < self.bytes.len() - 1).then_some(Place(next))
     }
 
+    /// The element `n` places behind one.
+    #[inline]
+    pub fn skip(&self, place: Place, n: usize) -> Option<Place> {
+        let mut at = place;
+        for _ in 0..n {
+            let next = self.behind(at);
+            if next >= self.bytes.len() - 1 {
+                return None;
+            }
+            at = Place(next);
+        }
+        Some(at)
+    }
+
     /// The element before one.
     pub fn prev(&self, place: Place) -> Option<Place> {
         self.before(place.0)
@@ -354,6 +417,38 @@ impl Listpack {
     /// Adds an element behind all others.
     pub fn push_back(&mut self, element: &[u8]) {
         self.splice(self.bytes.len() - 1, 0, 0, Some(element));
+    }
+
+    /// Adds several elements behind all others, for which `spare` bytes are enough in most cases; the header is
+    /// written once.
+    ///
+    /// Where the bytes must move, there is room for twice as many afterwards: this is for those who add again and
+    /// again. [`Listpack::shrink`] gives the rest back.
+    pub fn extend(&mut self, spare: usize, write: impl FnOnce(&mut Appender<'_>)) {
+        let count = self.len();
+        self.bytes.pop();
+        if self.bytes.capacity() - self.bytes.len() <= spare {
+            self.bytes.reserve_exact((spare + 1).max(self.bytes.len()));
+        }
+        let mut appender = Appender { bytes: &mut self.bytes, added: 0 };
+        write(&mut appender);
+        let added = appender.added;
+        self.bytes.push(END);
+        self.finish(count + added);
+    }
+
+    /// Replaces the element at `place` by a number; returns by how many bytes what stands behind it has moved.
+    pub fn set_int(&mut self, place: Place, n: i64) -> isize {
+        let encoded = Encoded::int(n);
+        let old = self.behind(place) - place.0;
+        if encoded.len() + back_width(encoded.len()) == old {
+            // The length backwards is the same too.
+            self.bytes[place.0..place.0 + encoded.head_len].copy_from_slice(&encoded.head[..encoded.head_len]);
+            return 0;
+        }
+        let before = self.bytes.len();
+        self.replace(place, itoa::Buffer::new().format(n).as_bytes());
+        self.bytes.len() as isize - before as isize
     }
 
     /// Adds an element before all others.
@@ -566,6 +661,8 @@ mod tests {
         Remove(usize),
         RemoveRange(usize, usize),
         SplitAndAppend(usize),
+        Extend(Vec<Vec<u8>>, i64),
+        SetInt(usize, i64),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -577,6 +674,8 @@ mod tests {
             (0usize..20).prop_map(Step::Remove),
             (0usize..20, 0usize..5).prop_map(|(i, n)| Step::RemoveRange(i, n)),
             (0usize..20).prop_map(Step::SplitAndAppend),
+            (prop::collection::vec(element(), 0..4), any::<i64>()).prop_map(|(e, n)| Step::Extend(e, n)),
+            (0usize..20, prop_oneof![any::<i64>(), -300i64..300]).prop_map(|(i, n)| Step::SetInt(i, n)),
         ]
     }
 
@@ -599,6 +698,21 @@ mod tests {
                     Step::RemoveRange(i, n) => {
                         pack.remove_range(i, n);
                         if i < model.len() { model.drain(i..(i + n).min(model.len())); }
+                    }
+                    Step::Extend(elements, n) => {
+                        pack.extend(10, |to| {
+                            to.int(n);
+                            elements.iter().for_each(|e| to.bytes(e));
+                        });
+                        model.push(n.to_string().into_bytes());
+                        model.extend(elements);
+                    }
+                    Step::SetInt(i, n) => if let Some(place) = pack.seek(i) {
+                        let next = pack.next(place);
+                        let by = pack.set_int(place, n);
+                        prop_assert_eq!(pack.next(place), next.map(|next| next.moved(by)));
+                        prop_assert_eq!(pack.skip(place, 2), pack.seek(i + 2));
+                        model[i] = n.to_string().into_bytes();
                     }
                     Step::SplitAndAppend(i) => {
                         let tail = pack.split_off(i);

@@ -5,6 +5,7 @@ pub mod list;
 pub mod listpack;
 pub mod member;
 pub mod object;
+pub mod stream;
 pub mod table;
 pub mod zset;
 

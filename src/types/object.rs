@@ -2,6 +2,7 @@
 
 use crate::types::hash::Hash;
 use crate::types::list::List;
+use crate::types::stream::Stream;
 use crate::types::zset::ZSet;
 
 /// The type of a value.
@@ -49,6 +50,8 @@ pub enum Object {
     SortedSet(ZSet),
     /// A hash.
     Hash(Hash),
+    /// A stream.
+    Stream(Box<Stream>),
 }
 
 impl Object {
@@ -58,6 +61,7 @@ impl Object {
             Object::List(_) => Kind::List,
             Object::SortedSet(_) => Kind::SortedSet,
             Object::Hash(_) => Kind::Hash,
+            Object::Stream(_) => Kind::Stream,
         }
     }
 
@@ -67,6 +71,7 @@ impl Object {
             Object::List(list) => list.encoding(),
             Object::SortedSet(zset) => zset.encoding(),
             Object::Hash(hash) => hash.encoding(),
+            Object::Stream(_) => "stream",
         }
     }
 
@@ -77,6 +82,7 @@ impl Object {
                 Object::List(list) => list.memory(),
                 Object::SortedSet(zset) => zset.memory(),
                 Object::Hash(hash) => hash.memory(),
+                Object::Stream(stream) => size_of::<Stream>() + stream.memory(),
             }
     }
 
@@ -86,6 +92,7 @@ impl Object {
             Object::List(list) => Object::List(list.clone()),
             Object::SortedSet(zset) => Object::SortedSet(zset.clone()),
             Object::Hash(hash) => Object::Hash(hash.clone()),
+            Object::Stream(stream) => Object::Stream(stream.clone()),
         }
     }
 
@@ -95,11 +102,12 @@ impl Object {
             Object::List(list) => list.len(),
             Object::SortedSet(zset) => zset.len(),
             Object::Hash(hash) => hash.len(),
+            Object::Stream(stream) => stream.log.len(),
         }
     }
 
-    /// Whether it has no elements left; a key that holds such a value is removed.
+    /// Whether it has no elements left; a key that holds such a value is removed, but for streams, which stay.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == 0 && self.kind() != Kind::Stream
     }
 }

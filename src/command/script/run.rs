@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::command::args::Args;
-use crate::command::script::inside::call_inside;
+use crate::command::script::inside::{call_inside, end_group};
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::dispatch::add_keys;
 use crate::command::error::Error;
@@ -144,6 +144,7 @@ pub fn run(
         ctx.session.db = db;
         ctx.db.select(db);
     }
+    end_group(ctx);
     match vm.finish(name, ctx.out) {
         Ended::Replied => DONE,
         Ended::Failed { line, counted } => Err(Error::Line { line, counted }),

@@ -14,6 +14,7 @@
 //! | --- | --- |
 //! | `@unordered` | arrays, sets and maps are equal whatever the order of their members |
 //! | `@approx N` | positive integers may differ by N: times to live, clocks |
+//! | `@idle N` | the same, and 0 too: what is counted from a moment on |
 //! | `@type` | only the type of the reply, and the code word of an error |
 //! | `@fields` | the subject's text has at least the oracle's `name:` or `name=` fields |
 //! | `@ignore REASON` | sent to both, not compared; the reason is one (quoted) word |
@@ -74,6 +75,8 @@ pub enum Compare {
     Unordered,
     /// Equal but for positive integers, which differ by so much at most.
     Approx(i128),
+    /// Equal but for integers that are not negative, which differ by so much at most.
+    Idle(i128),
     /// The same type.
     Kind,
     /// All of the oracle's fields are there.
@@ -126,6 +129,7 @@ fn step(number: usize, line: &str) -> Result<Step, String> {
             b"@reset" => return Ok(Step::Reset),
             b"@unordered" => ask.compare = Compare::Unordered,
             b"@approx" => ask.compare = Compare::Approx(number_of(&value()?)?),
+            b"@idle" => ask.compare = Compare::Idle(number_of(&value()?)?),
             b"@type" => ask.compare = Compare::Kind,
             b"@fields" => ask.compare = Compare::Fields,
             b"@ignore" => {

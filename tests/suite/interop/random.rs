@@ -3,6 +3,7 @@
 //! A run is decided by its seed alone; a failure prints it, and `SPINEL_SEED` repeats it. Times to
 //! live are long, past, or unlike each other, so that no reply depends on which millisecond it is.
 
+mod streams;
 mod zset;
 
 use std::collections::VecDeque;
@@ -26,6 +27,10 @@ enum Same {
     Unordered,
     /// But for what a clock may have moved on by, in the unit of the reply.
     Near(i128),
+    /// But for how long entries have been pending, which XPENDING tells of each.
+    Pending,
+    /// But for the times at which something happened to groups; and what only Redis 7.2 tells of consumers is left out.
+    Info,
 }
 
 fn pick<'a>(rng: &mut Rng, of: &[&'a str]) -> &'a str {
@@ -83,8 +88,10 @@ fn options(rng: &mut Rng, words: &mut Words, of: &[&str]) {
 
 /// One command.
 fn command(rng: &mut Rng) -> (Words, Same) {
-    if rng.u8(..3) == 0 {
-        return zset::command(rng);
+    match rng.u8(..9) {
+        0..=2 => return zset::command(rng),
+        3..=5 => return streams::command(rng),
+        _ => {}
     }
     let mut words: Words = Vec::new();
     let mut same = Same::Bytes;
@@ -174,11 +181,25 @@ fn agree(same: Same, ours: &[u8], theirs: &[u8]) -> bool {
         Same::Bytes => ours == theirs,
         Same::Unordered => Tree::parse(ours).sorted() == Tree::parse(theirs).sorted(),
         Same::Near(by) => Tree::parse(ours).near(&Tree::parse(theirs), by),
+        Same::Pending => {
+            let kept = |reply: &[u8]| -> Vec<Vec<Tree>> {
+                let entries = Tree::parse(reply);
+                let told = |entry: &Tree| [&entry.items()[..2], &entry.items()[3..]].concat();
+                entries.items().iter().map(told).collect()
+            };
+            let errors = [ours, theirs].map(|reply| reply.starts_with(b"-"));
+            if errors == [false; 2] { kept(ours) == kept(theirs) } else { ours == theirs }
+        }
+        Same::Info => {
+            let newer = ["idle", "inactive", "active-time"];
+            let [ours, theirs] = [ours, theirs].map(|reply| Tree::parse(reply).without(&newer));
+            ours.near_from(&theirs, 60_000, 1_000_000_000)
+        }
     }
 }
 
-fn run(protocol: Protocol) {
-    let Some((subject, oracle)) = Server::pair(&[]) else { return };
+fn run(protocol: Protocol, args: &[&str]) {
+    let Some((subject, oracle)) = Server::pair(args) else { return };
     let seed = std::env::var("SPINEL_SEED")
         .ok()
         .map_or_else(|| fastrand::u64(..), |s| s.parse().unwrap_or_else(|e| panic!("SPINEL_SEED={s}: {e}")));
@@ -217,6 +238,7 @@ fn run(protocol: Protocol) {
             let key = String::from_utf8_lossy(key).into_owned();
             ask(STEPS, &words(&["GET", &key]), Same::Bytes);
             ask(STEPS, &words(&["ZRANGE", &key, "0", "-1", "WITHSCORES"]), Same::Bytes);
+            ask(STEPS, &words(&["XINFO", "STREAM", &key, "FULL", "COUNT", "0"]), Same::Info);
             ask(STEPS, &words(&["PEXPIRETIME", &key]), Same::Near(10_000));
             ask(STEPS, &words(&["OBJECT", "ENCODING", &key]), Same::Bytes);
         }
@@ -225,10 +247,10 @@ fn run(protocol: Protocol) {
 
 #[test]
 fn random_commands_in_resp2() {
-    run(Protocol::Resp2);
+    run(Protocol::Resp2, &[]);
 }
 
 #[test]
 fn random_commands_in_resp3() {
-    run(Protocol::Resp3);
+    run(Protocol::Resp3, &["--stream-node-max-entries", "4"]);
 }

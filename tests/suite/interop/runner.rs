@@ -225,6 +225,7 @@ fn same(compare: Compare, ours: &Answer, theirs: &Answer) -> bool {
         Compare::Bytes => a == b,
         Compare::Unordered => Tree::parse(a).sorted() == Tree::parse(b).sorted(),
         Compare::Approx(within) => Tree::parse(a).near(&Tree::parse(b), within),
+        Compare::Idle(within) => Tree::parse(a).near_from(&Tree::parse(b), within, 0),
         Compare::Kind => Tree::parse(a).kind() == Tree::parse(b).kind(),
         Compare::Fields => {
             let (ours, theirs) = (Tree::parse(a), Tree::parse(b));

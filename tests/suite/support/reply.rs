@@ -85,6 +85,20 @@ impl Tree {
         }
     }
 
+    /// The same without the fields of these names, in maps and in arrays that stand for maps.
+    pub fn without(self, names: &[&str]) -> Tree {
+        let Tree::Many(kind, Some(items)) = self else { return self };
+        let (mut kept, mut items) = (Vec::new(), items.into_iter());
+        while let Some(item) = items.next() {
+            if matches!(&item, Tree::Bulk(_, Some(name)) if names.iter().any(|left| left.as_bytes() == name)) {
+                items.next();
+            } else {
+                kept.push(item.without(names));
+            }
+        }
+        Tree::Many(kind, Some(kept))
+    }
+
     /// Only the shape: type bytes, and the code word of errors.
     pub fn kind(&self) -> String {
         match self {
@@ -99,17 +113,22 @@ impl Tree {
 
     /// Whether both are equal, where integers (and strings that are integers) may differ by `within`.
     pub fn near(&self, other: &Tree, within: i128) -> bool {
+        self.near_from(other, within, 1)
+    }
+
+    /// The same for integers from `least` on: 0 may be an amount too.
+    pub fn near_from(&self, other: &Tree, within: i128, least: i128) -> bool {
         let number = |text: &[u8]| std::str::from_utf8(text).ok().and_then(|s| s.parse::<i128>().ok());
         let close = |a: &[u8], b: &[u8]| match (number(a), number(b)) {
-            // -1, -2 and 0 are answers of their own, not amounts.
-            (Some(a), Some(b)) if a > 0 && b > 0 => (a - b).abs() <= within,
+            // -1 and -2, and mostly 0, are answers of their own, not amounts.
+            (Some(a), Some(b)) if a >= least && b >= least => (a - b).abs() <= within,
             _ => a == b,
         };
         match (self, other) {
             (Tree::Line(k, a), Tree::Line(l, b)) => k == l && close(a, b),
             (Tree::Bulk(k, Some(a)), Tree::Bulk(l, Some(b))) => k == l && close(a, b),
             (Tree::Many(k, Some(a)), Tree::Many(l, Some(b))) => {
-                k == l && a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.near(b, within))
+                k == l && a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.near_from(b, within, least))
             }
             _ => self == other,
         }
