@@ -25,6 +25,7 @@ use crate::command::table::{Entry, Way};
 use crate::config::table::Config;
 use crate::keyspace::change::Effects;
 use crate::keyspace::db::{Db, Touch};
+use crate::keyspace::gate::Entered;
 use crate::keyspace::hash::KeyHash;
 use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::moment::Moment;
@@ -102,6 +103,9 @@ enum Verdict<'e> {
     Hold(u64),
 }
 
+/// A script has kept a request waiting for too long.
+struct Busy;
+
 impl Executor {
     /// For worker `worker`, or for a caller that is no worker.
     pub fn new(engine: &Engine, worker: Option<usize>) -> Executor {
@@ -135,12 +139,16 @@ impl Executor {
     ) -> (usize, Stop) {
         let mut config = self.current_config(engine);
         let worker = self.worker;
+        let mut gate = self.enter(engine);
         let mut moment = engine.moment(&config);
-        let mut gate = Some(engine.keyspace.gates().enter(self.gate));
         let mut ready: SmallVec<[Ready<'_>; 16]> = SmallVec::new();
         let mut at = 0;
         session.shared.figures.active_ms.store(moment.now_ms, Ordering::Relaxed);
         while at < requests.len() {
+            if gate.is_none() {
+                gate = self.enter(engine);
+                moment = engine.moment(&config);
+            }
             ready.clear();
             let mut shards = ShardSet::default();
             let mut single = None;
@@ -148,6 +156,11 @@ impl Executor {
             for request in &requests[at..requests.len().min(at + self.together)] {
                 let args = args_of(buf, spans, *request);
                 match check(engine, session, &args, moment.now_ms) {
+                    // While a script keeps everybody waiting there is no gate to run behind.
+                    verdict if gate.is_none() => {
+                        single = Some(verdict);
+                        break;
+                    }
                     // What may take long holds only its own shards.
                     Verdict::Run(entry) if entry.way == Way::Batched && !entry.brief && !ready.is_empty() => break,
                     Verdict::Run(entry) if entry.way == Way::Batched => {
@@ -169,7 +182,11 @@ impl Executor {
                 }
             }
             if !ready.is_empty() {
-                let hold = engine.keyspace.hold(shards);
+                let Some(hold) = engine.keyspace.hold_while(shards, || !engine.scripts.running.is_busy()) else {
+                    // Those that wait for what a script holds, which has become too slow meanwhile, are told so.
+                    gate = None;
+                    continue;
+                };
                 let mut context = self.context(engine, session, out, &config, hold, moment);
                 if ready.len() > 1 {
                     prefetch(&mut context.db, &ready);
@@ -203,9 +220,12 @@ impl Executor {
                     refuse(engine, session, out, entry, &error, worker);
                     at += 1;
                 }
+                // The script has ended just now.
+                Verdict::Run(entry) if gate.is_none() && !entry.has(Flag::AllowBusy) => {}
                 Verdict::Run(entry) => {
+                    let ran = self.run_single(engine, session, out, &config, moment, entry, &args, &mut gate);
+                    let Ok(stop) = ran else { continue };
                     at += 1;
-                    let stop = self.run_single(engine, session, out, &config, moment, entry, &args, &mut gate);
                     if let Some(stop) = stop {
                         return (at, stop);
                     }
@@ -223,7 +243,16 @@ impl Executor {
         (at, Stop::Done)
     }
 
+    /// Enters this thread's gate; `None` while a script keeps everybody waiting for too long.
+    fn enter<'e>(&self, engine: &'e Engine) -> Option<Entered<'e>> {
+        let patient = || !engine.scripts.running.is_busy();
+        if patient() { engine.keyspace.gates().enter_while(self.gate, patient) } else { None }
+    }
+
     /// Runs one request by itself; returns why the batch stops there, if it does.
+    ///
+    /// # Errors
+    /// A script keeps everybody waiting for too long: it has not run, and the gate may be left.
     #[allow(clippy::too_many_arguments, reason = "what a batch has in hand")]
     fn run_single<'e>(
         &mut self,
@@ -234,16 +263,18 @@ impl Executor {
         moment: Moment,
         entry: &Entry,
         args: &Args<'_>,
-        gate: &mut Option<crate::keyspace::gate::Entered<'e>>,
-    ) -> Option<Stop> {
+        gate: &mut Option<Entered<'e>>,
+    ) -> Result<Option<Stop>, Busy> {
         let started = Ticks::now();
         let mode = session.reply;
         let worker = self.worker;
         let mut alone = None;
+        let patient = || !engine.scripts.running.is_busy();
+        let in_gate = gate.is_some();
         let hold = if entry.way == Way::Alone {
             *gate = None;
-            alone = Some(engine.keyspace.gates().alone());
-            engine.keyspace.hold(ShardSet::ALL)
+            alone = Some(engine.keyspace.gates().alone_while(patient).ok_or(Busy)?);
+            engine.keyspace.hold_while(ShardSet::ALL, patient).ok_or(Busy)?
         } else {
             engine.keyspace.hold_none()
         };
@@ -263,14 +294,15 @@ impl Executor {
                 out.set_protocol(written.protocol());
                 out.raw(&written.to_vec());
             }
-            if gate.is_none() {
-                *gate = Some(engine.keyspace.gates().enter(self.gate));
+            if gate.is_none() && in_gate {
+                *gate = self.enter(engine);
             }
-            return None;
+            return Ok(None);
         };
         let spent_ns = started.elapsed_ns();
         let request = args.to_vecs();
-        Some(Stop::Pending(Box::new(Pending { job, index: entry.index, spent_ns, request, mark: mode, unwanted })))
+        let pending = Pending { job, index: entry.index, spent_ns, request, mark: mode, unwanted };
+        Ok(Some(Stop::Pending(Box::new(pending))))
     }
 
     /// Goes on with a command that works in pieces; returns it again while there is more to do.
@@ -284,7 +316,7 @@ impl Executor {
         let config = self.current_config(engine);
         let worker = self.worker;
         let moment = engine.moment(&config);
-        let _gate = engine.keyspace.gates().enter(self.gate);
+        let Some(_gate) = self.enter(engine) else { return Some(pending) };
         let piece = Ticks::now();
         let hold = engine.keyspace.hold_none();
         let Pending { job, request, unwanted, spent_ns, .. } = &mut *pending;
@@ -379,6 +411,11 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
     if session.monitor && [Flag::Write, Flag::ReadOnly, Flag::MayReplicate].iter().any(|flag| entry.has(*flag)) {
         // Redis counts those that monitor among its replicas, and this is what it tells them.
         return Verdict::Refuse(Some(entry), Error::text("ERR Replica can't interact with the keyspace"));
+    }
+    if let Some(kind) = engine.scripts.running.busy()
+        && !entry.has(Flag::AllowBusy)
+    {
+        return Verdict::Refuse(Some(entry), Error::Busy(kind));
     }
     if let Some((mode, until_ms)) = engine.pause.active(now_ms) {
         let held_back = mode == PauseMode::All || entry.has(Flag::Write) || entry.has(Flag::MayReplicate);

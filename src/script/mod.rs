@@ -44,3 +44,10 @@ pub struct Scripts {
     /// Those that take long.
     pub running: Running,
 }
+
+impl Scripts {
+    /// The memory that the texts of scripts and libraries take, in bytes.
+    pub fn memory(&self) -> usize {
+        self.cache.memory() + self.libraries.load().memory()
+    }
+}

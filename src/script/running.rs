@@ -104,12 +104,17 @@ pub enum Unkilled {
 pub struct Running {
     runs: Mutex<Vec<Arc<Run>>>,
     overdue: AtomicUsize,
+    ending: AtomicBool,
 }
 
 impl Running {
     /// Enters a script.
     pub fn enter(&self, run: Arc<Run>) {
-        self.runs.lock().push(run);
+        let mut runs = self.runs.lock();
+        if self.ending.load(Ordering::Acquire) {
+            run.state.store(SHUT_DOWN, Ordering::Release);
+        }
+        runs.push(run);
     }
 
     /// The server is busy with it from now on; returns whether it was not before.
@@ -129,10 +134,16 @@ impl Running {
         }
     }
 
+    /// Whether a script keeps the server busy.
+    #[inline]
+    pub fn is_busy(&self) -> bool {
+        self.overdue.load(Ordering::Relaxed) != 0
+    }
+
     /// By what kind of script the server is kept busy.
     #[inline]
     pub fn busy(&self) -> Option<Kind> {
-        if self.overdue.load(Ordering::Relaxed) == 0 { None } else { self.first_overdue().map(|run| run.kind) }
+        if self.is_busy() { self.first_overdue().map(|run| run.kind) } else { None }
     }
 
     #[cold]
@@ -166,8 +177,9 @@ impl Running {
         }
     }
 
-    /// Tells all scripts to end, whatever they have done: the server goes down.
+    /// Tells all scripts to end, whatever they have done, and those that are yet to be entered: the server goes down.
     pub fn end_all(&self) {
+        self.ending.store(true, Ordering::Release);
         self.runs.lock().iter().for_each(|run| run.state.store(SHUT_DOWN, Ordering::Release));
     }
 }

@@ -137,6 +137,10 @@ pub fn run(
     let strayed = runner.strayed;
     if let Some(run) = runner.run.take() {
         engine.scripts.running.leave(&run);
+        if run.end() == Some(End::Shutdown) {
+            // Half of what it does must not reach any file.
+            ctx.db.effects.group = Some(Vec::new());
+        }
     }
     subject.learned().note(if strayed { Reach::Any } else { Reach::Declared });
     if ctx.session.db != db {
