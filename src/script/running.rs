@@ -105,6 +105,7 @@ pub struct Running {
     runs: Mutex<Vec<Arc<Run>>>,
     overdue: AtomicUsize,
     ending: AtomicBool,
+    reaching: AtomicUsize,
 }
 
 impl Running {
@@ -138,6 +139,26 @@ impl Running {
     #[inline]
     pub fn is_busy(&self) -> bool {
         self.overdue.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether others should not wait for shards now: a script keeps the server busy, or reaches for more of them.
+    #[inline]
+    pub fn is_in_need(&self) -> bool {
+        self.is_busy() || self.is_reaching()
+    }
+
+    /// Whether a script that runs beside others reaches for shards of keys that it did not declare.
+    #[inline]
+    pub fn is_reaching(&self) -> bool {
+        self.reaching.load(Ordering::Relaxed) != 0
+    }
+
+    /// Has others let go of what they hold while they wait for more, as long as `f` tries to get it all.
+    pub fn reach<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.reaching.fetch_add(1, Ordering::AcqRel);
+        let reached = f();
+        self.reaching.fetch_sub(1, Ordering::AcqRel);
+        reached
     }
 
     /// By what kind of script the server is kept busy.

@@ -195,6 +195,11 @@ impl Vm {
         self.interpreter.watch();
     }
 
+    /// Forgets what the script or function that ran last has returned: it is run again.
+    pub fn discard(&mut self) {
+        self.interpreter.lua().set_top(0);
+    }
+
     /// Writes what the script or function that ran last has returned, or tells its error; `name` is how it is called there.
     pub fn finish(&mut self, name: &[u8], out: &mut Output) -> Ended {
         let protocol = self.interpreter.shared().protocol.get();

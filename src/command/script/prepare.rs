@@ -1,12 +1,15 @@
 //! What comes before a script runs: its text is found, read and compiled.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::command::args::Args;
 use crate::command::engine::Engine;
 use crate::command::error::Error;
+use crate::command::table::Entry;
 use crate::observe::stats::Counter;
-use crate::script::cache::Script;
+use crate::script::cache::{Reach, Script};
 use crate::script::running::Unkilled;
 use crate::script::source::script_head;
 use crate::script::vm::{Sha, sha};
@@ -44,12 +47,53 @@ pub fn sha_of(text: &[u8]) -> Option<Sha> {
     Some(sha)
 }
 
+/// What is known of the keys that a request of EVAL and its kin will touch.
+pub fn reach(engine: &Engine, entry: &Entry, args: &Args<'_>) -> Reach {
+    let scripts = &engine.scripts;
+    let learned = |script: Option<Arc<Script>>| script.map_or(Reach::Unknown, |script| script.learned.reach());
+    let by_text = || learned(scripts.cache.find(&sha_of_text(args.at(1))));
+    let by_sha = || learned(sha_of(args.at(1)).and_then(|sha| scripts.cache.find(&sha)));
+    match entry.command.name {
+        // Each command that it runs is shown as it runs, so it must not be run twice.
+        _ if engine.monitors.any() => Reach::Any,
+        "EVAL" | "EVAL_RO" => by_text(),
+        "EVALSHA" | "EVALSHA_RO" => by_sha(),
+        _ => {
+            let libraries = scripts.libraries.load();
+            libraries.function(args.at(1)).map_or(Reach::Unknown, |(_, function)| function.learned.reach())
+        }
+    }
+}
+
+/// How many texts a thread knows the SHA of.
+const RECENT: usize = 4;
+/// Longer texts are not kept for that.
+const RECENT_BYTES: usize = 4096;
+
+/// The SHA of a script's text. Of the texts that were asked about last it is known.
+fn sha_of_text(text: &[u8]) -> Sha {
+    thread_local! {
+        static KNOWN: RefCell<VecDeque<(Box<[u8]>, Sha)>> = const { RefCell::new(VecDeque::new()) };
+    }
+    KNOWN.with_borrow_mut(|known| {
+        if let Some((_, sha)) = known.iter().find(|(other, _)| **other == *text) {
+            return *sha;
+        }
+        let sha = sha(text);
+        if text.len() <= RECENT_BYTES {
+            known.truncate(RECENT - 1);
+            known.push_front((text.into(), sha));
+        }
+        sha
+    })
+}
+
 /// The script of this text, which is known from now on, and for good where it is `loaded`.
 ///
 /// # Errors
 /// What is wrong with its first line, or with its Lua.
 pub fn script_of(engine: &Engine, text: &[u8], loaded: bool) -> Result<Arc<Script>, Error> {
-    let sha = sha(text);
+    let sha = sha_of_text(text);
     let cache = &engine.scripts.cache;
     if let Some(known) = cache.use_script(&sha)
         && !loaded

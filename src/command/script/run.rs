@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use crate::command::args::Args;
 use crate::command::script::inside::{call_inside, end_group};
-use crate::command::context::{Context, DONE, Reply};
+use crate::command::context::{Context, DONE, Outcome, Reply};
 use crate::command::dispatch::add_keys;
 use crate::command::error::Error;
 use crate::command::permission;
@@ -122,6 +122,7 @@ pub fn run(
         logged: true,
         declared,
         strayed: false,
+        needs_all: false,
         wrote: false,
         started: Instant::now(),
         run: None,
@@ -134,7 +135,7 @@ pub fn run(
             vm.run_function(&library.name, &function.name, keys, values, &mut runner);
         }
     }
-    let strayed = runner.strayed;
+    let (strayed, needs_all) = (runner.strayed, runner.needs_all);
     if let Some(run) = runner.run.take() {
         engine.scripts.running.leave(&run);
         if run.end() == Some(End::Shutdown) {
@@ -149,6 +150,10 @@ pub fn run(
         ctx.db.select(db);
     }
     end_group(ctx);
+    if needs_all {
+        vm.discard();
+        return Ok(Outcome::Alone);
+    }
     match vm.finish(name, ctx.out) {
         Ended::Replied => DONE,
         Ended::Failed { line, counted } => Err(Error::Line { line, counted }),
@@ -207,6 +212,8 @@ struct Runner<'r, 'c> {
     declared: ShardSet,
     /// Whether it touched others.
     strayed: bool,
+    /// Whether it cannot go on beside others, and has to be run again alone.
+    needs_all: bool,
     wrote: bool,
     started: Instant,
     /// Once it takes long.
@@ -215,6 +222,9 @@ struct Runner<'r, 'c> {
     buf: Vec<u8>,
     spans: Vec<Span>,
 }
+
+/// For how long a script that has changed something tries to get at keys that it did not declare.
+const REACH_MAX: Duration = Duration::from_secs(2);
 
 fn refused(text: &str) -> Answer {
     Answer::Refused(text.as_bytes().to_vec())
@@ -242,7 +252,17 @@ impl Runner<'_, '_> {
         let Ok(first_key) = add_keys(engine, entry, args, &mut shards) else {
             return refused("ERR Wrong number of args calling Redis command from script");
         };
-        self.strayed |= entry.way != Way::Batched || !self.declared.covers(&shards);
+        if entry.way != Way::Batched {
+            shards = ShardSet::ALL;
+        }
+        self.strayed |= !self.declared.covers(&shards);
+        if !self.ctx.db.hold.held().covers(&shards) && !self.reach_for(&shards) {
+            if self.wrote {
+                return refused("ERR Another script holds a key that this one did not declare. Run it again.");
+            }
+            self.needs_all = true;
+            return Answer::Stop;
+        }
         let writes = entry.has(Flag::Write) && !self.wrote;
         if writes && self.run.as_ref().is_some_and(|run| !run.write()) {
             return Answer::Stop;
@@ -251,6 +271,33 @@ impl Runner<'_, '_> {
         let args = first_key.map_or(*args, |(index, hash)| args.with_first_key(index, hash));
         self.run_inside(entry, &args, reply);
         Answer::Replied
+    }
+
+    /// Gets hold of more shards while others run, if that is possible; returns whether all of these are held.
+    ///
+    /// Who waits for a lock while it holds others might be waited for: so nobody waits here. One that has changed
+    /// nothing yet gives up at once, and is run again. For one that has, all others who wait let go of what they hold,
+    /// so that only another script like this one can stand in its way.
+    fn reach_for(&mut self, shards: &ShardSet) -> bool {
+        let hold = &mut self.ctx.db.hold;
+        let mut try_all = || {
+            let mut all = true;
+            shards.for_each(|shard| all &= hold.try_add(shard));
+            all
+        };
+        if !self.wrote {
+            return try_all();
+        }
+        let began = Instant::now();
+        self.ctx.engine.scripts.running.reach(|| {
+            while !try_all() {
+                if began.elapsed() > REACH_MAX {
+                    return false;
+                }
+                std::thread::yield_now();
+            }
+            true
+        })
     }
 
     fn run_inside(&mut self, entry: &Entry, args: &Args<'_>, reply: &mut Output) {
@@ -267,7 +314,7 @@ impl Runner<'_, '_> {
 
 impl Caller for Runner<'_, '_> {
     fn call(&mut self, words: &[&[u8]], reply: &mut Output) -> Answer {
-        if self.run.as_ref().is_some_and(|run| run.end().is_some()) {
+        if self.needs_all || self.run.as_ref().is_some_and(|run| run.end().is_some()) {
             return Answer::Stop;
         }
         let (mut buf, mut spans) = (std::mem::take(&mut self.buf), std::mem::take(&mut self.spans));
@@ -299,6 +346,9 @@ impl Caller for Runner<'_, '_> {
     }
 
     fn tick(&mut self) -> Option<Raise> {
+        if self.needs_all {
+            return Some(Raise::reply("ERR It is run again"));
+        }
         let engine = self.ctx.engine;
         let run = match &self.run {
             Some(run) => run,
