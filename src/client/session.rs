@@ -1,10 +1,10 @@
 //! What a connection's own commands see and change.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::acl::users::Account;
 use crate::client::shared::Shared;
+use crate::client::transaction::{Transaction, Watching};
 
 /// Which replies are sent (CLIENT REPLY).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,6 +51,10 @@ pub struct Session {
     pub monitor: bool,
     /// CLIENT NO-TOUCH: its reads do not count as accesses.
     pub no_touch: bool,
+    /// What is queued since MULTI.
+    pub transaction: Option<Box<Transaction>>,
+    /// The keys under WATCH.
+    pub watching: Option<Box<Watching>>,
     /// Executes for a caller in this process: there is no socket to close.
     pub in_process: bool,
 }
@@ -69,13 +73,15 @@ impl Session {
             fate: Fate::Stay,
             monitor: false,
             no_touch: false,
+            transaction: None,
+            watching: None,
             in_process: false,
         }
     }
 
     /// Whether commands are queued for EXEC.
     pub fn is_queueing(&self) -> bool {
-        self.shared.figures.queued.load(Ordering::Relaxed) >= 0
+        self.transaction.is_some()
     }
 
     /// Moves CLIENT REPLY on by one command.

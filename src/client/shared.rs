@@ -1,5 +1,6 @@
 //! What others see of a connection, and how they reach it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 
@@ -132,6 +133,21 @@ impl Figures {
     }
 }
 
+/// A command that is blocked, as others may end it. Each returns whether it did: it may be over already.
+pub trait Unblock: Send + Sync {
+    /// As if its time were up.
+    fn time_out(&self) -> bool;
+
+    /// With an error, which begins with its code.
+    fn fail(&self, text: &'static str) -> bool;
+}
+
+impl std::fmt::Debug for dyn Unblock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Unblock")
+    }
+}
+
 /// A connection as others see it.
 #[derive(Debug)]
 pub struct Shared {
@@ -153,6 +169,8 @@ pub struct Shared {
     pub figures: Figures,
     /// Messages that others pushed.
     pub outbox: Outbox,
+    /// What it waits for, while a command of it is blocked.
+    pub wait: Mutex<Option<Arc<dyn Unblock>>>,
     marks: AtomicU32,
     closing: AtomicBool,
     nudged: AtomicBool,
@@ -172,6 +190,7 @@ impl Shared {
             names: Mutex::new(Names { user: "default".into(), ..Names::default() }),
             figures: Figures::new(created_ms),
             outbox: Outbox::default(),
+            wait: Mutex::new(None),
             marks: AtomicU32::new(if link == Link::Unix { Mark::Unix as u32 } else { 0 }),
             closing: AtomicBool::new(false),
             nudged: AtomicBool::new(false),

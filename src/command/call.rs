@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::client::session::{ReplyMode, Session};
 use crate::client::shared::Link;
 use crate::command::args::Args;
+use crate::command::blocking::{Wait, serve_ready};
 use crate::command::context::{Context, Job, Outcome, Reply};
 use crate::command::engine::Engine;
 use crate::command::error::Error;
@@ -24,49 +25,77 @@ use crate::resp::reply::Mark;
 use crate::spec::Flag;
 use crate::stdx::ticks::Ticks;
 
-/// Runs one command that ends at once.
-#[inline]
-pub fn call(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, worker: Option<usize>, before: Ticks) -> Ticks {
-    match call_for_outcome(context, entry, args, worker, before) {
-        Ok(after) => after,
-        Err(_) => panic!("{} works in pieces but runs in a batch", entry.full_name),
-    }
+/// How a command goes on that did not end.
+pub enum Rest {
+    /// It works in pieces.
+    Job(Job),
+    /// It waits for a key.
+    Wait(Box<Wait>),
+    /// It has to run again, with everything held.
+    Alone,
 }
 
-/// Runs one command; returns when it ended, or the rest of it where it works in pieces.
+/// Runs one command that was sent; returns when it ended, or the rest of it.
 #[inline]
-pub fn call_for_outcome(
-    context: &mut Context<'_>,
-    entry: &Entry,
-    args: &Args<'_>,
-    worker: Option<usize>,
-    before: Ticks,
-) -> Result<Ticks, Job> {
+pub fn call(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, before: Ticks) -> Result<Ticks, Rest> {
     let engine = context.engine;
     let mark = context.out.mark();
     let mode = context.session.reply;
     let interest = engine.interest();
     context.db.effects.begin(interest);
     context.session.shared.figures.command.store(entry.index + 1, Ordering::Relaxed);
-    let run = entry.command.run;
-    let hide = context.config.hide_user_data_from_log;
-    let reply: Reply = crash::running(&|to| tell_command(entry, args, hide, to), || run(context, args));
-    let ended = match reply {
-        Ok(Outcome::Done) => Ended::Done,
-        Ok(Outcome::Continue(job)) => {
-            if is_monitored(engine, entry) {
-                feed_monitors(context, args);
-            }
-            // What it changed so far is passed on while its shards are held: other commands run before
-            // its next piece does.
-            if context.db.effects.any() {
-                engine.pass_on(context.db.index(), context.db.effects, || args.to_vecs());
-            }
-            return Err(job);
-        }
+    let (ended, rest) = match run(context, entry, args) {
+        Ok(Outcome::Done) => (Ended::Done, None),
+        Ok(Outcome::Continue(job)) => (Ended::Done, Some(Rest::Job(job))),
+        Ok(Outcome::Wait(wait)) => (Ended::Done, Some(Rest::Wait(wait))),
+        Ok(Outcome::Alone) => (Ended::Done, Some(Rest::Alone)),
         Err(error) => {
-            write_error(context, &error, worker);
-            Ended::Failed
+            write_error(context, &error);
+            (Ended::Failed, None)
+        }
+    };
+    if is_monitored(engine, entry) {
+        feed_monitors(context, args);
+    }
+    // What the first piece changed is passed on while its shards are held: other commands run before the next
+    // piece does.
+    if context.db.effects.any() {
+        engine.pass_on(context.db.index(), context.db.effects, || args.to_vecs());
+        if !context.db.effects.ready.is_empty() {
+            serve_ready(context);
+        }
+    }
+    if let Some(rest) = rest {
+        return Err(rest);
+    }
+    if mode != ReplyMode::On || context.session.reply != ReplyMode::On {
+        finish_reply_mode(context, mode, mark);
+    }
+    Ok(conclude(context, entry, args, ended, before))
+}
+
+/// Runs one command inside of another, over what that one holds, and writes its reply; what it changes goes to the
+/// log with the group of the outer one. Returns whether it failed.
+///
+/// Nothing waits here: what works in pieces is run to its end, what would wait for a key gives up at once.
+pub fn call_inside(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>) -> Ended {
+    let before = Ticks::now();
+    let engine = context.engine;
+    context.db.effects.begin(engine.interest());
+    let mut reply = run(context, entry, args);
+    let ended = loop {
+        match reply {
+            Ok(Outcome::Done) => break Ended::Done,
+            Ok(Outcome::Continue(mut job)) => reply = job(context),
+            Ok(Outcome::Wait(wait)) => {
+                (wait.denied)(context.out);
+                break Ended::Done;
+            }
+            Ok(Outcome::Alone) => panic!("{} asks for more where everything is held", entry.full_name),
+            Err(error) => {
+                write_error(context, &error);
+                break Ended::Failed;
+            }
         }
     };
     if is_monitored(engine, entry) {
@@ -75,12 +104,33 @@ pub fn call_for_outcome(
     if context.db.effects.any() {
         engine.pass_on(context.db.index(), context.db.effects, || args.to_vecs());
     }
-    if mode != ReplyMode::On || context.session.reply != ReplyMode::On {
-        finish_reply_mode(context, mode, mark);
+    conclude(context, entry, args, ended, before);
+    ended
+}
+
+/// Answers a command that may not run inside of another.
+pub fn refuse_inside(context: &mut Context<'_>, entry: &Entry, error: &Error) {
+    write_error(context, error);
+    if let Some(worker) = context.worker {
+        context.engine.stats.worker(worker).rejected(entry.index);
     }
+}
+
+/// Calls the handler.
+#[inline]
+fn run(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>) -> Reply {
+    let run = entry.command.run;
+    let hide = context.config.hide_user_data_from_log;
+    crash::running(&|to| tell_command(entry, args, hide, to), || run(context, args))
+}
+
+/// Counts a command that ended, and notes it where it was slow; returns when that was.
+#[inline]
+fn conclude(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, ended: Ended, before: Ticks) -> Ticks {
+    let engine = context.engine;
     let after = Ticks::now();
     let ns = after.since_ns(before);
-    count_call(engine, worker, entry.index, ns, ended, context.config);
+    count_call(engine, context.worker, entry.index, ns, ended, context.config);
     // CONFIG SET is itself measured by what it has set.
     let changed = (entry.way != Way::Batched).then(|| engine.config.load_full());
     let config = changed.as_deref().unwrap_or(context.config);
@@ -90,7 +140,7 @@ pub fn call_for_outcome(
         note_slow(engine, config, context.session, ns, event, shown);
     }
     context.hidden.clear();
-    Ok(after)
+    after
 }
 
 /// Leaves a reply out, or not, and moves CLIENT REPLY on.
@@ -105,8 +155,8 @@ fn finish_reply_mode(context: &mut Context<'_>, before: ReplyMode, mark: Mark) {
 }
 
 /// Writes an error reply, and counts it.
-pub fn write_error(context: &mut Context<'_>, error: &Error, worker: Option<usize>) {
-    count_error(context.engine, error, worker);
+pub fn write_error(context: &mut Context<'_>, error: &Error) {
+    count_error(context.engine, error, context.worker);
     context.out.error_bytes(&error.line());
 }
 
@@ -117,7 +167,9 @@ pub fn count_error(engine: &Engine, error: &Error, worker: Option<usize>) {
     }
     let line = error.line();
     let code = line.split(|byte| *byte == b' ').next().unwrap_or(b"ERR");
-    engine.stats.error(worker, code, ErrorOrigin::Server);
+    // The codes of scripts are whatever their authors thought of.
+    let origin = if matches!(error, Error::Line { .. }) { ErrorOrigin::Script } else { ErrorOrigin::Server };
+    engine.stats.error(worker, code, origin);
 }
 
 /// Counts a command that ended after `ns` nanoseconds.
@@ -158,6 +210,13 @@ pub fn note_slow(
     }
 }
 
+/// Shows a command that runs a script to those that follow MONITOR: before what the script itself does.
+pub fn show_script(context: &Context<'_>, args: &Args<'_>) {
+    if context.engine.monitors.any() {
+        feed_monitors(context, args);
+    }
+}
+
 /// Whether somebody follows MONITOR, and may see this command.
 #[inline]
 fn is_monitored(engine: &Engine, entry: &Entry) -> bool {
@@ -175,6 +234,7 @@ fn feed_monitors(context: &Context<'_>, args: &Args<'_>) {
     let mut line = format!("+{}.{:06} [{} ", now_us / 1_000_000, now_us % 1_000_000, context.session.db).into_bytes();
     match shared.link {
         // A socket's path is shown without the port that stands for none.
+        _ if context.scripted => line.extend_from_slice(b"lua"),
         Link::Unix => line.extend_from_slice(format!("unix:{}", shared.addr.trim_end_matches(":0")).as_bytes()),
         Link::Tcp | Link::InProcess => line.extend_from_slice(shared.addr.as_bytes()),
     }

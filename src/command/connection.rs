@@ -12,6 +12,7 @@ use crate::command::context::{Context, DONE, Reply};
 use crate::command::error::Error;
 use crate::command::permission;
 use crate::command::table::Command;
+use crate::command::transaction::{forget_watched, take_transaction};
 use crate::resp::reply::Protocol;
 use crate::spec::{Arity, Flag, Group, REDIS_VERSION};
 use crate::stdx::number::parse_i64;
@@ -235,6 +236,8 @@ pub const RESET: Command = Command {
 };
 
 fn reset(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
+    take_transaction(ctx.session);
+    forget_watched(&mut ctx.db.hold, ctx.session);
     let session = &mut *ctx.session;
     let shared = &session.shared;
     ctx.engine.monitors.remove(shared.id);

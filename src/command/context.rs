@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use crate::client::session::Session;
 use crate::command::args::Args;
+use crate::command::blocking::Wait;
 use crate::command::engine::Engine;
 use crate::command::error::Error;
 use crate::config::table::Config;
@@ -17,6 +18,10 @@ pub enum Outcome {
     Done,
     /// It has more to do, and the worker's other connections come first.
     Continue(Job),
+    /// It waits for one of its keys.
+    Wait(Box<Wait>),
+    /// It needs more than is held, and has changed nothing: it is to be run again, alone.
+    Alone,
 }
 
 /// The rest of a command that works in pieces of about a millisecond.
@@ -46,6 +51,10 @@ pub struct Context<'a> {
     pub engine: &'a Engine,
     /// The configuration, the same for a whole batch.
     pub config: &'a Config,
+    /// The number of the worker that runs it, if it is one.
+    pub worker: Option<usize>,
+    /// Whether a script asks for what runs now.
+    pub scripted: bool,
     /// Positions of arguments that logs must not show.
     pub hidden: SmallVec<[usize; 4]>,
     /// From how many nanoseconds on a command may belong in SLOWLOG or LATENCY.

@@ -16,15 +16,18 @@ use smallvec::SmallVec;
 
 use crate::client::session::{Fate, ReplyMode, Session};
 use crate::command::args::Args;
-use crate::command::call::{call, call_for_outcome, count_call, count_error, notable_ns, note_slow, write_error};
+use crate::command::blocking::{Waiting, enqueue, serve_ready, shards_to_serve};
+use crate::command::call::{Rest, call, count_call, count_error, notable_ns, note_slow, write_error};
 use crate::command::context::{Context, Job, Outcome};
 use crate::command::engine::{Engine, PauseMode};
 use crate::command::error::Error;
 use crate::command::permission;
+use crate::command::script::prepare;
 use crate::command::table::{Entry, Way};
+use crate::command::transaction::{forget_watched, take_transaction};
 use crate::config::table::Config;
 use crate::keyspace::change::Effects;
-use crate::keyspace::db::{Db, Touch};
+use crate::keyspace::db::{Db, Key, Touch};
 use crate::keyspace::gate::Entered;
 use crate::keyspace::hash::KeyHash;
 use crate::keyspace::hold::{Hold, ShardSet};
@@ -35,6 +38,7 @@ use crate::observe::log::warning;
 use crate::observe::stats::{Counter, Outcome as Ended};
 use crate::resp::reply::Output;
 use crate::resp::request::Span;
+use crate::script::cache::Reach;
 use crate::spec::{Flag, keys};
 use crate::stdx::ticks::Ticks;
 
@@ -64,6 +68,8 @@ pub enum Stop {
     },
     /// A command works in pieces; the rest comes after it.
     Pending(Box<Pending>),
+    /// A command waits for a key; the rest comes after it.
+    Waiting(Box<Waiting>),
     /// The connection is to be closed; [`Session::fate`] says when.
     Close,
 }
@@ -99,12 +105,13 @@ struct Ready<'e> {
 /// What becomes of a request after the checks.
 enum Verdict<'e> {
     Run(&'e Entry),
+    Queue(&'e Entry),
     Refuse(Option<&'e Entry>, Error),
     Hold(u64),
 }
 
-/// A script has kept a request waiting for too long.
-struct Busy;
+/// A request did not get what it needs to run: a script keeps the server busy, or reaches for it.
+struct Impatient;
 
 impl Executor {
     /// For worker `worker`, or for a caller that is no worker.
@@ -175,6 +182,15 @@ impl Executor {
                             break;
                         }
                     }
+                    Verdict::Run(entry) if is_content(engine, entry, &args) => {
+                        if ready.is_empty() {
+                            match add_keys(engine, entry, &args, &mut shards) {
+                                Ok(first_key) => ready.push(Ready { entry, request: *request, first_key }),
+                                Err(error) => single = Some(Verdict::Refuse(Some(entry), error)),
+                            }
+                        }
+                        break;
+                    }
                     verdict => {
                         single = Some(verdict);
                         break;
@@ -182,8 +198,8 @@ impl Executor {
                 }
             }
             if !ready.is_empty() {
-                let Some(hold) = engine.keyspace.hold_while(shards, || !engine.scripts.running.is_busy()) else {
-                    // Those that wait for what a script holds, which has become too slow meanwhile, are told so.
+                let Some(hold) = engine.keyspace.hold_while(shards, || !engine.scripts.running.is_in_need()) else {
+                    // A script holds them and has become too slow meanwhile, which is told, or reaches for others.
                     gate = None;
                     continue;
                 };
@@ -192,17 +208,34 @@ impl Executor {
                     prefetch(&mut context.db, &ready);
                 }
                 let mut before = Ticks::now();
+                let (mut waiting, mut again) = (None, false);
                 for ready in &ready {
                     let mut args = args_of(buf, spans, ready.request);
                     if let Some((index, hash)) = ready.first_key {
                         args = args.with_first_key(index, hash);
                     }
-                    before = call(&mut context, ready.entry, &args, worker, before);
+                    match call(&mut context, ready.entry, &args, before) {
+                        Ok(after) => before = after,
+                        // It is the last of these: nothing that may wait is brief.
+                        Err(Rest::Wait(wait)) => {
+                            waiting = Some(enqueue(&mut context, ready.entry, &args, *wait, before.elapsed_ns()));
+                        }
+                        // It is the only one: no script is brief.
+                        Err(Rest::Alone) => {
+                            single = Some(Verdict::Run(ready.entry));
+                            again = true;
+                        }
+                        Err(Rest::Job(_)) => panic!("{} works in pieces but runs in a batch", ready.entry.full_name),
+                    }
                 }
                 let counts = (context.db.hits, context.db.misses, context.db.expired);
                 drop(context);
                 self.count_lookups(engine, counts);
-                at += ready.len();
+                self.serve_postponed(engine, session, out, &config, moment);
+                at += if again { 0 } else { ready.len() };
+                if let Some(waiting) = waiting {
+                    return (at, Stop::Waiting(waiting));
+                }
             }
             let Some(verdict) = single else { continue };
             let args = args_of(buf, spans, requests[at]);
@@ -216,12 +249,23 @@ impl Executor {
                     session.fate = Fate::Close;
                     return (at + 1, Stop::Close);
                 }
+                Verdict::Queue(entry) => {
+                    match queue(engine, session, entry, &args) {
+                        Ok(()) if matches!(session.reply, ReplyMode::Off | ReplyMode::Skip) => session.next_command(),
+                        Ok(()) => {
+                            out.queued();
+                            session.next_command();
+                        }
+                        Err(error) => refuse(engine, session, out, Some(entry), &error, worker),
+                    }
+                    at += 1;
+                }
                 Verdict::Refuse(entry, error) => {
                     refuse(engine, session, out, entry, &error, worker);
                     at += 1;
                 }
                 // The script has ended just now.
-                Verdict::Run(entry) if gate.is_none() && !entry.has(Flag::AllowBusy) => {}
+                Verdict::Run(entry) if gate.is_none() && !may_run_while_busy(session, entry) => {}
                 Verdict::Run(entry) => {
                     let ran = self.run_single(engine, session, out, &config, moment, entry, &args, &mut gate);
                     let Ok(stop) = ran else { continue };
@@ -245,7 +289,12 @@ impl Executor {
 
     /// Enters this thread's gate; `None` while a script keeps everybody waiting for too long.
     fn enter<'e>(&self, engine: &'e Engine) -> Option<Entered<'e>> {
-        let patient = || !engine.scripts.running.is_busy();
+        let running = &engine.scripts.running;
+        // A script that reaches for more has it before anybody else takes anything.
+        while running.is_reaching() && !running.is_busy() {
+            std::thread::yield_now();
+        }
+        let patient = || !running.is_busy();
         if patient() { engine.keyspace.gates().enter_while(self.gate, patient) } else { None }
     }
 
@@ -264,17 +313,22 @@ impl Executor {
         entry: &Entry,
         args: &Args<'_>,
         gate: &mut Option<Entered<'e>>,
-    ) -> Result<Option<Stop>, Busy> {
+    ) -> Result<Option<Stop>, Impatient> {
         let started = Ticks::now();
         let mode = session.reply;
-        let worker = self.worker;
         let mut alone = None;
-        let patient = || !engine.scripts.running.is_busy();
+        let patient = || !engine.scripts.running.is_in_need();
         let in_gate = gate.is_some();
-        let hold = if entry.way == Way::Alone {
+        let takes_all = matches!(entry.way, Way::Alone | Way::Script)
+            || entry.way == Way::Transaction && session.transaction.as_ref().is_some_and(|queued| queued.alone);
+        let hold = if takes_all {
             *gate = None;
-            alone = Some(engine.keyspace.gates().alone_while(patient).ok_or(Busy)?);
-            engine.keyspace.hold_while(ShardSet::ALL, patient).ok_or(Busy)?
+            alone = Some(engine.keyspace.gates().alone_while(patient).ok_or(Impatient)?);
+            engine.keyspace.hold_while(ShardSet::ALL, patient).ok_or(Impatient)?
+        } else if entry.way == Way::Transaction {
+            let mut shards = session.watching.as_ref().map_or(ShardSet::default(), |watching| watching.shards());
+            shards.add_all(&session.transaction.as_ref().map_or(ShardSet::default(), |queued| queued.shards));
+            engine.keyspace.hold_while(shards, patient).ok_or(Impatient)?
         } else {
             engine.keyspace.hold_none()
         };
@@ -283,21 +337,27 @@ impl Executor {
         let mut unwanted = (mode != ReplyMode::On).then(|| Output::new(out.protocol()));
         let into = unwanted.as_mut().unwrap_or(out);
         let mut context = self.context(engine, session, into, config, hold, moment);
-        let pending = call_for_outcome(&mut context, entry, args, worker, started);
+        let ended = call(&mut context, entry, args, started);
         let counts = (context.db.hits, context.db.misses, context.db.expired);
         drop(context);
         drop(alone);
         self.count_lookups(engine, counts);
-        let Err(job) = pending else {
-            if let Some(written) = unwanted {
-                // It may have ended the silence, and then it is the first that is heard.
-                out.set_protocol(written.protocol());
-                out.raw(&written.to_vec());
+        if gate.is_none() && in_gate {
+            *gate = self.enter(engine);
+        }
+        self.serve_postponed(engine, session, out, config, moment);
+        let job = match ended {
+            Ok(_) => {
+                if let Some(written) = unwanted {
+                    // It may have ended the silence, and then it is the first that is heard.
+                    out.set_protocol(written.protocol());
+                    out.raw(&written.to_vec());
+                }
+                return Ok(None);
             }
-            if gate.is_none() && in_gate {
-                *gate = self.enter(engine);
-            }
-            return Ok(None);
+            Err(Rest::Job(job)) => job,
+            Err(Rest::Wait(_)) => panic!("{} waits for keys that it does not hold", entry.full_name),
+            Err(Rest::Alone) => panic!("{} wants more than everything", entry.full_name),
         };
         let spent_ns = started.elapsed_ns();
         let request = args.to_vecs();
@@ -314,7 +374,6 @@ impl Executor {
         mut pending: Box<Pending>,
     ) -> Option<Box<Pending>> {
         let config = self.current_config(engine);
-        let worker = self.worker;
         let moment = engine.moment(&config);
         let Some(_gate) = self.enter(engine) else { return Some(pending) };
         let piece = Ticks::now();
@@ -331,25 +390,71 @@ impl Executor {
         let db = context.db.index();
         if context.db.effects.any() {
             engine.pass_on(db, context.db.effects, || request.clone());
+            serve_ready(&mut context);
         }
         if let Ok(Outcome::Continue(rest)) = reply {
             *job = rest;
             drop(context);
             self.count_lookups(engine, counts);
+            self.serve_postponed(engine, session, out, &config, moment);
             return Some(pending);
         }
         let failed = reply.is_err();
         if let Err(error) = reply {
-            write_error(&mut context, &error, worker);
+            write_error(&mut context, &error);
         }
         drop(context);
         self.count_lookups(engine, counts);
+        self.serve_postponed(engine, session, out, &config, moment);
         session.reply = pending.mark;
         session.next_command();
         let ended = if failed { Ended::Failed } else { Ended::Done };
-        count_call(engine, worker, pending.index, pending.spent_ns, ended, &config);
+        count_call(engine, self.worker, pending.index, pending.spent_ns, ended, &config);
         note_slow(engine, &config, session, pending.spent_ns, "command", Some(|| pending.request.clone()));
         None
+    }
+
+    /// Ends a command that waited and waits no more; its reply is written.
+    pub fn resume_wait(&mut self, engine: &Engine, session: &mut Session, out: &mut Output, waiting: &Waiting) {
+        let config = self.current_config(engine);
+        waiting.leave(&engine.keyspace);
+        let mark = out.mark();
+        let mut ended = Ended::Done;
+        if let Err(error) = waiting.write_end(out) {
+            count_error(engine, &error, self.worker);
+            out.error_bytes(&error.line());
+            ended = Ended::Failed;
+        }
+        if matches!(waiting.mode(), ReplyMode::Off | ReplyMode::Skip) {
+            out.truncate(mark);
+        }
+        session.next_command();
+        count_call(engine, self.worker, waiting.index, waiting.spent_ns, ended, &config);
+        note_slow(engine, &config, session, waiting.spent_ns, "command", Some(|| waiting.request()));
+    }
+
+    /// Serves clients that needed a shard which was somebody else's when their key was made ready. Nothing is held.
+    #[inline]
+    fn serve_postponed(
+        &mut self,
+        engine: &Engine,
+        session: &mut Session,
+        out: &mut Output,
+        config: &Config,
+        moment: Moment,
+    ) {
+        while let Some((db, name)) = self.effects.postponed.pop() {
+            let hash = engine.keyspace.hasher().hash(&name);
+            let mut shards = ShardSet::default();
+            shards.add(hash.shard());
+            let key = Key { bytes: &name, hash };
+            let mut context = self.context(engine, session, out, config, engine.keyspace.hold(shards), moment);
+            let shards = shards_to_serve(&mut context, db, &key);
+            drop(context);
+            let mut context = self.context(engine, session, out, config, engine.keyspace.hold(shards), moment);
+            context.db.effects.ready.push_back((db, name.clone()));
+            serve_ready(&mut context);
+        }
     }
 
     fn context<'a>(
@@ -362,8 +467,19 @@ impl Executor {
         moment: Moment,
     ) -> Context<'a> {
         let touch = if session.no_touch { Touch::No } else { Touch::Yes };
+        let worker = self.worker;
         let db = Db::new(&engine.keyspace, hold, &mut self.effects, session.db, moment, touch);
-        Context { db, out, session, engine, config, hidden: SmallVec::new(), notable_ns: self.notable_ns }
+        Context {
+            db,
+            out,
+            session,
+            engine,
+            config,
+            worker,
+            scripted: false,
+            hidden: SmallVec::new(),
+            notable_ns: self.notable_ns,
+        }
     }
 
     fn current_config(&mut self, engine: &Engine) -> Arc<Config> {
@@ -413,17 +529,55 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
         return Verdict::Refuse(Some(entry), Error::text("ERR Replica can't interact with the keyspace"));
     }
     if let Some(kind) = engine.scripts.running.busy()
-        && !entry.has(Flag::AllowBusy)
+        && !may_run_while_busy(session, entry)
     {
         return Verdict::Refuse(Some(entry), Error::Busy(kind));
     }
     if let Some((mode, until_ms)) = engine.pause.active(now_ms) {
-        let held_back = mode == PauseMode::All || entry.has(Flag::Write) || entry.has(Flag::MayReplicate);
+        let held_back = mode == PauseMode::All
+            || may_write(entry)
+            || entry.way == Way::Transaction && session.transaction.as_ref().is_some_and(|queued| queued.writes);
         if held_back && !session.in_process && !session.monitor {
             return Verdict::Hold(until_ms);
         }
     }
+    if session.transaction.is_some() && !entry.is_never_queued() {
+        if entry.has(Flag::NoMulti) {
+            return Verdict::Refuse(Some(entry), Error::text("ERR Command not allowed inside a transaction"));
+        }
+        return Verdict::Queue(entry);
+    }
     Verdict::Run(entry)
+}
+
+/// Whether a command may run while a script keeps everybody waiting, and maybe this very thread: it may need no lock
+/// of a shard, which the watching of keys does.
+fn may_run_while_busy(session: &Session, entry: &Entry) -> bool {
+    entry.has(Flag::AllowBusy) && entry.way == Way::Single && (session.watching.is_none() || !entry.touches_watched())
+}
+
+/// Whether a request runs a script that touches no more than the keys that it declares, as far as is known.
+fn is_content(engine: &Engine, entry: &Entry, args: &Args<'_>) -> bool {
+    entry.way == Way::Script && prepare::reach(engine, entry, args) == Reach::Declared
+}
+
+/// Whether a command may have something to tell replicas.
+fn may_write(entry: &Entry) -> bool {
+    entry.has(Flag::Write) || entry.has(Flag::MayReplicate)
+}
+
+/// Keeps a request for EXEC.
+#[cold]
+fn queue(engine: &Engine, session: &mut Session, entry: &Entry, args: &Args<'_>) -> Result<(), Error> {
+    let Some(queued) = &mut session.transaction else { return Ok(()) };
+    add_keys(engine, entry, args, &mut queued.shards)?;
+    queued.push(args.from(0));
+    queued.alone |= entry.way != Way::Batched;
+    queued.writes |= may_write(entry);
+    let figures = &session.shared.figures;
+    figures.queued.store(i32::try_from(queued.len()).unwrap_or(i32::MAX), Ordering::Relaxed);
+    figures.queued_bytes.store(queued.bytes(), Ordering::Relaxed);
+    Ok(())
 }
 
 /// Whether a browser was made to talk to us: no client sends these words.
@@ -514,8 +668,21 @@ fn refuse(
     if let (Some(entry), Some(worker)) = (entry, worker) {
         engine.stats.worker(worker).rejected(entry.index);
     }
+    let mut line = error.line();
+    if let Some(queued) = &mut session.transaction {
+        queued.aborted = true;
+        if entry.is_some_and(|entry| entry.way == Way::Transaction) {
+            let why = line.strip_prefix(b"ERR ").unwrap_or(&line);
+            line = [b"EXECABORT Transaction discarded because of: ", why].concat();
+            take_transaction(session);
+            // Where a script has this thread the shards may be locked for as long as it runs: what is watched stays so.
+            if !matches!(error, Error::Busy(_)) {
+                forget_watched(&mut engine.keyspace.hold_none(), session);
+            }
+        }
+    }
     if !matches!(session.reply, ReplyMode::Off | ReplyMode::Skip) {
-        out.error_bytes(&error.line());
+        out.error_bytes(&line);
     }
     session.next_command();
 }

@@ -332,21 +332,35 @@ impl Engine {
     /// Passes on what one request changed in database `db`: the only way from a handler to whoever
     /// listens. Called while the shards are still held.
     pub fn pass_on(&self, db: usize, effects: &mut Effects, request: impl FnOnce() -> Effect) {
-        self.dirty.fetch_add(effects.dirty, Ordering::Relaxed);
-        if !effects.expired.is_empty() {
-            for (db, key) in effects.expired.drain(..) {
-                self.log.append(db, &[vec![b"DEL".to_vec(), key]]);
-            }
+        let dirty = std::mem::take(&mut effects.dirty);
+        self.dirty.fetch_add(dirty, Ordering::Relaxed);
+        let deletions = effects.expired.drain(..).map(|(db, key)| (db, vec![b"DEL".to_vec(), key]));
+        // Inside of EXEC or a script it goes to the log when these end.
+        match &mut effects.group {
+            Some(group) => group.extend(deletions),
+            None => deletions.for_each(|deletion| self.log.append(&[deletion])),
         }
         if self.log.is_active() {
-            match effects.canonical.take() {
-                Some(commands) if commands.is_empty() => {}
-                Some(commands) => self.log.append(db, &commands),
-                None if effects.dirty > 0 => self.log.append(db, &[request()]),
-                None => {}
+            let commands = match effects.canonical.take() {
+                Some(commands) => commands,
+                None if dirty > 0 => vec![request()],
+                None => Vec::new(),
+            };
+            let commands = commands.into_iter().map(|command| (db, command));
+            match &mut effects.group {
+                Some(group) => group.extend(commands),
+                None => self.log.append(&commands.collect::<Vec<_>>()),
             }
         }
         effects.changes.drain(..).for_each(|change| self.announce(&change));
+    }
+
+    /// Ends what began when [`Effects::group`] was set: passes everything on that ran inside, as one.
+    /// Called while the shards are still held.
+    pub fn end_group(&self, effects: &mut Effects) {
+        if let Some(group) = effects.group.take() {
+            self.log.append(&group);
+        }
     }
 
     /// Adds somebody who hears of every change.

@@ -148,7 +148,7 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
         lines.iter().enumerate().for_each(|(n, line)| to.row(n, line));
     }
 
-    fn clients(&self, field: &str, to: &mut Answer<'_>) -> bool {
+    fn clients(&mut self, field: &str, to: &mut Answer<'_>) -> bool {
         let all = || self.clients.get_or_init(|| self.engine.clients.all());
         let largest = |bytes: &dyn Fn(&Shared) -> usize| all().iter().map(|client| bytes(client)).max().unwrap_or(0);
         match field {
@@ -161,14 +161,16 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "client_recent_max_output_buffer" => {
                 to.put(largest(&|client| client.figures.output_bytes.load(Ordering::Relaxed) + client.outbox.bytes()))
             }
+            "watching_clients" => {
+                to.put(all().iter().filter(|client| client.figures.watched.load(Ordering::Relaxed) > 0).count());
+            }
+            "total_blocking_keys" => to.put(self.engine.keyspace.listened(self.hold).0),
+            "total_watched_keys" => to.put(self.engine.keyspace.listened(self.hold).1),
             "blocked_clients" => to.put(all().iter().filter(|client| client.has(Mark::Blocked)).count()),
             "cluster_connections"
             | "tracking_clients"
             | "pubsub_clients"
-            | "watching_clients"
             | "clients_in_timeout_table"
-            | "total_watched_keys"
-            | "total_blocking_keys"
             | "total_blocking_keys_on_nokey" => to.put(0),
             "paused_reason" | "paused_actions" | "paused_timeout_milliseconds" => {
                 if let Some((mode, until_ms)) = self.engine.pause.active(self.now_ms) {

@@ -5,6 +5,7 @@
 
 pub mod acl;
 pub mod args;
+pub mod blocking;
 pub mod call;
 pub mod client;
 pub mod compatibility;
@@ -40,4 +41,5 @@ pub mod table;
 #[cfg(test)]
 pub mod testing;
 pub mod time;
+pub mod transaction;
 pub mod zset;

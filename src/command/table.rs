@@ -6,9 +6,9 @@ use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
     acl, config, connection, debug, expire, function, hash, info, introspect, key, keyspace, latency, list, memory, monitor,
-    script, server, slowlog, stream, string, zset,
+    script, server, slowlog, stream, string, transaction, zset,
 };
-use crate::spec::{self, Flag, Keys};
+use crate::spec::{self, Flag, Group, Keys};
 
 /// The declaration of a command with its handler.
 pub type Command = spec::Command<Handler>;
@@ -29,6 +29,7 @@ const FAMILIES: &[&[Command]] = &[
     keyspace::COMMANDS,
     latency::COMMANDS,
     list::COMMANDS,
+    list::wait::COMMANDS,
     memory::COMMANDS,
     monitor::COMMANDS,
     script::COMMANDS,
@@ -36,6 +37,7 @@ const FAMILIES: &[&[Command]] = &[
     slowlog::COMMANDS,
     stream::COMMANDS,
     string::COMMANDS,
+    transaction::COMMANDS,
     zset::COMMANDS,
     zset::combine::COMMANDS,
     zset::pop::COMMANDS,
@@ -74,6 +76,10 @@ pub enum Way {
     Single,
     /// With all gates and all shards held.
     Alone,
+    /// EXEC: over the shards of the queued commands' keys, or alone where that is not all they need.
+    Transaction,
+    /// EVAL and its kin: over the shards of its keys where it is known to touch no others, alone otherwise.
+    Script,
 }
 
 impl Entry {
@@ -92,14 +98,34 @@ impl Entry {
         let has_keys = command.keys.iter().any(|keys| !matches!(keys, Keys::NotKey { .. }));
         let way = if has(Flag::Alone) {
             Way::Alone
+        } else if command.group == Group::Scripting && has_keys {
+            Way::Script
+        } else if command.group == Group::Transactions && !has_keys {
+            // What stands behind them is to be looked at in another light.
+            if command.name == "EXEC" { Way::Transaction } else { Way::Single }
         } else if has_keys || has(Flag::Fast) && !has(Flag::NoAuth) && !has(Flag::Admin) && !has(Flag::ReadOnly) {
             // What reads keys but names none (DBSIZE) looks at every shard.
             Way::Batched
         } else {
             Way::Single
         };
-        let brief = has(Flag::Fast) || command.complexity.starts_with("O(1)");
+        let brief = has(Flag::Fast) || command.complexity.starts_with("O(1)") && !has(Flag::Blocking);
         Entry { command, index, full_name, subcommands, only_key, way, brief, flags }
+    }
+
+    /// Whether it may forget keys that are watched.
+    pub fn touches_watched(&self) -> bool {
+        self.command.group == Group::Transactions || self.command.name == "RESET"
+    }
+
+    /// Whether it runs at once although MULTI has others queued.
+    #[inline]
+    pub fn is_never_queued(&self) -> bool {
+        match self.command.group {
+            Group::Transactions => self.command.name != "UNWATCH",
+            Group::Connection => ["QUIT", "RESET"].contains(&self.command.name),
+            _ => false,
+        }
     }
 
     /// Whether the command has `flag`.

@@ -2,6 +2,7 @@
 
 use crate::client::session::Session;
 use crate::client::shared::{Link, Shared};
+use crate::command::blocking::Waiting;
 use crate::command::dispatch::{Executor, Request, Stop};
 use crate::command::engine::{Engine, Host, ShutdownRequest};
 use crate::config::load::{Source, from_text};
@@ -10,8 +11,10 @@ use crate::keyspace::hash::Routing;
 use crate::keyspace::space::Keyspace;
 use crate::resp::reply::{Output, Protocol};
 use crate::resp::request::Span;
+use crate::resp::value::Value;
 use crate::stdx::clock::{Clock, ManualClock};
 use crate::stdx::words::split_words;
+use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -62,6 +65,7 @@ pub struct Bench {
     pub session: Session,
     executor: Executor,
     out: Output,
+    waiting: Option<Box<Waiting>>,
 }
 
 impl Bench {
@@ -99,6 +103,15 @@ impl Bench {
         let keyspace = Keyspace::new(Routing::Hash, 1).expect("a test knows what it asks for");
         let engine =
             Arc::new(Engine::new(config, clock, Box::new(host), keyspace).expect("a test knows what it asks for"));
+        Bench::of(engine, manual)
+    }
+
+    /// Another client of the same server.
+    pub fn another(&self) -> Bench {
+        Bench::of(self.engine.clone(), self.clock.clone())
+    }
+
+    fn of(engine: Arc<Engine>, clock: ManualClock) -> Bench {
         let shared = Arc::new(Shared::new(
             engine.clients.next_id(),
             Link::Tcp,
@@ -110,7 +123,7 @@ impl Bench {
         engine.clients.add(shared.clone());
         let session = Session::new(shared, engine.users.default_account().clone());
         let executor = Executor::new(&engine, None);
-        Bench { executor, engine, clock: manual, session, out: Output::new(Protocol::Resp2) }
+        Bench { executor, engine, clock, session, out: Output::new(Protocol::Resp2), waiting: None }
     }
 
     /// Replies in this protocol from now on.
@@ -134,9 +147,53 @@ impl Bench {
                 None => Stop::Done,
             };
         }
+        if let Stop::Waiting(waiting) = stop {
+            self.waiting = Some(waiting);
+        }
+        self.taken()
+    }
+
+    fn taken(&mut self) -> Vec<u8> {
         let bytes = self.out.to_vec();
         self.out.advance(bytes.len());
         bytes
+    }
+
+    /// The reply of a command that waited, as text; `None` while it still does. It gives up when its time is up.
+    pub fn woken(&mut self) -> Option<String> {
+        let waiting = self.waiting.take().expect("a test knows that a command waits");
+        if waiting.until_ms().is_some_and(|until| until <= self.engine.clock.now_ms()) {
+            waiting.time_out();
+        }
+        if !waiting.is_over() {
+            self.waiting = Some(waiting);
+            return None;
+        }
+        self.executor.resume_wait(&self.engine, &mut self.session, &mut self.out, &waiting);
+        Some(String::from_utf8_lossy(&self.taken()).replace("\r\n", "|"))
+    }
+
+    /// Whether the last command waits.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// What is appended to the log from now on: commands separated by `|`, their words by blanks.
+    pub fn log(&self) -> impl Fn() -> String + use<> {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let theirs = seen.clone();
+        self.engine.log.read_with(Box::new(move |bytes| theirs.lock().extend_from_slice(bytes)));
+        move || {
+            let mut lines = Vec::new();
+            let mut rest: &[u8] = &seen.lock();
+            while let Ok(Some((value, size))) = Value::decode(rest) {
+                let words = value.into_vec().unwrap_or_default().into_iter();
+                let text = |word: Value| String::from_utf8_lossy(word.as_bytes().unwrap_or_default()).into_owned();
+                lines.push(words.map(text).collect::<Vec<_>>().join(" "));
+                rest = &rest[size..];
+            }
+            lines.join("|")
+        }
     }
 
     /// Runs requests that were sent together; returns the bytes of their replies.

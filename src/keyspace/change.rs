@@ -103,7 +103,7 @@ impl Effects {
     /// Whether anything is to be passed on.
     #[inline]
     pub fn any(&self) -> bool {
-        self.dirty != 0 || !self.is_quiet()
+        self.dirty != 0 || !self.is_quiet() || !self.ready.is_empty()
     }
 
     /// Notes that a key changed.

@@ -33,6 +33,11 @@ impl ShardSet {
         self.0[shard / 64] |= 1 << (shard % 64);
     }
 
+    /// Adds every shard of `other`.
+    pub fn add_all(&mut self, other: &ShardSet) {
+        self.0.iter_mut().zip(&other.0).for_each(|(mine, theirs)| *mine |= theirs);
+    }
+
     /// Whether a shard is in the set.
     #[inline]
     pub fn has(&self, shard: usize) -> bool {
@@ -49,8 +54,9 @@ impl ShardSet {
         self.0.iter().all(|word| *word == 0)
     }
 
+    /// Calls `f` with each, in ascending order.
     #[inline]
-    fn for_each(&self, mut f: impl FnMut(usize)) {
+    pub fn for_each(&self, mut f: impl FnMut(usize)) {
         for (i, &word) in self.0.iter().enumerate() {
             let mut left = word;
             while left != 0 {
@@ -111,6 +117,18 @@ impl<'k> Hold<'k> {
         assert!(self.held.has(index), "shard {index} is touched but not held");
         // SAFETY: we hold this shard's lock, and `&mut self` lends it out once at a time.
         unsafe { &mut *self.shards[index].0.data_ptr() }
+    }
+
+    /// Holds one more shard, if nobody else has it; returns whether it is held now.
+    pub fn try_add(&mut self, index: usize) -> bool {
+        // Who waits for nobody cannot disturb the order of locks.
+        if !self.held.has(index)
+            && let Some(guard) = self.shards[index].0.try_lock()
+        {
+            mem::forget(guard);
+            self.held.add(index);
+        }
+        self.held.has(index)
     }
 
     /// A held shard, only to be read: several can be at once.
@@ -195,6 +213,8 @@ mod tests {
         let mut other = Hold::none(&shards);
         assert_eq!(other.try_visit(3, |_| ()), None);
         assert_eq!(other.try_visit(4, |_| ()), Some(()));
+        assert!(!other.try_add(3) && other.try_add(4) && other.try_add(4));
+        assert_eq!(hold.try_visit(4, |_| ()), None);
         assert_eq!(hold.try_visit(3, |_| ()), Some(()), "who holds it has it");
         drop(hold);
         assert_eq!(other.try_visit(3, |_| ()), Some(()));

@@ -105,6 +105,17 @@ impl Listeners {
         self.leave(db, key, |ears| ears.blocked.retain(|other| !Arc::ptr_eq(other, client)));
     }
 
+    /// The same for one that stands at `index`, or did: others may have left meanwhile.
+    pub fn unblock_at(&mut self, db: usize, key: &[u8], index: usize, client: &Arc<dyn Blocked>) {
+        self.leave(db, key, |ears| {
+            if ears.blocked.get(index).is_some_and(|other| Arc::ptr_eq(other, client)) {
+                ears.blocked.remove(index);
+            } else {
+                ears.blocked.retain(|other| !Arc::ptr_eq(other, client));
+            }
+        });
+    }
+
     fn leave(&mut self, db: usize, key: &[u8], f: impl FnOnce(&mut Ears)) {
         let place = Place(db, key);
         let Some(ears) = self.keys.get_mut(&place) else { return };

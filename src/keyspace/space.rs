@@ -109,6 +109,15 @@ impl Keyspace {
         Hold::none(&self.shards)
     }
 
+    /// How many keys clients are blocked on, and how many are watched.
+    pub fn listened(&self, hold: &mut Hold<'_>) -> (usize, usize) {
+        (0..SHARDS).fold((0, 0), |(blocked, watched), shard| {
+            let (more, others) =
+                hold.visit(shard, |shard| shard.listeners().map_or((0, 0), |listeners| listeners.counts()));
+            (blocked + more, watched + others)
+        })
+    }
+
     /// Frees an entry: here where that is cheap, else on the thread for it.
     pub fn free(&self, mut entry: Entry) {
         if let Some(object) = entry.take_object() {

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use crate::keyspace::change::Effect;
 use crate::resp::reply::{Output, Protocol};
 
-/// A reader of the log: called with the bytes of one command, or of one command and the SELECT before
-/// it, in the log's order, under the log's lock. It must be quick and must not touch keys.
+/// A reader of the log: called with the bytes of one command, or of those that took effect together, with a SELECT
+/// before each that is for another database, in the log's order, under the log's lock. It must be quick and must not touch keys.
 pub type Reader = Box<dyn FnMut(&[u8]) + Send>;
 
 /// The log of one server.
@@ -49,19 +49,24 @@ impl WriteLog {
         self.state.lock().offset
     }
 
-    /// Appends commands that took effect on database `db` together.
-    pub fn append(&self, db: usize, effects: &[Effect]) {
+    /// Appends commands that took effect together, each on its database.
+    pub fn append(&self, effects: &[(usize, Effect)]) {
+        if effects.is_empty() {
+            return;
+        }
         let mut state = self.state.lock();
         let mut bytes = Output::new(Protocol::Resp2);
-        if state.db != Some(db) {
-            state.db = Some(db);
-            encode(&mut bytes, &[b"SELECT".to_vec(), db.to_string().into_bytes()]);
-        }
         let grouped = effects.len() > 1;
         if grouped {
             encode(&mut bytes, &[b"MULTI".to_vec()]);
         }
-        effects.iter().for_each(|effect| encode(&mut bytes, effect));
+        for (db, effect) in effects {
+            if state.db != Some(*db) {
+                state.db = Some(*db);
+                encode(&mut bytes, &[b"SELECT".to_vec(), db.to_string().into_bytes()]);
+            }
+            encode(&mut bytes, effect);
+        }
         if grouped {
             encode(&mut bytes, &[b"EXEC".to_vec()]);
         }
@@ -94,11 +99,14 @@ mod tests {
         let theirs = seen.clone();
         log.read_with(Box::new(move |bytes| theirs.lock().extend_from_slice(bytes)));
         let del = |key: &str| vec![b"DEL".to_vec(), key.as_bytes().to_vec()];
-        log.append(3, &[del("a")]);
-        log.append(3, &[del("b"), del("c")]);
+        log.append(&[(3, del("a"))]);
+        log.append(&[(3, del("b")), (3, del("c")), (0, del("d"))]);
         let text = String::from_utf8(seen.lock().clone()).unwrap();
         let words: Vec<&str> = text.split("\r\n").filter(|l| !l.starts_with(['*', '$']) && !l.is_empty()).collect();
-        assert_eq!(words, ["SELECT", "3", "DEL", "a", "MULTI", "DEL", "b", "DEL", "c", "EXEC"]);
+        assert_eq!(
+            words,
+            ["SELECT", "3", "DEL", "a", "MULTI", "DEL", "b", "DEL", "c", "SELECT", "0", "DEL", "d", "EXEC"]
+        );
         assert_eq!(log.offset(), text.len() as u64);
     }
 }

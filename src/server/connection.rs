@@ -18,8 +18,10 @@ use tokio::time::Sleep;
 
 use crate::client::session::{Fate, Session};
 use crate::client::shared::{Mark, Shared};
+use crate::command::blocking::Waiting;
 use crate::command::dispatch::{Pending, Request, Stop};
 use crate::command::engine::Engine;
+use crate::command::transaction::forget_watched;
 use crate::observe::log::{verbose, warning};
 use crate::observe::stats::Counter;
 use crate::resp::reply::{Output, Protocol};
@@ -53,6 +55,8 @@ enum State {
     Paused(Pin<Box<Sleep>>),
     /// A command works in pieces.
     Working(Box<Pending>),
+    /// A command waits for a key, for so long at most.
+    Blocked(Box<Waiting>, Option<Pin<Box<Sleep>>>),
     /// Its last reply is on its way.
     Closing,
 }
@@ -249,6 +253,11 @@ impl Connection {
                 State::Paused(Box::pin(tokio::time::sleep(Duration::from_millis(wait))))
             }
             Stop::Pending(pending) => State::Working(pending),
+            Stop::Waiting(waiting) => {
+                let wait = |until: u64| Duration::from_millis(until.saturating_sub(self.engine.clock.now_ms()));
+                let sleep = waiting.until_ms().map(|until| Box::pin(tokio::time::sleep(wait(until))));
+                State::Blocked(waiting, sleep)
+            }
             Stop::Close => {
                 if self.session.fate == Fate::Close {
                     self.session.shared.close();
@@ -388,6 +397,18 @@ impl Connection {
                     }
                     continue;
                 }
+                State::Blocked(waiting, sleep) => {
+                    if sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
+                        waiting.time_out();
+                    }
+                    if !waiting.is_over() {
+                        return self.read_aside(cx, tools);
+                    }
+                    let State::Blocked(waiting, _) = std::mem::replace(&mut self.state, State::Open) else { continue };
+                    tools.executor.resume_wait(&self.engine, &mut self.session, &mut self.out, &waiting);
+                    self.process_input(tools);
+                    continue;
+                }
                 State::Closing if self.session.shared.is_closing() => return Poll::Ready(()),
                 State::Closing => {
                     return match self.flush(cx, tools) {
@@ -417,6 +438,31 @@ impl Connection {
         }
         go_on_later(cx);
         Poll::Pending
+    }
+
+    /// While a command waits: keeps what is sent meanwhile, and sees when the client goes.
+    fn read_aside(&mut self, cx: &mut Context<'_>, tools: &mut Tools) -> Poll<()> {
+        if self.session.shared.is_closing() || self.flush(cx, tools).is_err() {
+            return Poll::Ready(());
+        }
+        loop {
+            self.input.reserve(READ_BYTES);
+            let read = self.stream.poll_append(cx, &mut self.input);
+            if self.input.is_empty() {
+                self.input = Vec::new();
+            }
+            match read {
+                Poll::Ready(Ok(n)) if n > 0 => {
+                    self.note_input(tools, n);
+                    self.check_query_limit(tools);
+                    if self.session.shared.is_closing() {
+                        return Poll::Ready(());
+                    }
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
     }
 
     fn flush_or_end(&mut self, cx: &mut Context<'_>, tools: &Tools) -> Poll<()> {
@@ -533,6 +579,10 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         let id = self.session.shared.id;
+        if let State::Blocked(waiting, _) = &self.state {
+            waiting.leave(&self.engine.keyspace);
+        }
+        forget_watched(&mut self.engine.keyspace.hold_none(), &mut self.session);
         self.engine.monitors.remove(id);
         self.engine.pause.forget(id);
         self.engine.clients.remove(id);

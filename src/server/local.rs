@@ -2,14 +2,18 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::client::session::{Fate, Session};
 use crate::client::shared::{Link, Shared};
+use crate::command::blocking::Waiting;
 use crate::command::dispatch::{Executor, Request, Stop};
 use crate::command::engine::Engine;
+use crate::command::transaction::forget_watched;
 use crate::resp::reply::{Output, Protocol};
 use crate::resp::value::Value;
 use crate::server::connection::joined;
@@ -45,6 +49,18 @@ pub struct Client {
     state: Mutex<State>,
 }
 
+/// Wakes a thread that waits.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// How long a caller waits before it looks whether the server still runs.
+const LOOK_FOR_END: Duration = Duration::from_millis(50);
+
 struct State {
     session: Session,
     executor: Executor,
@@ -65,7 +81,9 @@ impl fmt::Debug for Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        let id = self.state.lock().session.shared.id;
+        let session = &mut self.state.lock().session;
+        let id = session.shared.id;
+        forget_watched(&mut self.engine.keyspace.hold_none(), session);
         self.engine.monitors.remove(id);
         self.engine.clients.remove(id);
     }
@@ -108,6 +126,10 @@ impl Client {
         while let Stop::Pending(pending) = stop {
             stop = executor.resume(&self.engine, session, out, pending).map_or(Stop::Done, Stop::Pending);
         }
+        if let Stop::Waiting(waiting) = stop {
+            self.wait(&waiting, session);
+            executor.resume_wait(&self.engine, session, out, &waiting);
+        }
         session.fate = Fate::Stay;
         let bytes = out.to_vec();
         out.advance(bytes.len());
@@ -115,6 +137,19 @@ impl Client {
             Ok(Some((value, _))) => value,
             // SHUTDOWN and CLIENT REPLY OFF answer nothing.
             _ => Value::Nil,
+        }
+    }
+
+    /// Waits until a blocked command is over, or the server.
+    fn wait(&self, waiting: &Waiting, session: &Session) {
+        session.shared.set_waker(&Waker::from(Arc::new(Unpark(thread::current()))));
+        while !waiting.is_over() {
+            let left = waiting.until_ms().map(|until| until.saturating_sub(self.engine.clock.now_ms()));
+            if left == Some(0) || self.end.has_begun() {
+                return waiting.time_out();
+            }
+            // The end of the server wakes nobody.
+            thread::park_timeout(left.map_or(LOOK_FOR_END, Duration::from_millis).min(LOOK_FOR_END));
         }
     }
 

@@ -418,9 +418,17 @@ fn unblock(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     if args.opt(3).is_some_and(|reason| word(reason, &["TIMEOUT", "ERROR"]).is_none()) {
         return Err(Error::text("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"));
     }
-    args.integer(2)?;
-    // A client that waits for the end of a pause does not count, and no command blocks by itself yet.
-    ctx.out.integer(0);
+    let id = args.integer(2)?;
+    // A client that waits for the end of a pause does not count.
+    let client = u64::try_from(id).ok().and_then(|id| ctx.engine.clients.find(id));
+    let wait = client.and_then(|client| client.wait.lock().clone());
+    let ended = wait.is_some_and(|wait| match args.opt(3) {
+        Some(reason) if reason.eq_ignore_ascii_case(b"ERROR") => {
+            wait.fail("UNBLOCKED client unblocked via CLIENT UNBLOCK")
+        }
+        _ => wait.time_out(),
+    });
+    ctx.out.integer(i64::from(ended));
     DONE
 }
 

@@ -1,6 +1,5 @@
 //! EVAL and its kin, and SCRIPT: scripts that clients send.
 
-mod inside;
 pub mod prepare;
 pub mod run;
 #[cfg(test)]
@@ -25,7 +24,7 @@ pub const RUNS_SCRIPTS: Command = Command {
     since: "2.6.0",
     group: Group::Scripting,
     arity: Arity::AtLeast(3),
-    flags: &[Flag::NoScript, Flag::Stale, Flag::SkipMonitor, Flag::NoMandatoryKeys, Flag::MovableKeys, Flag::Alone],
+    flags: &[Flag::NoScript, Flag::Stale, Flag::SkipMonitor, Flag::NoMandatoryKeys, Flag::MovableKeys],
     categories: &[],
     keys: &[Keys::Counted { count: 2, first: 3, step: 1, access: Access::READ_UPDATE }],
     usage: "",
@@ -46,7 +45,6 @@ pub const ONLY_READS: &[Flag] = &[
     Flag::SkipMonitor,
     Flag::NoMandatoryKeys,
     Flag::MovableKeys,
-    Flag::Alone,
 ];
 
 /// A remark on keys that a script reads and writes.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::command::args::Args;
-use crate::command::script::inside::{call_inside, end_group};
+use crate::command::call::{call_inside, show_script};
 use crate::command::context::{Context, DONE, Outcome, Reply};
 use crate::command::dispatch::add_keys;
 use crate::command::error::Error;
@@ -114,6 +114,11 @@ pub fn run(
     let mut declared = ShardSet::default();
     keys.iter().for_each(|key| declared.add(ctx.db.key(key).hash.shard()));
     let (db, name) = (ctx.session.db, subject.name());
+    show_script(ctx, args);
+    // In a transaction the group is EXEC's.
+    let is_outermost = ctx.db.effects.group.is_none();
+    ctx.db.effects.group.get_or_insert_default();
+    ctx.scripted = true;
     let mut runner = Runner {
         ctx,
         subject,
@@ -141,6 +146,7 @@ pub fn run(
         if run.end() == Some(End::Shutdown) {
             // Half of what it does must not reach any file.
             ctx.db.effects.group = Some(Vec::new());
+            ctx.db.effects.ready.clear();
         }
     }
     subject.learned().note(if strayed { Reach::Any } else { Reach::Declared });
@@ -149,7 +155,10 @@ pub fn run(
         ctx.session.db = db;
         ctx.db.select(db);
     }
-    end_group(ctx);
+    ctx.scripted = false;
+    if is_outermost {
+        engine.end_group(ctx.db.effects);
+    }
     if needs_all {
         vm.discard();
         return Ok(Outcome::Alone);
@@ -189,6 +198,7 @@ impl Caller for Loader {
     }
 }
 
+/// Writes a line to the server's log.
 fn write_log(level: u8, text: &[u8]) {
     let text = String::from_utf8_lossy(text);
     match level {

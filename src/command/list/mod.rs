@@ -1,7 +1,9 @@
-//! Lists: pushed, popped, looked at, cut; what blocks is not here.
+//! Lists: pushed, popped, looked at, cut; waited for in [`wait`].
 //!
 //! What must stay true: a list that has lost its last element is removed, and a list that was
 //! changed is kept as its length asks for ([`List::make_room`] before, [`List::shrink`] after).
+
+use std::ops::Range;
 
 use crate::command::args::{Args, word};
 use crate::command::context::{Context, DONE, Reply};
@@ -17,6 +19,8 @@ use crate::types::Object;
 use crate::types::list::{End, Limit, List};
 use crate::types::listpack::{Item, Needle};
 
+pub mod wait;
+
 /// This family's commands.
 pub const COMMANDS: &[Command] = &[
     LINDEX, LINSERT, LLEN, LMOVE, LMPOP, LPOP, LPOS, LPUSH, LPUSHX, LRANGE, LREM, LSET, LTRIM, RPOP, RPOPLPUSH, RPUSH,
@@ -24,7 +28,7 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 /// What most declarations of this file have in common.
-const LIST: Command = Command {
+pub(crate) const BASE: Command = Command {
     name: "",
     since: "1.0.0",
     group: Group::List,
@@ -68,7 +72,7 @@ fn write_item(out: &mut Output, item: Item<'_>) {
 }
 
 /// LEFT or RIGHT.
-fn end_of(arg: &[u8]) -> Result<End, Error> {
+pub(crate) fn side_of(arg: &[u8]) -> Result<End, Error> {
     match word(arg, &["LEFT", "RIGHT"]) {
         Some("LEFT") => Ok(End::Head),
         Some(_) => Ok(End::Tail),
@@ -82,7 +86,7 @@ pub const LPUSH: Command = Command {
     summary: "Prepends one or more elements to a list. Creates the key if it doesn't exist.",
     history: &[("2.4.0", "Accepts multiple `element` arguments.")],
     run: |ctx, args| push(ctx, args, End::Head, Missing::Create),
-    ..LIST
+    ..BASE
 };
 
 /// Adds elements at the end; replies with the new length.
@@ -100,7 +104,7 @@ pub const LPUSHX: Command = Command {
     summary: "Prepends one or more elements to a list only when the list exists.",
     history: &[("4.0.0", "Accepts multiple `element` arguments.")],
     run: |ctx, args| push(ctx, args, End::Head, Missing::LeaveAlone),
-    ..LIST
+    ..BASE
 };
 
 /// Adds elements at the end of a list that exists; replies with the new length, or 0.
@@ -168,7 +172,7 @@ pub const LPOP: Command = Command {
     complexity: "O(N) where N is the number of elements returned",
     history: &[("6.2.0", "Added the `count` argument.")],
     run: |ctx, args| pop(ctx, args, End::Head, "lpop"),
-    ..LIST
+    ..BASE
 };
 
 /// Removes the last element, or some; replies with them.
@@ -202,7 +206,7 @@ fn pop(ctx: &mut Context<'_>, args: &Args<'_>, end: End, name: &str) -> Reply {
 }
 
 /// Removes `count` elements of a list and writes them, nearest to the end first.
-fn pop_some(ctx: &mut Context<'_>, key: &Key<'_>, end: End, count: usize) -> Reply {
+pub(crate) fn pop_some(ctx: &mut Context<'_>, key: &Key<'_>, end: End, count: usize) -> Reply {
     if count == 0 {
         return DONE;
     }
@@ -241,7 +245,7 @@ pub const LLEN: Command = Command {
     summary: "Returns the length of a list.",
     complexity: "O(1)",
     run: llen,
-    ..LIST
+    ..BASE
 };
 
 fn llen(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
@@ -275,7 +279,7 @@ pub const LINDEX: Command = Command {
     summary: "Returns an element from a list by its index.",
     complexity: "O(N) where N is the number of elements to traverse to get to the element at index. This makes asking for the first or the last element of the list O(1).",
     run: lindex,
-    ..LIST
+    ..BASE
 };
 
 fn lindex(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
@@ -302,7 +306,7 @@ pub const LINSERT: Command = Command {
     summary: "Inserts an element before or after another element in a list.",
     complexity: "O(N) where N is the number of elements to traverse before seeing the value pivot. This means that inserting somewhere on the left end on the list (head) can be considered O(1) and inserting somewhere on the right end (tail) is O(N).",
     run: linsert,
-    ..LIST
+    ..BASE
 };
 
 fn linsert(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
@@ -338,7 +342,7 @@ pub const LSET: Command = Command {
     summary: "Sets the value of an element in a list by its index.",
     complexity: "O(N) where N is the length of the list. Setting either the first or the last element of the list is O(1).",
     run: lset,
-    ..LIST
+    ..BASE
 };
 
 fn lset(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
@@ -362,7 +366,7 @@ pub const LRANGE: Command = Command {
     summary: "Returns a range of elements from a list.",
     complexity: "O(S+N) where S is the distance of start offset from HEAD for small lists, from nearest end (HEAD or TAIL) for large lists; and N is the number of elements in the specified range.",
     run: lrange,
-    ..LIST
+    ..BASE
 };
 
 fn lrange(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
@@ -389,7 +393,7 @@ pub const LREM: Command = Command {
     summary: "Removes elements from a list. Deletes the list if the last element was removed.",
     complexity: "O(N+M) where N is the length of the list and M is the number of elements removed.",
     run: lrem,
-    ..LIST
+    ..BASE
 };
 
 fn lrem(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
@@ -460,7 +464,7 @@ pub const LPOS: Command = Command {
     summary: "Returns the index of matching elements in a list.",
     complexity: "O(N) where N is the number of elements in the list, for the average case. When searching for elements near the head or the tail of the list, or when the MAXLEN option is provided, the command may run in constant time.",
     run: lpos,
-    ..LIST
+    ..BASE
 };
 
 fn lpos(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
@@ -535,10 +539,10 @@ pub const LMOVE: Command = Command {
     summary: "Returns an element after popping it from one list and pushing it to another. Deletes the list if the last element was moved.",
     complexity: "O(1)",
     run: |ctx, args| {
-        let (from, to) = (end_of(args.at(3))?, end_of(args.at(4))?);
+        let (from, to) = (side_of(args.at(3))?, side_of(args.at(4))?);
         lmove(ctx, args, from, to)
     },
-    ..LIST
+    ..BASE
 };
 
 /// LMOVE from the right to the left.
@@ -555,28 +559,44 @@ pub const RPOPLPUSH: Command = Command {
 
 fn lmove(ctx: &mut Context<'_>, args: &Args<'_>, from: End, to: End) -> Reply {
     let (source, target) = (args.key(&ctx.db, 1), args.key(&ctx.db, 2));
-    let limit = limit(ctx);
-    let Some(len) = ctx.db.look(&source).map(list).transpose()?.map(List::len) else {
+    if !move_element(ctx, &source, &target, from, to)? {
         ctx.out.null();
-        return DONE;
-    };
-    ctx.db.look(&target).map(list).transpose()?;
+    }
+    DONE
+}
+
+/// The length of a list about to be changed; `None` where there is none.
+pub(crate) fn source_len(ctx: &mut Context<'_>, key: &Key<'_>) -> Result<Option<usize>, Error> {
+    Ok(ctx.db.look(key).map(list).transpose()?.map(List::len))
+}
+
+/// Moves an element and writes it; returns whether there was one.
+pub(crate) fn move_element(
+    ctx: &mut Context<'_>,
+    source: &Key<'_>,
+    target: &Key<'_>,
+    from: End,
+    to: End,
+) -> Result<bool, Error> {
+    let limit = limit(ctx);
+    let Some(len) = source_len(ctx, source)? else { return Ok(false) };
+    source_len(ctx, target)?;
     let at = if from == End::Head { 0 } else { len - 1 };
-    let taken = ctx.db.update(&source, |entry| {
+    let taken = ctx.db.update(source, |entry| {
         let list = list_mut(entry).ok()?;
         let element = list.get(at)?.to_vec();
         list.remove_range(at, 1);
         Some(element)
     });
     let element = taken.flatten().ok_or(Error::NoSuchKey)?;
-    push_all(ctx, &target, to, std::iter::once(element.as_slice()))?;
+    push_all(ctx, target, to, std::iter::once(element.as_slice()))?;
     // Only now: where both are one list, it has its length again.
-    ctx.db.update(&source, |entry| list_mut(entry).map(|list| list.shrink(limit)));
+    ctx.db.update(source, |entry| list_mut(entry).map(|list| list.shrink(limit)));
     let event = if from == End::Head { "lpop" } else { "rpop" };
-    ctx.db.notify(&source, Class::List, event);
-    remove_if_empty(ctx, &source);
+    ctx.db.notify(source, Class::List, event);
+    remove_if_empty(ctx, source);
     ctx.out.bulk(&element);
-    DONE
+    Ok(true)
 }
 
 /// Removes elements of the first list that is there; replies with its key and them.
@@ -590,16 +610,26 @@ pub const LMPOP: Command = Command {
     summary: "Returns multiple elements from a list after removing them. Deletes the list if the last element was popped.",
     complexity: "O(N+M) where N is the number of provided keys and M is the number of elements returned.",
     run: lmpop,
-    ..LIST
+    ..BASE
 };
 
 fn lmpop(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    let (keys, end, count) = parse_lmpop(args, 1)?;
+    if !pop_first(ctx, keys.map(|i| args.at(i)), end, count)? {
+        ctx.out.null_array();
+    }
+    DONE
+}
+
+/// What LMPOP says from the number of keys on, which is at `at`: where the keys stand, the end, how many elements.
+pub(crate) fn parse_lmpop(args: &Args<'_>, at: usize) -> Result<(Range<usize>, End, usize), Error> {
     let positive = |i: usize, error: &'static str| {
         parse_i64(args.at(i)).and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0).ok_or(Error::text(error))
     };
-    let keys = positive(1, "ERR numkeys should be greater than 0")?;
-    let at = keys.checked_add(2).filter(|at| *at < args.len()).ok_or(Error::Syntax)?;
-    let end = end_of(args.at(at))?;
+    let first = at + 1;
+    let keys = positive(at, "ERR numkeys should be greater than 0")?;
+    let at = keys.checked_add(first).filter(|at| *at < args.len()).ok_or(Error::Syntax)?;
+    let end = side_of(args.at(at))?;
     let count = match args.len() - at - 1 {
         0 => 1,
         2 if args.is(at + 1, "COUNT") => positive(at + 2, "ERR count should be greater than 0")?,
@@ -610,20 +640,29 @@ fn lmpop(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         }
         _ => return Err(Error::Syntax),
     };
-    for i in 2..at {
-        let key = args.key(&ctx.db, i);
-        let Some(len) = ctx.db.look(&key).map(list).transpose()?.map(List::len) else { continue };
+    Ok((first..at, end, count))
+}
+
+/// Removes elements of the first of these lists that is there, and writes its key and them; returns whether one was.
+pub(crate) fn pop_first<'k>(
+    ctx: &mut Context<'_>,
+    keys: impl Iterator<Item = &'k [u8]>,
+    end: End,
+    count: usize,
+) -> Result<bool, Error> {
+    for key in keys {
+        let key = ctx.db.key(key);
+        let Some(len) = source_len(ctx, &key)? else { continue };
         let count = count.min(len);
         ctx.out.array(2);
         ctx.out.bulk(key.bytes);
         ctx.out.array(count);
-        let reply = pop_some(ctx, &key, end, count);
         let name = if end == End::Head { "LPOP" } else { "RPOP" };
         ctx.db.effects.log_as(|| vec![vec![name.into(), key.bytes.to_vec(), count.to_string().into_bytes()]]);
-        return reply;
+        pop_some(ctx, &key, end, count)?;
+        return Ok(true);
     }
-    ctx.out.null_array();
-    DONE
+    Ok(false)
 }
 
 #[cfg(test)]
