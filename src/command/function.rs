@@ -228,7 +228,8 @@ fn list(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         at += 1;
     }
     let all = ctx.engine.scripts.libraries.load();
-    let fits = |library: &&Arc<Library>| pattern.is_none_or(|pattern| matches(pattern, &library.name, Case::Insensitive));
+    let fits =
+        |library: &&Arc<Library>| pattern.is_none_or(|pattern| matches(pattern, &library.name, Case::Insensitive));
     let out = &mut *ctx.out;
     out.array(all.iter().filter(fits).count());
     for library in all.iter().filter(fits) {
@@ -367,7 +368,9 @@ const TOPICS: &[help::Topic] = &[
     ),
     (
         "DUMP",
-        &["Return a serialized payload representing the current libraries, can be restored using FUNCTION RESTORE command"],
+        &[
+            "Return a serialized payload representing the current libraries, can be restored using FUNCTION RESTORE command",
+        ],
     ),
     (
         "RESTORE <PAYLOAD> [FLUSH|APPEND|REPLACE]",

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
-    acl, config, connection, debug, expire, function, hash, info, introspect, key, keyspace, latency, list, memory, monitor,
-    script, server, slowlog, stream, string, transaction, zset,
+    acl, config, connection, debug, expire, function, hash, info, introspect, key, keyspace, latency, list, memory,
+    monitor, script, server, slowlog, stream, string, transaction, zset,
 };
 use crate::spec::{self, Flag, Group, Keys};
 

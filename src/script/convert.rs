@@ -155,8 +155,12 @@ fn write_table(lua: &mut Lua<'_>, at: i32, script: Protocol, out: &mut Output, d
     lua.pop(1);
     if lua.raw_field(at, "ok") == Type::String {
         out.raw(b"+");
-        let line: Vec<u8> =
-            lua.bytes(-1).unwrap_or_default().iter().map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { *b }).collect();
+        let line: Vec<u8> = lua
+            .bytes(-1)
+            .unwrap_or_default()
+            .iter()
+            .map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { *b })
+            .collect();
         out.raw(&line);
         return out.raw(b"\r\n");
     }
@@ -195,8 +199,12 @@ fn write_table(lua: &mut Lua<'_>, at: i32, script: Protocol, out: &mut Output, d
     }
     lua.pop(1);
     if lua.raw_field(at, "big_number") == Type::String {
-        let digits: Vec<u8> =
-            lua.bytes(-1).unwrap_or_default().iter().map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { *b }).collect();
+        let digits: Vec<u8> = lua
+            .bytes(-1)
+            .unwrap_or_default()
+            .iter()
+            .map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { *b })
+            .collect();
         return match out.protocol() {
             Protocol::Resp2 => out.bulk(&digits),
             Protocol::Resp3 => {

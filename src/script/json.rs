@@ -302,9 +302,7 @@ fn array_length(lua: &mut Lua<'_>, at: i32, settings: &Settings) -> Result<Optio
         items += 1;
         lua.pop(1);
     }
-    if settings.sparse_ratio > 0
-        && most > (items * settings.sparse_ratio) as f64
-        && most > settings.sparse_safe as f64
+    if settings.sparse_ratio > 0 && most > (items * settings.sparse_ratio) as f64 && most > settings.sparse_safe as f64
     {
         if !settings.sparse_convert {
             return Err(unserialisable("table", "excessively sparse array"));

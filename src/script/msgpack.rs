@@ -238,7 +238,8 @@ impl<'b> Reader<'b> {
         for _ in 0..len {
             self.value(lua, depth + 1)?;
             self.value(lua, depth + 1)?;
-            if lua.type_of(-2) == Type::Nil || lua.type_of(-2) == Type::Number && lua.number(-2).is_none_or(f64::is_nan) {
+            if lua.type_of(-2) == Type::Nil || lua.type_of(-2) == Type::Number && lua.number(-2).is_none_or(f64::is_nan)
+            {
                 return Err(Bad::Format);
             }
             lua.raw_set(-3);
@@ -260,10 +261,7 @@ fn unpack_some(lua: &mut Lua<'_>, limit: i64, offset: i64) -> Result<usize, Rais
         )));
     }
     if offset > bytes.len() as i64 {
-        return Err(Raise::placed(format!(
-            "Start offset {offset} greater than input length {}.",
-            bytes.len()
-        )));
+        return Err(Raise::placed(format!("Start offset {offset} greater than input length {}.", bytes.len())));
     }
     let all = limit == 0;
     let mut reader = Reader { bytes: &bytes, at: usize::try_from(offset).unwrap_or(0) };

@@ -184,7 +184,11 @@ fn unpack(lua: &mut Lua<'_>) -> Result<usize, Raise> {
             }
             b'f' => {
                 let bytes = [rest[0], rest[1], rest[2], rest[3]];
-                lua.push_number(f64::from(if item.little { f32::from_le_bytes(bytes) } else { f32::from_be_bytes(bytes) }));
+                lua.push_number(f64::from(if item.little {
+                    f32::from_le_bytes(bytes)
+                } else {
+                    f32::from_be_bytes(bytes)
+                }));
             }
             b'd' => {
                 let mut bytes = [0; 8];

@@ -220,9 +220,7 @@ fn set_repl(lua: &mut Lua<'_>) -> Result<usize, Raise> {
     }
     let to = lua.number(1).unwrap_or(0.0) as i64;
     if !(0..=3).contains(&to) {
-        return Err(Raise::reply(
-            "ERR Invalid replication flags. Use REPL_AOF, REPL_REPLICA, REPL_ALL or REPL_NONE.",
-        ));
+        return Err(Raise::reply("ERR Invalid replication flags. Use REPL_AOF, REPL_REPLICA, REPL_ALL or REPL_NONE."));
     }
     lua.shared().ask(|caller| caller.propagate(to & 1 != 0, to & 2 != 0));
     Ok(0)

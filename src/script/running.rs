@@ -53,14 +53,7 @@ const SHUT_DOWN: u8 = 3;
 impl Run {
     /// One that began at `started`.
     pub fn new(kind: Kind, name: Vec<u8>, command: Vec<Vec<u8>>, started: Instant) -> Run {
-        Run {
-            kind,
-            name,
-            command,
-            started,
-            overdue: AtomicBool::new(false),
-            state: AtomicU8::new(CLEAN),
-        }
+        Run { kind, name, command, started, overdue: AtomicBool::new(false), state: AtomicU8::new(CLEAN) }
     }
 
     /// How long it has run.

@@ -87,7 +87,18 @@ impl Vm {
         let globals = sandbox::build(&mut lua);
         lua.push_native(explain);
         let handler = lua.keep();
-        Vm { interpreter, globals, handler, scripts: HashMap::default(), scripts_max: EVALUATED_MAX, libraries: HashMap::new(), life: 0, runs: 0, version: 0, called: Called::Done }
+        Vm {
+            interpreter,
+            globals,
+            handler,
+            scripts: HashMap::default(),
+            scripts_max: EVALUATED_MAX,
+            libraries: HashMap::new(),
+            life: 0,
+            runs: 0,
+            version: 0,
+            called: Called::Done,
+        }
     }
 
     /// The memory that its values take, in bytes.
@@ -141,13 +152,7 @@ impl Vm {
     }
 
     /// Runs a script that was compiled, and asks `caller` for what it needs. [`Vm::finish`] comes next.
-    pub fn run_script(
-        &mut self,
-        sha: &Sha,
-        keys: &[&[u8]],
-        args: &[&[u8]],
-        caller: &mut dyn Caller,
-    ) {
+    pub fn run_script(&mut self, sha: &Sha, keys: &[&[u8]], args: &[&[u8]], caller: &mut dyn Caller) {
         let function = *self.scripts.get(sha).expect("a script is compiled before it runs");
         let (eval, handler) = (self.globals.eval, self.handler);
         let mut lua = self.interpreter.lua();
@@ -240,7 +245,8 @@ impl Vm {
             return;
         }
         self.version = all.version();
-        let is_gone = |library: &Arc<Library>| !all.by_name(&library.name).is_some_and(|kept| Arc::ptr_eq(kept, library));
+        let is_gone =
+            |library: &Arc<Library>| !all.by_name(&library.name).is_some_and(|kept| Arc::ptr_eq(kept, library));
         let gone: Vec<Vec<u8>> = self
             .libraries
             .iter()
@@ -388,7 +394,11 @@ mod tests {
 
     impl Caller for Echo {
         fn call(&mut self, args: &[&[u8]], reply: &mut Output) -> Answer {
-            if args[0] == b"GET" { reply.bulk(args[1]) } else { reply.raw(self.reply) }
+            if args[0] == b"GET" {
+                reply.bulk(args[1])
+            } else {
+                reply.raw(self.reply)
+            }
             Answer::Replied
         }
         fn permits(&mut self, args: &[&[u8]]) -> Option<bool> {
@@ -426,7 +436,10 @@ mod tests {
 
     #[test]
     fn values_become_replies() {
-        assert_eq!(eval("return {KEYS[1], ARGV, 3.9, true, false, {ok='fine'}, nil, 1}"), "*6|$2|k1|*2|$2|a1|$2|a2|:3|:1|$-1|+fine|");
+        assert_eq!(
+            eval("return {KEYS[1], ARGV, 3.9, true, false, {ok='fine'}, nil, 1}"),
+            "*6|$2|k1|*2|$2|a1|$2|a2|:3|:1|$-1|+fine|"
+        );
         assert_eq!(eval("return redis.call('GET', 12)"), "$2|12|");
         assert_eq!(eval("return redis.call('GET', 1700000000000)"), "$13|1700000000000|");
         assert_eq!(eval("return {err='WRONG x'}"), "-WRONG x|");
@@ -437,7 +450,10 @@ mod tests {
     fn resp3_comes_and_goes_where_it_is_asked_for() {
         let mut vm = Vm::new();
         let mut ask = |text: &str, reply| eval_with(&mut vm, text, reply, Protocol::Resp3);
-        assert_eq!(ask("redis.setresp(3) return redis.call('X')", b"%1\r\n+a\r\n#t\r\n"), "%1|$1|a|#t|".replace("$1|a", "+a"));
+        assert_eq!(
+            ask("redis.setresp(3) return redis.call('X')", b"%1\r\n+a\r\n#t\r\n"),
+            "%1|$1|a|#t|".replace("$1|a", "+a")
+        );
         assert_eq!(ask("redis.setresp(3) return redis.call('X')", b",3.5\r\n"), ",3.5|");
         assert_eq!(ask("redis.setresp(3) return redis.call('X') == nil", b"_\r\n"), "#t|");
         assert_eq!(ask("return true", b""), ":1|");
@@ -448,9 +464,15 @@ mod tests {
         assert_eq!(eval("error('abc')"), "ERR user_script:1: abc script: SHA, on @user_script:1.");
         assert_eq!(eval("\nerror({err='MY x'})"), "MY x script: SHA, on @user_script:2.");
         assert_eq!(eval("error({})"), "ERR unknown error script: SHA, on @user_script:1.");
-        assert_eq!(eval("return redis.call()"), "ERR Please specify at least one argument for this redis lib call script: SHA, on @user_script:1.");
+        assert_eq!(
+            eval("return redis.call()"),
+            "ERR Please specify at least one argument for this redis lib call script: SHA, on @user_script:1."
+        );
         assert_eq!(eval("return ("), "!user_script:1: unexpected symbol near '<eof>'");
-        assert_eq!(eval("return {pcall(redis.call)}"), "*2|$-1|$64|ERR Please specify at least one argument for this redis lib call|");
+        assert_eq!(
+            eval("return {pcall(redis.call)}"),
+            "*2|$-1|$64|ERR Please specify at least one argument for this redis lib call|"
+        );
         assert_eq!(eval("string.gsub('x','x',error)"), "ERR x script: SHA, on =[C]:-1.");
     }
 
@@ -463,7 +485,10 @@ mod tests {
         for text in ["rawset(_G, 'x', 1)", "setmetatable(_G, {})", "setmetatable(string, nil)"] {
             assert!(eval(text).starts_with("ERR Attempt to modify a readonly table script"), "{text}");
         }
-        assert_eq!(eval("return print"), "ERR user_script:1: Script attempted to access nonexistent global variable 'print' script: SHA, on @user_script:1.");
+        assert_eq!(
+            eval("return print"),
+            "ERR user_script:1: Script attempted to access nonexistent global variable 'print' script: SHA, on @user_script:1."
+        );
     }
 
     #[test]
@@ -491,8 +516,14 @@ mod tests {
     #[test]
     fn an_endless_loop_is_ended_also_inside_pcall() {
         assert_eq!(eval("while true do end"), "ERR killed script: SHA, on @user_script:1.");
-        assert_eq!(eval("while true do pcall(function() while true do end end) end"), "ERR killed script: SHA, on @user_script:1.");
-        assert!(eval("local f = coroutine.wrap(function() while true do end end) while true do pcall(f) end").starts_with("ERR killed"));
+        assert_eq!(
+            eval("while true do pcall(function() while true do end end) end"),
+            "ERR killed script: SHA, on @user_script:1."
+        );
+        assert!(
+            eval("local f = coroutine.wrap(function() while true do end end) while true do pcall(f) end")
+                .starts_with("ERR killed")
+        );
     }
 
     #[test]
@@ -500,7 +531,9 @@ mod tests {
         let deep = eval("local t = {} local x = t for i = 1, 20000 do x[1] = {} x = x[1] end return t");
         assert!(deep.ends_with("-ERR reached lua stack limit|"), "{}", &deep[deep.len() - 100..]);
         assert!(eval("local t = {} t[1] = t return cjson.encode(t)").contains("excessive depth"));
-        assert!(eval("return cjson.decode(('['):rep(100000))").contains("Found too many nested data structures (1001)"));
+        assert!(
+            eval("return cjson.decode(('['):rep(100000))").contains("Found too many nested data structures (1001)")
+        );
         assert!(eval("return redis.call('GET', unpack({}, 1, 7900)) ").len() > 1);
     }
 
@@ -510,10 +543,14 @@ mod tests {
         let mut load = |code: &str| {
             let whole = format!("#!lua name=l\n{code}");
             let mut caller = Echo { reply: b"", ticks: 0 };
-            vm.read_library(b"l", whole.as_bytes(), 12, &mut caller).map_err(|e| String::from_utf8_lossy(&e).into_owned())
+            vm.read_library(b"l", whole.as_bytes(), 12, &mut caller)
+                .map_err(|e| String::from_utf8_lossy(&e).into_owned())
         };
         assert_eq!(load("").unwrap_err(), "No functions registered");
-        assert_eq!(load("return redis.call('get','x')").unwrap_err(), "Error registering functions: ERR user_function:2: Script attempted to access nonexistent global variable 'call'");
+        assert_eq!(
+            load("return redis.call('get','x')").unwrap_err(),
+            "Error registering functions: ERR user_function:2: Script attempted to access nonexistent global variable 'call'"
+        );
         assert_eq!(load("syn tax").unwrap_err(), "Error compiling function: user_function:2: '=' expected near 'tax'");
         let library = load("local n = 0\nredis.register_function('f', function(k, a) n = n + 1 return {n, k[1], math.floor(2.5), redis.call('GET', 'q')} end)").unwrap();
         assert_eq!(library.functions[0].name, b"f");
@@ -526,15 +563,35 @@ mod tests {
 
     #[test]
     fn json_goes_both_ways() {
-        assert_eq!(eval("return cjson.encode({1, 'a/b', {x = cjson.null}, true, 1.5, {}})"), "$33|[1,\"a\\/b\",{\"x\":null},true,1.5,{}]|");
-        assert_eq!(eval("local v = cjson.decode('{\"a\": [1, 2.5e3, \"\\\\u00e9\"]}') return {v.a[1], v.a[2], v.a[3]}"), "*3|:1|:2500|$2|é|");
-        assert_eq!(eval("return cjson.decode('[1')"), "ERR user_script:1: Expected comma or array end but found T_END at character 3 script: SHA, on @user_script:1.");
+        assert_eq!(
+            eval("return cjson.encode({1, 'a/b', {x = cjson.null}, true, 1.5, {}})"),
+            "$33|[1,\"a\\/b\",{\"x\":null},true,1.5,{}]|"
+        );
+        assert_eq!(
+            eval("local v = cjson.decode('{\"a\": [1, 2.5e3, \"\\\\u00e9\"]}') return {v.a[1], v.a[2], v.a[3]}"),
+            "*3|:1|:2500|$2|é|"
+        );
+        assert_eq!(
+            eval("return cjson.decode('[1')"),
+            "ERR user_script:1: Expected comma or array end but found T_END at character 3 script: SHA, on @user_script:1."
+        );
     }
 
     #[test]
     fn message_pack_and_structs_go_both_ways() {
-        assert_eq!(eval("local v = cmsgpack.unpack(cmsgpack.pack({1, -200, 'x', {a = 1.5}})) return {v[1], v[2], v[3], tostring(v[4].a)}"), "*4|:1|:-200|$1|x|$3|1.5|");
-        assert_eq!(eval("return {struct.unpack('>I2c0s', struct.pack('>I2c0s', 3, 'abc', 'de'))}"), "*3|$3|abc|$2|de|:9|");
-        assert_eq!(eval("return {bit.band(255, 15), bit.lshift(1, 31), bit.tohex(-1, -4)}"), "*3|:15|:-2147483648|$4|FFFF|");
+        assert_eq!(
+            eval(
+                "local v = cmsgpack.unpack(cmsgpack.pack({1, -200, 'x', {a = 1.5}})) return {v[1], v[2], v[3], tostring(v[4].a)}"
+            ),
+            "*4|:1|:-200|$1|x|$3|1.5|"
+        );
+        assert_eq!(
+            eval("return {struct.unpack('>I2c0s', struct.pack('>I2c0s', 3, 'abc', 'de'))}"),
+            "*3|$3|abc|$2|de|:9|"
+        );
+        assert_eq!(
+            eval("return {bit.band(255, 15), bit.lshift(1, 31), bit.tohex(-1, -4)}"),
+            "*3|:15|:-2147483648|$4|FFFF|"
+        );
     }
 }

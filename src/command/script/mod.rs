@@ -38,14 +38,8 @@ pub const RUNS_SCRIPTS: Command = Command {
 };
 
 /// The flags of those that only read.
-pub const ONLY_READS: &[Flag] = &[
-    Flag::ReadOnly,
-    Flag::NoScript,
-    Flag::Stale,
-    Flag::SkipMonitor,
-    Flag::NoMandatoryKeys,
-    Flag::MovableKeys,
-];
+pub const ONLY_READS: &[Flag] =
+    &[Flag::ReadOnly, Flag::NoScript, Flag::Stale, Flag::SkipMonitor, Flag::NoMandatoryKeys, Flag::MovableKeys];
 
 /// A remark on keys that a script reads and writes.
 pub const WORST: &str = "We cannot tell how the keys will be used so we assume the worst, RW and UPDATE";

@@ -95,13 +95,7 @@ impl<'s> Subject<'s> {
 ///
 /// # Errors
 /// Why it may not run, or how it failed.
-pub fn run(
-    ctx: &mut Context<'_>,
-    args: &Args<'_>,
-    keys: usize,
-    subject: Subject<'_>,
-    access: Access,
-) -> Reply {
+pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject<'_>, access: Access) -> Reply {
     let says_no_writes = subject.flags().is_some_and(|flags| flags.has(source::Flag::NoWrites));
     if access == Access::ReadOnly && subject.flags().is_some() && !says_no_writes {
         return Err(Error::text("ERR Can not execute a script with write flag using *_ro command."));
