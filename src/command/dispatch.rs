@@ -228,7 +228,7 @@ impl Executor {
                         Err(Rest::Job(_)) => panic!("{} works in pieces but runs in a batch", ready.entry.full_name),
                     }
                 }
-                let counts = (context.db.hits, context.db.misses, context.db.expired);
+                let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
                 drop(context);
                 self.count_lookups(engine, counts);
                 self.serve_postponed(engine, session, out, &config, moment);
@@ -338,7 +338,7 @@ impl Executor {
         let into = unwanted.as_mut().unwrap_or(out);
         let mut context = self.context(engine, session, into, config, hold, moment);
         let ended = call(&mut context, entry, args, started);
-        let counts = (context.db.hits, context.db.misses, context.db.expired);
+        let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
         drop(context);
         drop(alone);
         self.count_lookups(engine, counts);
@@ -385,7 +385,7 @@ impl Executor {
         let name = request.first().map_or(&b""[..], Vec::as_slice);
         let tell = |to: &mut dyn Write| _ = write!(to, "command: {}, a later piece of it", name.escape_ascii());
         let reply = crash::running(&tell, || job(&mut context));
-        let counts = (context.db.hits, context.db.misses, context.db.expired);
+        let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
         *spent_ns += piece.elapsed_ns();
         let db = context.db.index();
         if context.db.effects.any() {
@@ -491,10 +491,10 @@ impl Executor {
         self.config.clone()
     }
 
-    fn count_lookups(&self, engine: &Engine, (hits, misses, expired): (u64, u64, u64)) {
-        let counts =
-            [(Counter::KeyspaceHits, hits), (Counter::KeyspaceMisses, misses), (Counter::ExpiredKeys, expired)];
-        for (counter, by) in counts.into_iter().filter(|(_, by)| *by > 0) {
+    fn count_lookups(&self, engine: &Engine, counts: [u64; 4]) {
+        use Counter::{ExpiredKeys, ExpiredSubkeys, KeyspaceHits, KeyspaceMisses};
+        let counters = [KeyspaceHits, KeyspaceMisses, ExpiredKeys, ExpiredSubkeys];
+        for (counter, by) in counters.into_iter().zip(counts).filter(|(_, by)| *by > 0) {
             match self.worker {
                 Some(worker) => engine.stats.worker(worker).add(counter, by),
                 None => engine.stats.add(counter, by),

@@ -334,7 +334,12 @@ impl Engine {
     pub fn pass_on(&self, db: usize, effects: &mut Effects, request: impl FnOnce() -> Effect) {
         let dirty = std::mem::take(&mut effects.dirty);
         self.dirty.fetch_add(dirty, Ordering::Relaxed);
-        let deletions = effects.expired.drain(..).map(|(db, key)| (db, vec![b"DEL".to_vec(), key]));
+        let keys = effects.expired.drain(..).map(|(db, key)| (db, vec![b"DEL".to_vec(), key]));
+        let fields = effects
+            .expired_fields
+            .drain(..)
+            .map(|(db, key, names)| (db, [b"HDEL".to_vec(), key].into_iter().chain(names).collect()));
+        let deletions = fields.chain(keys);
         // Inside of EXEC or a script it goes to the log when these end.
         match &mut effects.group {
             Some(group) => group.extend(deletions),

@@ -72,6 +72,8 @@ pub struct Effects {
     pub changes: Vec<Change>,
     /// Keys that were found expired and removed, before the command itself took effect.
     pub expired: Vec<(usize, Vec<u8>)>,
+    /// Fields that were found expired and removed: database, key, names.
+    pub expired_fields: Vec<(usize, Vec<u8>, Vec<Vec<u8>>)>,
     /// What goes to the log instead of the request, where a handler said so.
     pub canonical: Option<Vec<Effect>>,
     /// Changed keys that clients are blocked on, to be served before their shards are released.
@@ -91,13 +93,14 @@ impl Effects {
         if !self.is_quiet() {
             self.changes.clear();
             self.expired.clear();
+            self.expired_fields.clear();
             self.canonical = None;
         }
     }
 
     #[inline]
     fn is_quiet(&self) -> bool {
-        self.changes.is_empty() && self.expired.is_empty() && self.canonical.is_none()
+        self.changes.is_empty() && self.expired.is_empty() && self.expired_fields.is_empty() && self.canonical.is_none()
     }
 
     /// Whether anything is to be passed on.
@@ -125,6 +128,23 @@ impl Effects {
     pub fn note_expired(&mut self, db: usize, key: &[u8]) {
         self.notify(db, key, Class::Expired, "expired");
         if self.interest.has(Interest::LOG) {
+            self.expired.push((db, key.to_vec()));
+        }
+    }
+
+    /// Notes that fields of a hash were found expired and are gone.
+    pub fn note_expired_fields(&mut self, db: usize, key: &[u8], names: Vec<Vec<u8>>) {
+        self.notify(db, key, Class::Hash, "hexpired");
+        if self.interest.has(Interest::LOG) {
+            self.expired_fields.push((db, key.to_vec(), names));
+        }
+    }
+
+    /// Notes that a hash is gone with its last fields. `before_them` says that it went while some of them were left:
+    /// then the log has to be told of the key itself.
+    pub fn note_emptied(&mut self, db: usize, key: &[u8], before_them: bool) {
+        self.notify(db, key, Class::Generic, "del");
+        if before_them && self.interest.has(Interest::LOG) {
             self.expired.push((db, key.to_vec()));
         }
     }

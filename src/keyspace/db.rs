@@ -12,6 +12,10 @@ use crate::keyspace::hold::Hold;
 use crate::keyspace::moment::Moment;
 use crate::keyspace::shard::{Part, SHARDS};
 use crate::keyspace::space::Keyspace;
+use crate::types::Object;
+
+/// How many expired fields of a hash are removed by who meets them.
+const EXPIRE_FIELDS: usize = 64;
 
 /// A key and where it lives.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +62,8 @@ pub struct Db<'a> {
     pub misses: u64,
     /// Keys met after their deadline, and removed.
     pub expired: u64,
+    /// Fields of hashes met after their deadline, and removed.
+    pub expired_fields: u64,
 }
 
 impl<'a> Db<'a> {
@@ -71,7 +77,7 @@ impl<'a> Db<'a> {
         moment: Moment,
         touch: Touch,
     ) -> Db<'a> {
-        Db { keyspace, hold, effects, index, moment, touch, hits: 0, misses: 0, expired: 0 }
+        Db { keyspace, hold, effects, index, moment, touch, hits: 0, misses: 0, expired: 0, expired_fields: 0 }
     }
 
     /// The number of the selected database.
@@ -113,16 +119,20 @@ impl<'a> Db<'a> {
         Key { bytes, hash: self.keyspace.hasher().hash(bytes) }
     }
 
-    /// Removes `key` where its deadline has passed. Nothing but a look where no key of its part can expire.
+    /// Removes `key` where its deadline has passed, and fields of it whose deadline has. Nothing but a look where
+    /// no key of its part can expire.
     #[inline]
     fn expire_if_due(&mut self, key: &Key<'_>) {
         let Some(part) = self.hold.shard(key.hash.shard()).part_mut(self.index) else { return };
-        if part.volatile().is_empty() {
+        if !part.can_expire() {
             return;
         }
         let now = self.moment.now_ms;
-        if part.find(key.hash, key.bytes).and_then(Entry::deadline).is_some_and(|deadline| now > deadline) {
+        let Some(entry) = part.find(key.hash, key.bytes) else { return };
+        if entry.deadline().is_some_and(|deadline| now > deadline) {
             self.expire_now(key);
+        } else if entry.field_deadline().is_some_and(|deadline| now > deadline) {
+            self.expire_fields(key);
         }
     }
 
@@ -137,6 +147,31 @@ impl<'a> Db<'a> {
             if shard.listeners().is_some() {
                 shard.with_listeners(|listeners| listeners.expire(self.index, key.bytes));
             }
+        }
+    }
+
+    /// Removes some of a hash's fields whose deadline has passed, or all of it where none has a later one. Others that
+    /// are due stay for the timer: those who read look past them.
+    #[cold]
+    fn expire_fields(&mut self, key: &Key<'_>) {
+        let now = self.moment.now_ms;
+        let Some(part) = self.hold.shard(key.hash.shard()).part_mut(self.index) else { return };
+        let mut names = Vec::new();
+        let empty = part.update(key.hash, key.bytes, |entry| match entry.object_mut() {
+            Some(Object::Hash(hash)) => {
+                hash.take_due(now, EXPIRE_FIELDS, |name, _| names.push(name.to_vec()));
+                hash.at(now).is_empty()
+            }
+            _ => false,
+        });
+        self.expired_fields += names.len() as u64;
+        self.touched(key);
+        self.effects.note_expired_fields(self.index, key.bytes, names);
+        if empty == Some(true)
+            && let Some(entry) = self.part(key).and_then(|part| part.remove(key.hash, key.bytes))
+        {
+            self.effects.note_emptied(self.index, key.bytes, entry.field_deadline().is_some());
+            self.keyspace.free(entry);
         }
     }
 
@@ -239,7 +274,7 @@ impl<'a> Db<'a> {
 
     /// Adds an entry made for `key`, which must not exist.
     pub fn insert(&mut self, key: &Key<'_>, entry: Entry) {
-        if let Some(deadline) = entry.deadline() {
+        for deadline in [entry.deadline(), entry.field_deadline()].into_iter().flatten() {
             self.keyspace.note_deadline(key.hash.shard(), deadline);
         }
         self.hold.shard(key.hash.shard()).part_or_new(self.index).insert(key.hash, entry);
@@ -251,12 +286,16 @@ impl<'a> Db<'a> {
     #[inline]
     pub fn update<R>(&mut self, key: &Key<'_>, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
         self.expire_if_due(key);
-        let (moment, touch) = (self.moment, self.touch);
+        let (moment, touch, keyspace) = (self.moment, self.touch, self.keyspace);
         self.part(key)?.update(key.hash, key.bytes, |entry| {
             if touch == Touch::Yes {
                 entry.set_clock(moment.accessed(entry.clock()));
             }
-            change(entry)
+            let result = change(entry);
+            if let Some(deadline) = entry.field_deadline() {
+                keyspace.note_deadline(key.hash.shard(), deadline);
+            }
+            result
         })
     }
 

@@ -279,6 +279,28 @@ impl Entry {
         (self.header() & EXPIRY != 0).then(|| unsafe { self.base().add(HEADER).cast::<u64>().read() })
     }
 
+    /// The earliest deadline of a field, where this is a hash whose fields have any.
+    #[inline]
+    pub fn field_deadline(&self) -> Option<u64> {
+        // Most entries are told apart by a header that is at hand.
+        if self.header() & KIND_MASK != Kind::Hash as u64 {
+            return None;
+        }
+        match self.value() {
+            Value::Object(Object::Hash(hash)) => hash.first_deadline(),
+            _ => None,
+        }
+    }
+
+    /// What [`Entry::field_deadline`] says of the entry with this [`Entry::id`].
+    ///
+    /// # Safety
+    /// The entry must be alive and must not be changed meanwhile.
+    pub unsafe fn field_deadline_of(id: u64) -> Option<u64> {
+        let at = ptr::with_exposed_provenance_mut::<u8>((id << 3) as usize);
+        ManuallyDrop::new(Entry(NonNull::new(at).expect("the id of a living entry is not zero"))).field_deadline()
+    }
+
     /// The 24 bits of the access clock (LRU) or of the clock and counter (LFU).
     #[inline]
     pub fn clock(&self) -> u32 {

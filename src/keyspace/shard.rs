@@ -1,13 +1,14 @@
 //! Shards: 64 neighbouring slots of every database, under one lock.
 //!
 //! What must stay true of a [`Part`]: `len` is the sum of its tables' lengths, `filled` has a bit for
-//! each table that is not empty, and `volatile` holds just the entries with a deadline. So there is
-//! one way to change an entry, [`Part::update`], which sees to it.
+//! each table that is not empty, `volatile` holds just the entries with a deadline, and `fields` just the hashes
+//! with fields that have one. So there is one way to change an entry, [`Part::update`], which sees to it.
 
 use crate::keyspace::entry::Entry;
 use crate::keyspace::hash::KeyHash;
 use crate::keyspace::listen::Listeners;
-use crate::keyspace::volatile::Volatile;
+use crate::keyspace::volatile::{Fields, Sort, Volatile};
+use crate::types::Object;
 use crate::types::table::Table;
 use crate::types::table::prefetch::prefetch;
 
@@ -112,7 +113,7 @@ impl Shard {
 
     /// A time before which nothing in the shard is due.
     pub fn next_deadline(&self) -> Option<u64> {
-        self.parts().flatten().filter_map(|part| part.volatile.next()).min()
+        self.parts().flatten().flat_map(|part| [part.volatile.next(), part.fields.next()]).flatten().min()
     }
 }
 
@@ -123,12 +124,31 @@ pub struct Part {
     filled: u64,
     len: usize,
     volatile: Volatile,
+    fields: Volatile<Fields>,
 }
 
 impl Default for Part {
     fn default() -> Part {
-        Part { slots: [const { Table::new() }; SLOTS_PER_SHARD], filled: 0, len: 0, volatile: Volatile::default() }
+        Part {
+            slots: [const { Table::new() }; SLOTS_PER_SHARD],
+            filled: 0,
+            len: 0,
+            volatile: Volatile::default(),
+            fields: Volatile::default(),
+        }
     }
+}
+
+/// What [`Part::remove_due_fields`] removed from one hash.
+pub struct DueFields<'a> {
+    /// The hash's key.
+    pub key: &'a [u8],
+    /// The names of the fields.
+    pub names: Vec<Vec<u8>>,
+    /// Their deadlines.
+    pub deadlines: Vec<u64>,
+    /// The hash itself, where these were its last fields; it is no longer in the part.
+    pub emptied: Option<Entry>,
 }
 
 #[inline]
@@ -156,6 +176,17 @@ impl Part {
     /// The keys that can expire.
     pub fn volatile(&self) -> &Volatile {
         &self.volatile
+    }
+
+    /// The hashes with fields that can expire.
+    pub fn fields(&self) -> &Volatile<Fields> {
+        &self.fields
+    }
+
+    /// Whether anything here can expire.
+    #[inline]
+    pub fn can_expire(&self) -> bool {
+        !self.volatile.is_empty() || !self.fields.is_empty()
     }
 
     /// One slot's table, by its number within the shard.
@@ -207,7 +238,7 @@ impl Part {
     #[inline]
     pub fn update<R>(&mut self, hash: KeyHash, key: &[u8], change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
         let entry = self.slots[hash.slot_in_shard()].find_mut(hash.table_hash(), |e| is(e, hash, key))?;
-        Some(changed(entry, &mut self.volatile, change))
+        Some(changed(entry, &mut self.volatile, &mut self.fields, change))
     }
 
     /// Changes the entry for `key` by `change`, or adds the one that `create` makes; one probe for both.
@@ -223,7 +254,7 @@ impl Part {
         let slot = hash.slot_in_shard();
         let table = &mut self.slots[slot];
         if let Some(entry) = table.find_mut(hash.table_hash(), |e| is(e, hash, key)) {
-            changed(entry, &mut self.volatile, change);
+            changed(entry, &mut self.volatile, &mut self.fields, change);
             return false;
         }
         self.insert(hash, create());
@@ -234,6 +265,7 @@ impl Part {
     #[inline]
     pub fn insert(&mut self, hash: KeyHash, entry: Entry) {
         self.volatile.insert(&entry);
+        self.fields.insert(&entry);
         let slot = hash.slot_in_shard();
         self.slots[slot].insert_unique(hash.table_hash(), entry, table_hash);
         self.filled |= 1 << slot;
@@ -245,6 +277,9 @@ impl Part {
         let entry = self.remove_unindexed(hash, key)?;
         if let Some(deadline) = entry.deadline() {
             self.volatile.remove(deadline, entry.id());
+        }
+        if let Some(deadline) = entry.field_deadline() {
+            self.fields.remove(deadline, entry.id());
         }
         Some(entry)
     }
@@ -277,9 +312,48 @@ impl Part {
         let more = self.volatile.take_due(now, limit, &mut ids, |key, _| keys.push((hash(key), key.to_vec())));
         for (hash, key) in keys {
             let entry = self.remove_unindexed(hash, &key).expect("the index of deadlines holds only keys that exist");
+            if let Some(deadline) = entry.field_deadline() {
+                self.fields.remove(deadline, entry.id());
+            }
             removed(entry);
         }
         more
+    }
+
+    /// Removes fields of hashes whose deadline lies before `now`, about the oldest first, `limit` at most; calls
+    /// `removed` once for each hash that lost some, and returns whether more may be due.
+    pub fn remove_due_fields(
+        &mut self,
+        now: u64,
+        limit: usize,
+        hash: impl Fn(&[u8]) -> KeyHash,
+        mut removed: impl FnMut(DueFields<'_>),
+    ) -> bool {
+        let (mut left, mut ids) = (limit, Vec::new());
+        while left > 0 {
+            let mut key = Vec::new();
+            self.fields.take_due(now, 1, &mut ids, |due, _| key = due.to_vec());
+            if ids.is_empty() {
+                return false;
+            }
+            let hash = hash(&key);
+            let slot = hash.slot_in_shard();
+            let entry = self.slots[slot].find_mut(hash.table_hash(), |e| is(e, hash, &key));
+            let entry = entry.expect("the index of deadlines holds only keys that exist");
+            let (mut names, mut deadlines) = (Vec::new(), Vec::new());
+            let mut empty = false;
+            if let Some(Object::Hash(fields)) = entry.object_mut() {
+                left -= fields.take_due(now, left, |name, deadline| {
+                    names.push(name.to_vec());
+                    deadlines.push(deadline);
+                });
+                empty = fields.is_empty();
+            }
+            self.fields.insert(entry);
+            let emptied = if empty { self.remove(hash, &key) } else { None };
+            removed(DueFields { key: &key, names, deadlines, emptied });
+        }
+        self.fields.next().is_some_and(|next| next < now)
     }
 
     /// Its tables, without the index of deadlines: for what is about to be freed.
@@ -289,31 +363,25 @@ impl Part {
 
     /// Bytes of tables and indexes, without the entries themselves.
     pub fn overhead(&self) -> usize {
-        size_of::<Part>() + self.slots.iter().map(Table::allocated_bytes).sum::<usize>() + self.volatile.memory()
+        size_of::<Part>()
+            + self.slots.iter().map(Table::allocated_bytes).sum::<usize>()
+            + self.volatile.memory()
+            + self.fields.memory()
     }
 }
 
-/// Runs `change` on an entry and mends the index of deadlines behind it.
+/// Runs `change` on an entry and mends the indexes of deadlines behind it.
 #[inline]
-fn changed<R>(entry: &mut Entry, volatile: &mut Volatile, change: impl FnOnce(&mut Entry) -> R) -> R {
-    let (old_id, old_deadline) = (entry.id(), entry.deadline());
+fn changed<R>(
+    entry: &mut Entry,
+    volatile: &mut Volatile,
+    fields: &mut Volatile<Fields>,
+    change: impl FnOnce(&mut Entry) -> R,
+) -> R {
+    let (old_id, old_deadline, old_fields) = (entry.id(), entry.deadline(), Fields::of(entry));
     let result = change(entry);
-    match (old_deadline, entry.deadline()) {
-        (None, None) => {}
-        (Some(old), Some(new)) if old == new => {
-            if entry.id() != old_id {
-                volatile.moved(old, old_id, entry.id());
-            }
-        }
-        (old, new) => {
-            if let Some(old) = old {
-                volatile.remove(old, old_id);
-            }
-            if new.is_some() {
-                volatile.insert(entry);
-            }
-        }
-    }
+    volatile.follow(old_id, old_deadline, entry);
+    fields.follow(old_id, old_fields, entry);
     result
 }
 
@@ -322,6 +390,7 @@ mod tests {
     use super::*;
     use crate::keyspace::entry::{Str, Value};
     use crate::keyspace::hash::{KeyHasher, Routing};
+    use crate::types::hash::{Hash, Limits, Text};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -499,6 +568,145 @@ mod tests {
                 pair.check();
             }
             prop_assert_eq!(pair.part.len(), stay);
+        }
+    }
+
+    /// What a part should hold of hashes: the deadlines of each key and of its fields.
+    type Hashes = BTreeMap<Vec<u8>, (Option<u64>, BTreeMap<Vec<u8>, Option<u64>>)>;
+
+    #[derive(Debug, Clone)]
+    enum HashStep {
+        /// Sets a field with this deadline, in a hash that is created where it is missing.
+        Set(u16, u16, Option<u64>),
+        Field(u16, u16, Option<u64>),
+        /// Sets or takes away the deadline of the key, so that the entry moves.
+        Key(u16, Option<u64>),
+        Remove(u16),
+        Replace(u16),
+        ExpireKeys(u64, usize),
+        ExpireFields(u64, usize),
+    }
+
+    fn hash_step() -> impl Strategy<Value = HashStep> {
+        let (key, field) = (0..12u16, 0..20u16);
+        let at = prop::option::of(1..100u64);
+        prop_oneof![
+            8 => (key.clone(), field.clone(), at.clone()).prop_map(|(k, f, at)| HashStep::Set(k, f, at)),
+            4 => (key.clone(), field, at.clone()).prop_map(|(k, f, at)| HashStep::Field(k, f, at)),
+            3 => (key.clone(), at).prop_map(|(k, at)| HashStep::Key(k, at)),
+            1 => key.clone().prop_map(HashStep::Remove),
+            1 => key.prop_map(HashStep::Replace),
+            1 => (0..110u64, 1..9usize).prop_map(|(now, limit)| HashStep::ExpireKeys(now, limit)),
+            3 => (0..110u64, 1..9usize).prop_map(|(now, limit)| HashStep::ExpireFields(now, limit)),
+        ]
+    }
+
+    fn set_field(entry: &mut Entry, field: &[u8], at: Option<u64>) {
+        let Some(Object::Hash(hash)) = entry.object_mut() else { panic!("only hashes are changed") };
+        hash.set(field, Text::Bytes(b"v"), at, Limits { fields: 10, bytes: 64 });
+    }
+
+    fn run_hashes(steps: Vec<HashStep>) {
+        let (mut part, mut model) = (Part::default(), Hashes::new());
+        let hasher = KeyHasher::with_seed(Routing::Hash, 7);
+        for step in steps {
+            match step {
+                HashStep::Set(key, field, at) => {
+                    let (key, field) = (name(key), name(field));
+                    let hash = hasher.hash(&key);
+                    if part.update(hash, &key, |entry| set_field(entry, &field, at)).is_none() {
+                        let object = Box::new(Object::Hash(Hash::default()));
+                        let mut entry = Entry::with_object(hash.bits(), &key, object, None, 0);
+                        set_field(&mut entry, &field, at);
+                        part.insert(hash, entry);
+                    }
+                    model.entry(key).or_default().1.insert(field, at);
+                }
+                HashStep::Field(key, field, at) => {
+                    let (key, field) = (name(key), name(field));
+                    part.update(hasher.hash(&key), &key, |entry| match entry.object_mut() {
+                        Some(Object::Hash(hash)) => hash.set_deadline(&field, at),
+                        _ => false,
+                    });
+                    if let Some(known) = model.get_mut(&key).and_then(|(_, fields)| fields.get_mut(&field)) {
+                        *known = at;
+                    }
+                }
+                HashStep::Key(key, at) => {
+                    let key = name(key);
+                    part.update(hasher.hash(&key), &key, |entry| entry.set_deadline(at));
+                    if let Some(known) = model.get_mut(&key) {
+                        known.0 = at;
+                    }
+                }
+                HashStep::Remove(key) => {
+                    let key = name(key);
+                    assert_eq!(part.remove(hasher.hash(&key), &key).is_some(), model.remove(&key).is_some());
+                }
+                HashStep::Replace(key) => {
+                    let key = name(key);
+                    let hash = hasher.hash(&key);
+                    if part.update(hash, &key, |entry| entry.set_string(Str::Int(1))).is_some() {
+                        assert!(part.remove(hash, &key).is_some() && model.remove(&key).is_some());
+                    }
+                }
+                HashStep::ExpireKeys(now, limit) => {
+                    part.remove_due(
+                        now,
+                        limit,
+                        |key| hasher.hash(key),
+                        |entry| {
+                            let (at, _) = model.remove(entry.key()).expect("only what was there is removed");
+                            assert!(at.is_some_and(|at| at < now));
+                        },
+                    );
+                }
+                HashStep::ExpireFields(now, limit) => {
+                    let mut removed = 0;
+                    let more = part.remove_due_fields(
+                        now,
+                        limit,
+                        |key| hasher.hash(key),
+                        |due| {
+                            let (_, fields) = model.get_mut(due.key).expect("only what was there loses fields");
+                            for (field, at) in due.names.iter().zip(&due.deadlines) {
+                                assert_eq!(fields.remove(field), Some(Some(*at)));
+                                assert!(*at < now);
+                            }
+                            removed += due.names.len();
+                            assert_eq!(due.emptied.is_some(), fields.is_empty());
+                            if fields.is_empty() {
+                                model.remove(due.key);
+                            }
+                        },
+                    );
+                    assert!(removed <= limit);
+                    let due = model
+                        .values()
+                        .flat_map(|(_, fields)| fields.values())
+                        .filter(|at| at.is_some_and(|at| at < now));
+                    assert!(due.count() == 0 || more && removed == limit, "due and forgotten");
+                }
+            }
+            let firsts = model.values().map(|(_, fields)| fields.values().filter_map(|at| *at).min());
+            assert_eq!(part.fields().len(), firsts.clone().flatten().count());
+            match (part.fields().next(), firsts.flatten().min()) {
+                (Some(next), Some(first)) => assert!(next <= first),
+                (next, first) => assert_eq!(next, first),
+            }
+            assert_eq!(part.volatile().len(), model.values().filter(|(at, _)| at.is_some()).count());
+            assert_eq!(part.len(), model.len());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 4 } else { 256 }, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn deadlines_of_fields_are_followed_wherever_their_hash_goes(
+            steps in prop::collection::vec(hash_step(), 0..if cfg!(miri) { 30 } else { 200 })
+        ) {
+            run_hashes(steps);
         }
     }
 

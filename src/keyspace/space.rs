@@ -47,6 +47,17 @@ pub enum Patience {
     None,
 }
 
+/// What [`Keyspace::expire_shard`] removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expired {
+    /// Keys whose deadline had passed.
+    pub keys: usize,
+    /// Fields of hashes whose deadline had passed.
+    pub fields: usize,
+    /// Whether nothing is left that was due.
+    pub all: bool,
+}
+
 /// How many due keys are removed per hold of a shard's lock: some 20 µs.
 const EXPIRE_BATCH: usize = 64;
 
@@ -203,10 +214,10 @@ impl Keyspace {
         Some(self.next_due[shard].load(Ordering::Relaxed)).filter(|next| *next != NEVER)
     }
 
-    /// Removes keys of one shard whose deadline has passed, in bounded holds of its lock; returns how many,
-    /// and whether it got to the end: without `patience` it stops where somebody else has the shard.
+    /// Removes keys of one shard whose deadline has passed, and such fields of hashes, in bounded holds of its lock;
+    /// returns how many, and whether it got to the end: without `patience` it stops where somebody else has the shard.
     ///
-    /// `now_ms` tells the time. `pass_on` is called within each hold that removed keys, with how late
+    /// `now_ms` tells the time. `pass_on` is called within each hold that removed any, with how late
     /// each was, in milliseconds.
     pub fn expire_shard(
         &self,
@@ -215,8 +226,8 @@ impl Keyspace {
         now_ms: impl Fn() -> u64,
         effects: &mut Effects,
         mut pass_on: impl FnMut(&mut Effects, &[u64]),
-    ) -> (usize, bool) {
-        let mut removed = 0;
+    ) -> Expired {
+        let mut removed = Expired { keys: 0, fields: 0, all: true };
         let mut late = Vec::new();
         let mut more = true;
         while more {
@@ -225,7 +236,7 @@ impl Keyspace {
             let sweep = |held: &mut Shard| {
                 let now_ms = now_ms();
                 let listened = held.listeners().is_some();
-                let mut gone = Vec::new();
+                let (mut gone, mut shrunk) = (Vec::new(), Vec::new());
                 for db in held.databases().collect::<Vec<_>>() {
                     let Some(part) = held.part_mut(db) else { continue };
                     let hash = |key: &[u8]| self.hasher.hash(key);
@@ -236,10 +247,27 @@ impl Keyspace {
                         }
                         late.push(now_ms.saturating_sub(entry.deadline().unwrap_or(now_ms)));
                         self.free(entry);
+                        removed.keys += 1;
+                    });
+                    more |= part.remove_due_fields(now_ms, EXPIRE_BATCH, hash, |due| {
+                        late.extend(due.deadlines.iter().map(|deadline| now_ms.saturating_sub(*deadline)));
+                        removed.fields += due.names.len();
+                        if listened {
+                            shrunk.push((db, due.key.to_vec()));
+                        }
+                        effects.note_expired_fields(db, due.key, due.names);
+                        if let Some(entry) = due.emptied {
+                            effects.note_emptied(db, due.key, false);
+                            self.free(entry);
+                        }
                     });
                 }
                 if !gone.is_empty() {
                     held.with_listeners(|listeners| gone.iter().for_each(|(db, key)| listeners.expire(*db, key)));
+                }
+                if let Some(listeners) = held.listeners() {
+                    // Nobody is blocked on a hash: only those who watch it are told.
+                    shrunk.iter().for_each(|(db, key)| _ = listeners.touch(*db, key));
                 }
                 self.next_due[shard].store(held.next_deadline().unwrap_or(NEVER), Ordering::Relaxed);
                 // What waits on these keys is served before anybody else can touch them.
@@ -252,13 +280,12 @@ impl Keyspace {
                 Patience::Wait => hold.visit(shard, sweep),
                 Patience::None => {
                     if hold.try_visit(shard, sweep).is_none() {
-                        return (removed, false);
+                        return Expired { all: false, ..removed };
                     }
                 }
             }
-            removed += late.len();
         }
-        (removed, true)
+        removed
     }
 
     /// Gives back what databases without keys still hold, in all shards that nobody else has at the moment.

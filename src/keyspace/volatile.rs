@@ -1,31 +1,99 @@
-//! The keys of a shard that can expire, by deadline.
+//! The keys of a shard that can expire, by deadline; and the hashes with fields that can, by the earliest of those.
 //!
 //! What must stay true: the index holds the ids of just those entries of one shard's part that have a
-//! deadline. Who owns the entries says so on every change: [`Volatile::insert`] when an entry comes
+//! deadline of its sort. Who owns the entries says so on every change: [`Volatile::insert`] when an entry comes
 //! or gains a deadline, [`Volatile::remove`] before it goes or loses it, [`Volatile::moved`] after its
 //! allocation moved.
 #![allow(unsafe_code, reason = "the index refers to entries by address, 8 bytes a key")]
 
+use std::marker::PhantomData;
+
 use crate::keyspace::deadlines::Deadlines;
 use crate::keyspace::entry::Entry;
 
-/// An index of the entries that have a deadline.
-#[derive(Debug, Default)]
-pub struct Volatile {
-    deadlines: Deadlines,
+/// Which of an entry's deadlines an index is about.
+pub trait Sort {
+    /// The deadline of this sort that an entry has.
+    fn of(entry: &Entry) -> Option<u64>;
+
+    /// The same of the entry with this id.
+    ///
+    /// # Safety
+    /// The entry must be alive, must have such a deadline, and must not be changed meanwhile.
+    unsafe fn of_id(id: u64) -> u64;
 }
 
-fn exact(id: u64) -> u64 {
+/// The deadline of the key itself.
+#[derive(Debug, Default)]
+pub struct Keys;
+
+/// The earliest deadline of a hash's fields.
+#[derive(Debug, Default)]
+pub struct Fields;
+
+impl Sort for Keys {
+    #[inline]
+    fn of(entry: &Entry) -> Option<u64> {
+        entry.deadline()
+    }
+
+    #[inline]
+    unsafe fn of_id(id: u64) -> u64 {
+        // SAFETY: by the caller's promise.
+        unsafe { Entry::deadline_of(id) }
+    }
+}
+
+impl Sort for Fields {
+    #[inline]
+    fn of(entry: &Entry) -> Option<u64> {
+        entry.field_deadline()
+    }
+
+    unsafe fn of_id(id: u64) -> u64 {
+        // SAFETY: by the caller's promise.
+        unsafe { Entry::field_deadline_of(id) }.expect("an entry of this index has fields with deadlines")
+    }
+}
+
+/// An index of the entries that have a deadline of one sort.
+#[derive(Debug, Default)]
+pub struct Volatile<S = Keys> {
+    deadlines: Deadlines,
+    sort: PhantomData<S>,
+}
+
+fn exact<S: Sort>(id: u64) -> u64 {
     // SAFETY: by this file's invariant every id is that of a living entry with a deadline, and the
     // entries belong to whoever calls with `&mut` access to both.
-    unsafe { Entry::deadline_of(id) }
+    unsafe { S::of_id(id) }
 }
 
-impl Volatile {
+impl<S: Sort> Volatile<S> {
     /// Adds an entry that has a deadline.
+    #[inline]
     pub fn insert(&mut self, entry: &Entry) {
-        if let Some(deadline) = entry.deadline() {
-            self.deadlines.insert(deadline, entry.id(), exact);
+        if let Some(deadline) = S::of(entry) {
+            self.deadlines.insert(deadline, entry.id(), exact::<S>);
+        }
+    }
+
+    /// Follows an entry that was changed: `old_id` and `old` are what its id and deadline were.
+    #[inline]
+    pub fn follow(&mut self, old_id: u64, old: Option<u64>, entry: &Entry) {
+        match (old, S::of(entry)) {
+            (None, None) => {}
+            (Some(old), Some(new)) if old == new => {
+                if entry.id() != old_id {
+                    self.moved(old, old_id, entry.id());
+                }
+            }
+            (old, _) => {
+                if let Some(old) = old {
+                    self.remove(old, old_id);
+                }
+                self.insert(entry);
+            }
         }
     }
 
@@ -62,10 +130,10 @@ impl Volatile {
     /// longer than something that was due later does so by a few hundred keys at most.
     pub fn take_due(&mut self, now: u64, limit: usize, ids: &mut Vec<u64>, mut with: impl FnMut(&[u8], u64)) -> bool {
         ids.clear();
-        let more = self.deadlines.take_due(now, limit, exact, ids);
+        let more = self.deadlines.take_due(now, limit, exact::<S>, ids);
         for &id in ids.iter() {
             // SAFETY: the entry is alive until its owner, who lent us `&mut self`, removes it.
-            let (key, deadline) = unsafe { (Entry::key_of(id), Entry::deadline_of(id)) };
+            let (key, deadline) = unsafe { (Entry::key_of(id), S::of_id(id)) };
             with(key, deadline);
         }
         more
@@ -80,7 +148,7 @@ impl Volatile {
     pub fn mean_deadline(&self, samples: usize) -> Option<u64> {
         let (mut sum, mut count) = (0u128, 0u128);
         for id in self.deadlines.iter().take(samples) {
-            sum += u128::from(exact(id));
+            sum += u128::from(exact::<S>(id));
             count += 1;
         }
         (count > 0).then(|| (sum / count) as u64)

@@ -82,7 +82,7 @@ impl Timers {
         volatile || !engine.clients.is_empty()
     }
 
-    /// Removes keys whose deadline has passed; returns whether there are keys that can expire.
+    /// Removes keys and fields whose deadline has passed; returns whether there are any that can expire.
     fn expire(&mut self, engine: &Engine) -> bool {
         let started = Ticks::now();
         let mut removed = 0;
@@ -121,9 +121,10 @@ impl Timers {
             engine.pass_on(0, effects, Vec::new);
         };
         let now_ms = || engine.clock.now_ms();
-        let (gone, all) = engine.keyspace.expire_shard(shard, patience, now_ms, &mut self.effects, pass_on);
-        *removed += gone;
-        all
+        let expired = engine.keyspace.expire_shard(shard, patience, now_ms, &mut self.effects, pass_on);
+        *removed += expired.keys;
+        engine.stats.add(Counter::ExpiredSubkeys, expired.fields as u64);
+        expired.all
     }
 }
 

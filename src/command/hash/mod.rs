@@ -13,6 +13,9 @@ use std::collections::HashSet;
 use crate::command::args::Args;
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::error::Error;
+use crate::command::hash::expire::{
+    HEXPIRE, HEXPIREAT, HEXPIRETIME, HGETDEL, HGETEX, HPERSIST, HPEXPIRE, HPEXPIREAT, HPEXPIRETIME, HPTTL, HSETEX, HTTL,
+};
 use crate::command::scan::scan_value;
 use crate::command::table::Command;
 use crate::keyspace::change::Class;
@@ -26,23 +29,11 @@ use crate::types::Object;
 use crate::types::hash::{Found, Hash, Limits, Living, Text};
 
 /// This family's commands.
+#[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    HDEL,
-    HEXISTS,
-    HGET,
-    HGETALL,
-    HINCRBY,
-    HINCRBYFLOAT,
-    HKEYS,
-    HLEN,
-    HMGET,
-    HMSET,
-    HRANDFIELD,
-    HSCAN,
-    HSET,
-    HSETNX,
-    HSTRLEN,
-    HVALS,
+    HDEL, HEXISTS, HEXPIRE, HEXPIREAT, HEXPIRETIME, HGET, HGETALL, HGETDEL, HGETEX, HINCRBY, HINCRBYFLOAT, HKEYS, HLEN,
+    HMGET, HMSET, HPERSIST, HPEXPIRE, HPEXPIREAT, HPEXPIRETIME, HPTTL, HRANDFIELD, HSCAN, HSET, HSETEX, HSETNX, HSTRLEN,
+    HTTL, HVALS,
 ];
 
 /// What most declarations of this file have in common.
