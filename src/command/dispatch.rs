@@ -448,10 +448,10 @@ impl Executor {
             let mut shards = ShardSet::default();
             shards.add(hash.shard());
             let key = Key { bytes: &name, hash };
-            let mut context = self.context(engine, session, out, config, engine.keyspace.hold(shards), moment);
+            let mut context = self.context(engine, session, out, config, hold_patiently(engine, shards), moment);
             let shards = shards_to_serve(&mut context, db, &key);
             drop(context);
-            let mut context = self.context(engine, session, out, config, engine.keyspace.hold(shards), moment);
+            let mut context = self.context(engine, session, out, config, hold_patiently(engine, shards), moment);
             context.db.effects.ready.push_back((db, name.clone()));
             serve_ready(&mut context);
         }
@@ -548,6 +548,16 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
         return Verdict::Queue(entry);
     }
     Verdict::Run(entry)
+}
+
+/// Waits for shards, and lets go of those that it has while a script reaches for more of them.
+fn hold_patiently(engine: &Engine, shards: ShardSet) -> Hold<'_> {
+    loop {
+        if let Some(hold) = engine.keyspace.hold_while(shards, || !engine.scripts.running.is_reaching()) {
+            return hold;
+        }
+        std::thread::yield_now();
+    }
 }
 
 /// Whether a command may run while a script keeps everybody waiting, and maybe this very thread: it may need no lock
