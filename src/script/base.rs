@@ -110,7 +110,10 @@ fn getmetatable(lua: &mut Lua<'_>) -> Result<usize, Raise> {
     if lua.type_of(1) == Type::None {
         return Err(Raise::placed("bad argument #1 to 'getmetatable' (value expected)"));
     }
-    if !lua.push_metatable(1) {
+    let identity = lua.identity(1);
+    let is_protected = lua.shared().protected.borrow().iter().any(|(is, _)| *is == identity);
+    // That a table stands for another is not to be seen.
+    if is_protected || !lua.push_metatable(1) {
         lua.push_nil();
         return Ok(1);
     }
@@ -145,7 +148,9 @@ fn setmetatable(lua: &mut Lua<'_>) -> Result<usize, Raise> {
 /// all ages expect.
 fn pcall(lua: &mut Lua<'_>) -> Result<usize, Raise> {
     if lua.top() == 0 {
-        return Err(Raise::placed("bad argument #1 to 'pcall' (value expected)"));
+        lua.push_boolean(false);
+        lua.push_bytes(b"bad argument #1 to '?' (value expected)");
+        return Ok(2);
     }
     let arguments = lua.top() - 1;
     let called = lua.call(arguments, -1, 0);

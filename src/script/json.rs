@@ -219,7 +219,7 @@ fn encode(lua: &mut Lua<'_>) -> Result<usize, Raise> {
 }
 
 fn unserialisable(what: &str, why: &str) -> Raise {
-    Raise::Text(format!("Cannot serialise {what}: {why}").into_bytes())
+    Raise::placed(format!("Cannot serialise {what}: {why}"))
 }
 
 fn append(lua: &mut Lua<'_>, at: i32, out: &mut Vec<u8>, settings: &Settings, depth: usize) -> Result<(), Raise> {
@@ -314,7 +314,7 @@ fn array_length(lua: &mut Lua<'_>, at: i32, settings: &Settings) -> Result<Optio
 
 fn append_table(lua: &mut Lua<'_>, at: i32, out: &mut Vec<u8>, settings: &Settings, depth: usize) -> Result<(), Raise> {
     if depth > settings.encode_depth || depth > ENCODE_DEPTH_MAX || !lua.room(4) {
-        return Err(Raise::Text(format!("Cannot serialise, excessive depth ({depth})").into_bytes()));
+        return Err(Raise::placed(format!("Cannot serialise, excessive depth ({depth})")));
     }
     let at = lua.absolute(at);
     if let Some(len) = array_length(lua, at, settings)? {
@@ -346,7 +346,7 @@ fn append_table(lua: &mut Lua<'_>, at: i32, out: &mut Vec<u8>, settings: &Settin
                 out.push(b'"');
             }
             Type::String => append_string(out, lua.bytes(value - 1).unwrap_or_default()),
-            _ => return Err(unserialisable("table", "table key must be a number or string")),
+            other => return Err(unserialisable(other.name(), "table key must be a number or string")),
         }
         out.push(b':');
         append(lua, value, out, settings, depth)?;

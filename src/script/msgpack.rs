@@ -148,6 +148,8 @@ enum Bad {
     Short,
     Format,
     Deep,
+    /// A value that cannot be a key.
+    Key(&'static str),
 }
 
 struct Reader<'b> {
@@ -238,9 +240,10 @@ impl<'b> Reader<'b> {
         for _ in 0..len {
             self.value(lua, depth + 1)?;
             self.value(lua, depth + 1)?;
-            if lua.type_of(-2) == Type::Nil || lua.type_of(-2) == Type::Number && lua.number(-2).is_none_or(f64::is_nan)
-            {
-                return Err(Bad::Format);
+            match lua.type_of(-2) {
+                Type::Nil => return Err(Bad::Key("table index is nil")),
+                Type::Number if lua.number(-2).is_some_and(f64::is_nan) => return Err(Bad::Key("table index is NaN")),
+                _ => {}
             }
             lua.raw_set(-3);
         }
@@ -271,6 +274,7 @@ fn unpack_some(lua: &mut Lua<'_>, limit: i64, offset: i64) -> Result<usize, Rais
         match reader.value(lua, 0) {
             Ok(()) => values += 1,
             Err(Bad::Short) => return Err(Raise::placed("Missing bytes in input.")),
+            Err(Bad::Key(why)) => return Err(Raise::Text(why.into())),
             Err(Bad::Format) => return Err(Raise::placed("Bad data format in input.")),
             Err(Bad::Deep) => return Err(Raise::placed("stack overflow (Function call stack overflow)")),
         }

@@ -27,11 +27,13 @@ struct Format<'f> {
     rest: &'f [u8],
     little: bool,
     align: usize,
+    /// Whose format it is.
+    function: &'static str,
 }
 
 impl<'f> Format<'f> {
-    fn new(rest: &'f [u8]) -> Format<'f> {
-        Format { rest, little: cfg!(target_endian = "little"), align: 1 }
+    fn new(rest: &'f [u8], function: &'static str) -> Format<'f> {
+        Format { rest, little: cfg!(target_endian = "little"), align: 1, function }
     }
 
     /// The number at the front, or `default`.
@@ -80,12 +82,15 @@ impl<'f> Format<'f> {
                 b'!' => {
                     self.align = self.number(ALIGN_DEFAULT)?;
                     if !self.align.is_power_of_two() {
-                        return Err(Raise::placed("alignment is not a power of 2"));
+                        return Err(Raise::placed(format!("alignment {} is not a power of 2", self.align)));
                     }
                     continue;
                 }
+                // What has no size adds nothing to one.
+                _ if self.function == "size" => continue,
                 other => {
-                    return Err(Raise::placed([b"invalid format option '", &[other][..], b"'"].concat()));
+                    let place = format!("bad argument #1 to '{}' (invalid format option '", self.function);
+                    return Err(Raise::placed([place.as_bytes(), &[other], b"')"].concat()));
                 }
             };
             let padding = if size == 0 || letter == b'c' {
@@ -102,7 +107,9 @@ impl<'f> Format<'f> {
 
 fn pack(lua: &mut Lua<'_>) -> Result<usize, Raise> {
     let text = lua.expect_text(1, "pack")?;
-    let mut format = Format::new(&text);
+    // An argument that is missing is told as nil.
+    lua.push_nil();
+    let mut format = Format::new(&text, "pack");
     let mut out = Vec::new();
     let mut argument = 1;
     while let Some(item) = format.next(out.len())? {
@@ -129,7 +136,7 @@ fn pack(lua: &mut Lua<'_>) -> Result<usize, Raise> {
                 let string = lua.expect_text(argument, "pack")?;
                 let size = if item.size == 0 { string.len() } else { item.size };
                 let Some(bytes) = string.get(..size) else {
-                    return Err(Raise::placed(format!("bad argument #{argument} to 'pack' (string too short)")));
+                    return Err(Raise::placed(format!("bad argument #{} to 'pack' (string too short)", argument + 1)));
                 };
                 out.extend_from_slice(bytes);
                 if item.letter == b's' {
@@ -146,7 +153,17 @@ fn pack(lua: &mut Lua<'_>) -> Result<usize, Raise> {
 }
 
 fn append_integer(out: &mut Vec<u8>, number: f64, item: Item) {
-    let value = if number < 0.0 { number as i64 as u64 } else { number as u64 };
+    const TWO_64: f64 = 18_446_744_073_709_551_616.0;
+    // What is too large or no number becomes what Redis' processor makes of it.
+    let value = if number.is_nan() || number < i64::MIN as f64 {
+        1 << 63
+    } else if number < 0.0 {
+        number as i64 as u64
+    } else if number < TWO_64 {
+        number as u64
+    } else {
+        0
+    };
     let mut bytes = [0; INTEGER_MAX];
     // Beyond eight bytes Redis has only zeros, for negative numbers too.
     bytes[..8].copy_from_slice(&value.to_le_bytes());
@@ -161,14 +178,15 @@ fn unpack(lua: &mut Lua<'_>) -> Result<usize, Raise> {
     let text = lua.expect_text(1, "unpack")?;
     let data = lua.expect_text(2, "unpack")?;
     let position = if matches!(lua.type_of(3), Type::None | Type::Nil) { 1 } else { lua.expect_integer(3, "unpack")? };
-    let Some(mut at) = position.checked_sub(1).and_then(|at| usize::try_from(at).ok()) else {
-        return Err(Raise::placed("offset must be 1 or greater"));
-    };
-    let mut format = Format::new(&text);
+    if position == 0 {
+        return Err(Raise::placed("bad argument #3 to 'unpack' (offset must be 1 or greater)"));
+    }
+    let short = || Raise::placed("bad argument #2 to 'unpack' (data string too short)");
+    let mut at = usize::try_from(position.saturating_sub(1)).map_err(|_| short())?;
+    let mut format = Format::new(&text, "unpack");
     let mut results: usize = 0;
     while let Some(item) = format.next(at)? {
         at = at.saturating_add(item.padding);
-        let short = || Raise::placed("data string too short");
         let rest = data.get(at..).filter(|rest| rest.len() >= item.size).ok_or_else(short)?;
         if !lua.room(2) {
             return Err(Raise::placed("too many results"));
@@ -234,14 +252,14 @@ fn integer(bytes: &[u8], item: Item) -> f64 {
 
 fn size(lua: &mut Lua<'_>) -> Result<usize, Raise> {
     let text = lua.expect_text(1, "size")?;
-    let mut format = Format::new(&text);
+    let mut format = Format::new(&text, "size");
     let mut at = 0usize;
     while let Some(item) = format.next(at)? {
         if item.letter == b's' {
-            return Err(Raise::placed("bad argument #1 to 'size' (variable-size format)"));
+            return Err(Raise::placed("bad argument #1 to 'size' (option 's' has no fixed size)"));
         }
         if item.letter == b'c' && item.size == 0 {
-            return Err(Raise::placed("bad argument #1 to 'size' (variable-length format)"));
+            return Err(Raise::placed("bad argument #1 to 'size' (option 'c0' has no fixed size)"));
         }
         at = at.saturating_add(item.padding + item.size);
     }

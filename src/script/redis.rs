@@ -7,7 +7,7 @@ use crate::script::convert::push_reply;
 use crate::script::host::{Answer, Registered};
 use crate::script::lua::{Lua, Native, Raise, Type};
 use crate::script::source::{Flags, is_name};
-use crate::stdx::number::double::append_double;
+use crate::stdx::number::double::append_double_plain;
 
 /// What every script finds in `redis`.
 pub const EVERYWHERE: &[(&str, Native)] = &[
@@ -59,15 +59,12 @@ fn check_request(lua: &Lua<'_>) -> Result<(), Raise> {
     if (1..=lua.top()).all(fits) { Ok(()) } else { Err(Raise::reply(BAD_ARGUMENT)) }
 }
 
-/// A number as an argument: whole ones in all their digits.
+/// A number as an argument.
 fn append_number(text: &mut Vec<u8>, number: f64) {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    if number.fract() == 0.0 && number.abs() <= EXACT && !(number == 0.0 && number.is_sign_negative()) {
-        text.extend_from_slice(itoa::Buffer::new().format(number as i64).as_bytes());
-    } else if number.is_nan() {
+    if number.is_nan() {
         text.extend_from_slice(if number.is_sign_negative() { b"-nan" } else { b"nan" });
     } else {
-        append_double(text, number);
+        append_double_plain(text, number);
     }
 }
 

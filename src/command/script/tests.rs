@@ -1,3 +1,5 @@
+//! Scripts as their callers, the log and those who monitor see them.
+
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -18,7 +20,8 @@ fn logged(bench: &Bench) -> Arc<Mutex<Vec<u8>>> {
 
 fn taken(seen: &Mutex<Vec<u8>>) -> String {
     let text = String::from_utf8(std::mem::take(&mut *seen.lock())).unwrap();
-    let words: Vec<&str> = text.split("\r\n").filter(|line| !line.starts_with(['*', '$']) && !line.is_empty()).collect();
+    let words: Vec<&str> =
+        text.split("\r\n").filter(|line| !line.starts_with(['*', '$']) && !line.is_empty()).collect();
     words.join(" ")
 }
 
@@ -143,5 +146,8 @@ fn an_error_is_counted_once_wherever_it_arose() {
 fn a_client_that_is_blocked_is_served_when_the_script_has_ended() {
     let mut bench = Bench::new();
     assert_eq!(bench.run("EVAL 'return redis.call(\"BLPOP\", KEYS[1], 0)' 1 l"), "$-1|");
-    assert_eq!(bench.run("EVAL 'redis.call(\"RPUSH\", KEYS[1], 1, 2) return redis.call(\"BLPOP\", KEYS[1], 0)' 1 l"), "*2|$1|l|$1|1|");
+    assert_eq!(
+        bench.run("EVAL 'redis.call(\"RPUSH\", KEYS[1], 1, 2) return redis.call(\"BLPOP\", KEYS[1], 0)' 1 l"),
+        "*2|$1|l|$1|1|"
+    );
 }
