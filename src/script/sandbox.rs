@@ -171,6 +171,14 @@ fn protect_strings(lua: &mut Lua<'_>, common: i32) {
     lua.set_top(common);
 }
 
+/// Takes the table on top, through which scripts reach the server, as the variables `redis` and `server` of the table at
+/// `variables`: the second is its name in Valkey.
+fn set_both_names(lua: &mut Lua<'_>, variables: i32) {
+    lua.push_value(-1);
+    lua.set_field(variables, "server");
+    lua.set_field(variables, "redis");
+}
+
 /// Makes a table of global variables out of the common ones and `redis`; keeps the table itself, and leaves the one
 /// that stands for it on top.
 fn push_variables(lua: &mut Lua<'_>, common: i32, more: &[(&str, Native)]) -> Kept {
@@ -190,7 +198,7 @@ fn push_variables(lua: &mut Lua<'_>, common: i32, more: &[(&str, Native)]) -> Ke
     add_numbers(lua, redis::DESTINATIONS);
     add_version(lua);
     protect(lua);
-    lua.set_field(variables, "redis");
+    set_both_names(lua, variables);
     refuse_unknown(lua);
     lua.push_value(variables);
     protect(lua);
@@ -209,7 +217,7 @@ fn push_loading(lua: &mut Lua<'_>) -> Kept {
     add_version(lua);
     refuse_unknown(lua);
     protect(lua);
-    lua.set_field(variables, "redis");
+    set_both_names(lua, variables);
     refuse_unknown(lua);
     lua.keep()
 }

@@ -105,7 +105,8 @@ fn scripts_of_eval_are_evicted_and_loaded_ones_are_not() {
     for n in 0..EVALUATED_MAX + 10 {
         assert_eq!(bench.run(&format!("EVAL 'return {n}' 0")), format!(":{n}|"));
     }
-    assert_eq!(bench.engine.stats.total(Counter::EvictedScripts), 10);
+    // One of them is the loaded one.
+    assert_eq!(bench.engine.stats.total(Counter::EvictedScripts), 9);
     assert_eq!(bench.engine.scripts.cache.len(), EVALUATED_MAX + 1);
     assert_eq!(bench.run(&format!("EVALSHA {loaded} 0")), ":42|");
     assert!(bench.run("INFO memory").contains("number_of_cached_scripts:501"));
