@@ -139,7 +139,7 @@ fn read(
     let head = library_head(code).map_err(|bad| Error::text(format!("ERR {bad}")))?;
     permits(&head.name, &scripts.libraries.load())?;
     let mut vm = scripts.machines.lease(&scripts.cache);
-    let library = vm.read_library(&head.name, code, head.begin, &mut Loader::new()).map_err(cannot_load)?;
+    let library = vm.read_library(&head.name, code, head.begin, &mut Loader::begin()).map_err(cannot_load)?;
     // Whether it becomes one of the server's is not decided yet.
     vm.unload(&head.name);
     Ok(library)

@@ -85,7 +85,7 @@ impl<'s> Subject<'s> {
             Subject::Script(script) => vm.compile(script).map_err(cannot_compile),
             Subject::Function(library, _) => {
                 vm.keep_libraries(&ctx.engine.scripts.libraries.load());
-                vm.load_library(library, &mut Loader::new()).map_err(cannot_load)
+                vm.load_library(library, &mut Loader::begin()).map_err(cannot_load)
             }
         }
     }
@@ -168,7 +168,7 @@ pub struct Loader(Instant);
 
 impl Loader {
     /// For a library whose loading begins now.
-    pub fn new() -> Loader {
+    pub fn begin() -> Loader {
         Loader(Instant::now())
     }
 }
