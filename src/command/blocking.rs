@@ -193,6 +193,8 @@ impl Waiter {
         mem::swap(context.session, &mut session);
         mem::swap(context.out, &mut out);
         context.db.select(self.db);
+        // The command that made the key ready may have taken long, and the key have expired meanwhile.
+        context.db.set_now(engine.clock.now_ms());
         let mut result = Ok(Served::No);
         for (name, hash) in &self.keys {
             let ready = &context.db.effects.ready;

@@ -61,6 +61,13 @@ pub struct Context<'a> {
     pub notable_ns: u64,
 }
 
+impl Context<'_> {
+    /// Whether the command runs inside of another: of EXEC, of a script.
+    pub fn is_inside(&self) -> bool {
+        self.db.effects.group.is_some()
+    }
+}
+
 /// Writes a string value, a large one by reference.
 #[inline]
 pub fn write_string(out: &mut Output, value: Value<'_>) -> Result<(), Error> {

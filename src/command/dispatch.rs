@@ -679,17 +679,16 @@ fn refuse(
         engine.stats.worker(worker).rejected(entry.index);
     }
     let mut line = error.line();
-    if let Some(queued) = &mut session.transaction {
-        queued.aborted = true;
-        if entry.is_some_and(|entry| entry.way == Way::Transaction) {
-            let why = line.strip_prefix(b"ERR ").unwrap_or(&line);
-            line = [b"EXECABORT Transaction discarded because of: ", why].concat();
-            take_transaction(session);
-            // Where a script has this thread the shards may be locked for as long as it runs: what is watched stays so.
-            if !matches!(error, Error::Busy(_)) {
-                forget_watched(&mut engine.keyspace.hold_none(), session);
-            }
+    if entry.is_some_and(|entry| entry.way == Way::Transaction) {
+        let why = line.strip_prefix(b"ERR ").unwrap_or(&line);
+        line = [b"EXECABORT Transaction discarded because of: ", why].concat();
+        take_transaction(session);
+        // Where a script has this thread the shards may be locked for as long as it runs: what is watched stays so.
+        if !matches!(error, Error::Busy(_)) {
+            forget_watched(&mut engine.keyspace.hold_none(), session);
         }
+    } else if let Some(queued) = &mut session.transaction {
+        queued.aborted = true;
     }
     if !matches!(session.reply, ReplyMode::Off | ReplyMode::Skip) {
         out.error_bytes(&line);

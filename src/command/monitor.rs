@@ -37,6 +37,9 @@ fn monitor(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
         // Its outbox would fill for ever: nobody sends it on.
         return Err(Error::text("ERR MONITOR needs a connection"));
     }
+    if ctx.is_inside() {
+        return Err(Error::text("ERR MONITOR isn't allowed for DENY BLOCKING client"));
+    }
     // Asked for twice it is not even answered: a reply would stand among the lines.
     if ctx.session.monitor {
         return DONE;

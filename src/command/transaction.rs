@@ -275,6 +275,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_due_is_gone_for_those_that_watch_when_databases_are_swapped() {
+        let mut bench = Bench::new();
+        let mut other = bench.another();
+        other.run("SELECT 1");
+        for (here, there, expected) in [
+            (None, Some("SET w 1 PX 5"), "*1|+PONG|"),
+            (Some("SET w 1"), Some("SET w 1 PX 5"), "*-1|"),
+            (None, Some("SET w 1"), "*-1|"),
+        ] {
+            bench.run("FLUSHALL");
+            here.map(|line| bench.run(line));
+            there.map(|line| other.run(line));
+            bench.clock.advance(6);
+            bench.run("WATCH w");
+            bench.run("SWAPDB 0 1");
+            bench.run("MULTI");
+            bench.run("PING");
+            assert_eq!(bench.run("EXEC"), expected, "{here:?} {there:?}");
+        }
+    }
+
+    #[test]
     fn unwatch_discard_and_reset_forget() {
         let mut bench = Bench::new();
         for forget in [&["UNWATCH"][..], &["MULTI", "DISCARD"], &["RESET"]] {

@@ -9,6 +9,7 @@ use crate::keyspace::change::{Class, Effects};
 use crate::keyspace::entry::{Entry, Str};
 use crate::keyspace::hash::KeyHash;
 use crate::keyspace::hold::Hold;
+use crate::keyspace::listen::Listeners;
 use crate::keyspace::moment::Moment;
 use crate::keyspace::shard::{Part, SHARDS};
 use crate::keyspace::space::Keyspace;
@@ -105,6 +106,11 @@ impl<'a> Db<'a> {
     #[inline]
     pub fn moment(&self) -> &Moment {
         &self.moment
+    }
+
+    /// Has what follows run at a later time.
+    pub fn set_now(&mut self, now_ms: u64) {
+        self.moment.now_ms = now_ms;
     }
 
     /// The time at which the command runs, in Unix milliseconds.
@@ -351,17 +357,35 @@ impl<'a> Db<'a> {
         }
     }
 
+    /// Removes what is due of the keys that somebody listens to in one of these databases, in all of them: a key that
+    /// is due already must not seem to expire anew where it comes to stand. Every shard is held.
+    pub fn expire_listened(&mut self, dbs: [usize; 2]) {
+        let selected = self.index;
+        for shard in 0..SHARDS {
+            let keys = self.hold.shard(shard).listeners().map(Listeners::keys).unwrap_or_default();
+            for (_, bytes, hash) in keys.iter().filter(|(db, ..)| dbs.contains(db)) {
+                for db in dbs {
+                    self.index = db;
+                    self.expire_if_due(&Key { bytes, hash: *hash });
+                }
+            }
+        }
+        self.index = selected;
+    }
+
     /// Tells those who listen to keys that are about to change all at once: databases are emptied or exchanged.
     ///
     /// For each database `concerned` says where a key of that name must exist for its listeners to be told; nowhere
-    /// for a database that does not change.
+    /// for a database that does not change. What is due counts as gone.
     pub fn touch_all(&mut self, concerned: impl Fn(usize) -> SmallVec<[usize; 2]>) {
+        let now_ms = self.moment.now_ms;
         for shard in 0..SHARDS {
             let effects = &mut *self.effects;
             self.hold.visit(shard, |shard| {
                 let Some(listeners) = shard.listeners() else { return };
                 for (db, key, hash) in listeners.keys() {
-                    let exists = |db: &usize| shard.part(*db).is_some_and(|part| part.find(hash, &key).is_some());
+                    let lives = |entry: &Entry| entry.deadline().is_none_or(|deadline| now_ms <= deadline);
+                    let exists = |db: &usize| shard.part(*db).and_then(|part| part.find(hash, &key)).is_some_and(lives);
                     if concerned(db).iter().any(exists) && listeners.touch(db, &key) {
                         effects.note_ready(db, &key);
                     }

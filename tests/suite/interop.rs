@@ -44,6 +44,7 @@ families! {
     streams: include_str!("interop/streams.table"), &[];
     small_streams: include_str!("interop/streams.table"), &["--stream-node-max-entries", "3"];
     server: include_str!("interop/server.table"), &[];
+    transactions: include_str!("interop/transactions.table"), &[];
     sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes"];
     large_sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes", "--zset-max-listpack-entries", "0"];
 }

@@ -12,6 +12,7 @@
 
 mod busy;
 mod embedding;
+mod histories;
 mod house;
 mod interop;
 mod limits;
