@@ -26,6 +26,8 @@ pub struct Transaction {
     pub alone: bool,
     /// One of them may write.
     pub writes: bool,
+    /// One of them may need more memory.
+    pub grows: bool,
 }
 
 impl Transaction {

@@ -36,6 +36,18 @@ pub type Reply = Result<Outcome, Error>;
 /// The usual end of a handler.
 pub const DONE: Reply = Ok(Outcome::Done);
 
+/// The rest of a command, to be run as the next piece.
+///
+/// # Errors
+/// None; a handler ends with it.
+pub fn later<W: Send + 'static>(work: W, run: fn(W, &mut Context<'_>) -> Reply) -> Reply {
+    let mut work = Some(work);
+    Ok(Outcome::Continue(Box::new(move |ctx| match work.take() {
+        Some(work) => run(work, ctx),
+        None => DONE,
+    })))
+}
+
 /// What runs a command: reads all its arguments, then touches keys, then writes its reply.
 pub type Handler = fn(&mut Context<'_>, &Args<'_>) -> Reply;
 
@@ -53,6 +65,8 @@ pub struct Context<'a> {
     pub config: &'a Config,
     /// The number of the worker that runs it, if it is one.
     pub worker: Option<usize>,
+    /// Whether memory was below its limit before this command.
+    pub has_room: bool,
     /// Whether a script asks for what runs now.
     pub scripted: bool,
     /// Positions of arguments that logs must not show.

@@ -13,9 +13,9 @@ use crate::command::args::{Args, word};
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::engine::random_id;
 use crate::command::error::Error;
+use crate::command::eviction::needs_clocks;
 use crate::command::table::Command;
 use crate::command::{config, help};
-use crate::config::choice::MaxmemoryPolicy;
 use crate::config::memory::parse_bytes;
 use crate::keyspace::entry::{Entry, Str, Value};
 use crate::keyspace::shard::{SHARDS, SLOTS_PER_SHARD};
@@ -264,14 +264,7 @@ fn object(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let key = args.key(&ctx.db, 2);
     let moment = *ctx.db.moment();
     let entry = ctx.db.look(&key).ok_or(Error::NoSuchKey)?;
-    let clocked = ctx.config.maxmemory > 0
-        && matches!(
-            ctx.config.maxmemory_policy,
-            MaxmemoryPolicy::AllkeysLru
-                | MaxmemoryPolicy::VolatileLru
-                | MaxmemoryPolicy::AllkeysLfu
-                | MaxmemoryPolicy::VolatileLfu
-        );
+    let clocked = ctx.config.maxmemory > 0 && needs_clocks(ctx.config);
     let shared = matches!(entry.value(), Value::Int(n) if (0..SHARED_INTEGERS).contains(&n)) && !clocked;
     let text = format!(
         "Value at:{:#x} refcount:{} encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{}",
@@ -344,6 +337,7 @@ impl Fingerprint {
     fn add_object(&mut self, object: &Object) {
         match object {
             Object::List(list) => list.iter(0, End::Head).for_each(|item| self.mix(&item.to_vec())),
+            Object::Set(set) => set.iter().for_each(|item| self.add(item.text(&mut itoa::Buffer::new()))),
             Object::SortedSet(zset) => {
                 for (member, score) in zset.iter(0, Direction::Up) {
                     let (mut one, mut text) = (Fingerprint::default(), Vec::new());
@@ -531,6 +525,20 @@ mod tests {
         bench.session.db = 3;
         bench.run("SET c 3");
         assert_eq!(bench.run("DEBUG DIGEST"), "+1de4619fbb3cf94f79cd030aeef630a1c7ef4afb|");
+    }
+
+    #[test]
+    fn the_digest_of_a_collection_is_that_of_its_elements() {
+        // Each was asked of a running Redis.
+        let mut bench = bench();
+        for request in ["RPUSH l a 12 b", "SADD s a 12 b", "SADD i 3 -5 70000"] {
+            bench.run(request);
+        }
+        let list = "a321242d509160fd2e1651d5d59af1b8d48e6580";
+        let set = "a6cb320b073705356139f26fb4e18858a07e0492";
+        let integers = "45777d6456504124bc7971cc7ee49e2daea62d31";
+        assert_eq!(bench.run("DEBUG DIGEST-VALUE l s i"), format!("*3|+{list}|+{set}|+{integers}|"));
+        assert_eq!(bench.run("DEBUG DIGEST"), "+34739f3e9679a8f9d63e66e060abc220e88251f8|");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The way of a request: found, checked, run over the shards of its keys, its changes passed on.
 //!
-//! What must stay true: the checks come in one fixed order (arity, login, permission, pause); requests of one
+//! What must stay true: the checks come in one fixed order (arity, login, permission, memory, pause); requests of one
 //! connection run in the order they were sent; a handler runs while the shards of its keys, and no
 //! others, are held, taken in ascending order; what it changed is passed on before they are released.
 //!
@@ -21,6 +21,7 @@ use crate::command::call::{Rest, call, count_call, count_error, notable_ns, note
 use crate::command::context::{Context, Job, Outcome};
 use crate::command::engine::{Engine, PauseMode};
 use crate::command::error::Error;
+use crate::command::eviction::{Eviction, Room, unseen_bytes};
 use crate::command::permission;
 use crate::command::script::prepare;
 use crate::command::table::{Entry, Way};
@@ -40,6 +41,7 @@ use crate::resp::reply::Output;
 use crate::resp::request::Span;
 use crate::script::cache::Reach;
 use crate::spec::{Flag, keys};
+use crate::stdx::memory;
 use crate::stdx::ticks::Ticks;
 
 /// How many requests hold their shards together, for one worker; fewer where there are more workers,
@@ -61,9 +63,9 @@ pub struct Request {
 pub enum Stop {
     /// All of it ran.
     Done,
-    /// The next request must wait: CLIENT PAUSE.
+    /// The next request must wait: for the end of CLIENT PAUSE, or for memory.
     Paused {
-        /// Unix milliseconds of the pause's end.
+        /// Unix milliseconds of the wait's end.
         until_ms: u64,
     },
     /// A command works in pieces; the rest comes after it.
@@ -93,6 +95,9 @@ pub struct Executor {
     effects: Effects,
     config: Arc<Config>,
     notable_ns: u64,
+    eviction: Eviction,
+    /// Whether memory was below its limit when it was looked at last.
+    has_room: bool,
 }
 
 /// A request that may run with its neighbours.
@@ -125,6 +130,8 @@ impl Executor {
             effects: Effects::default(),
             notable_ns: notable_ns(&config),
             config,
+            eviction: Eviction::default(),
+            has_room: true,
         }
     }
 
@@ -148,6 +155,8 @@ impl Executor {
         let worker = self.worker;
         let mut gate = self.enter(engine);
         let mut moment = engine.moment(&config);
+        let limited = config.maxmemory > 0;
+        let unseen = unseen_bytes(&config).cast_signed();
         let mut ready: SmallVec<[Ready<'_>; 16]> = SmallVec::new();
         let mut at = 0;
         session.shared.figures.active_ms.store(moment.now_ms, Ordering::Relaxed);
@@ -157,12 +166,21 @@ impl Executor {
                 moment = engine.moment(&config);
             }
             ready.clear();
+            // Whoever is only told that the server is busy needs none.
+            let mut room =
+                if gate.is_some() { self.eviction.make_room(engine, &config, &moment) } else { Room::Enough };
+            while room == Room::Soon && session.in_process {
+                // Whose thread this is has nothing else to do.
+                std::thread::yield_now();
+                room = self.eviction.make_room(engine, &config, &moment);
+            }
+            self.has_room = room == Room::Enough;
             let mut shards = ShardSet::default();
             let mut single = None;
             // Those that can run together, up to the first that cannot.
             for request in &requests[at..requests.len().min(at + self.together)] {
                 let args = args_of(buf, spans, *request);
-                match check(engine, session, &args, moment.now_ms) {
+                match check(engine, session, &args, moment.now_ms, room) {
                     // While a script keeps everybody waiting there is no gate to run behind.
                     verdict if gate.is_none() => {
                         single = Some(verdict);
@@ -208,7 +226,9 @@ impl Executor {
                     prefetch(&mut context.db, &ready);
                 }
                 let mut before = Ticks::now();
-                let (mut waiting, mut again) = (None, false);
+                let mut ran = 0;
+                let taken = memory::used_by_this_thread();
+                let mut waiting = None;
                 for ready in &ready {
                     let mut args = args_of(buf, spans, ready.request);
                     if let Some((index, hash)) = ready.first_key {
@@ -223,18 +243,26 @@ impl Executor {
                         // It is the only one: no script is brief.
                         Err(Rest::Alone) => {
                             single = Some(Verdict::Run(ready.entry));
-                            again = true;
+                            break;
                         }
                         Err(Rest::Job(_)) => panic!("{} works in pieces but runs in a batch", ready.entry.full_name),
+                    }
+                    ran += 1;
+                    // Others have taken memory too, and what is behind may need much of it.
+                    if limited && memory::used_by_this_thread().wrapping_sub(taken).cast_signed() > unseen {
+                        break;
                     }
                 }
                 let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
                 drop(context);
                 self.count_lookups(engine, counts);
                 self.serve_postponed(engine, session, out, &config, moment);
-                at += if again { 0 } else { ready.len() };
+                at += ran;
                 if let Some(waiting) = waiting {
                     return (at, Stop::Waiting(waiting));
+                }
+                if ran < ready.len() {
+                    continue;
                 }
             }
             let Some(verdict) = single else { continue };
@@ -477,6 +505,7 @@ impl Executor {
             config,
             worker,
             scripted: false,
+            has_room: self.has_room,
             hidden: SmallVec::new(),
             notable_ns: self.notable_ns,
         }
@@ -510,7 +539,7 @@ fn args_of<'a>(buf: &'a [u8], spans: &'a [Span], request: Request) -> Args<'a> {
 
 /// Everything that is checked before a command runs, in this order.
 #[inline]
-fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64) -> Verdict<'e> {
+fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64, room: Room) -> Verdict<'e> {
     let entry = match engine.commands.resolve(args.at(0), args.opt(1)) {
         Ok(entry) => entry,
         Err(container) => return Verdict::Refuse(None, unknown(container, args)),
@@ -532,6 +561,12 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
         && !may_run_while_busy(session, entry)
     {
         return Verdict::Refuse(Some(entry), Error::Busy(kind));
+    }
+    if room != Room::Enough && needs_room(session, entry, room) {
+        return match room {
+            Room::Soon => Verdict::Hold(now_ms + 1),
+            _ => Verdict::Refuse(Some(entry), Error::OutOfMemory),
+        };
     }
     if let Some((mode, until_ms)) = engine.pause.active(now_ms) {
         let held_back = mode == PauseMode::All
@@ -576,6 +611,17 @@ fn may_write(entry: &Entry) -> bool {
     entry.has(Flag::Write) || entry.has(Flag::MayReplicate)
 }
 
+/// Whether a request may need more memory: what is queued for EXEC takes some itself.
+#[cold]
+fn needs_room(session: &Session, entry: &Entry, room: Room) -> bool {
+    match &session.transaction {
+        Some(queued) if entry.way == Way::Transaction => queued.grows,
+        Some(_) => !entry.is_never_queued(),
+        // Of scripts only those need it that write, and they find out themselves; but none where room is being made.
+        None => entry.has(Flag::DenyOom) || entry.way == Way::Script && room == Room::Soon,
+    }
+}
+
 /// Keeps a request for EXEC.
 #[cold]
 fn queue(engine: &Engine, session: &mut Session, entry: &Entry, args: &Args<'_>) -> Result<(), Error> {
@@ -584,6 +630,7 @@ fn queue(engine: &Engine, session: &mut Session, entry: &Entry, args: &Args<'_>)
     queued.push(args.from(0));
     queued.alone |= entry.way != Way::Batched;
     queued.writes |= may_write(entry);
+    queued.grows |= entry.has(Flag::DenyOom);
     let figures = &session.shared.figures;
     figures.queued.store(i32::try_from(queued.len()).unwrap_or(i32::MAX), Ordering::Relaxed);
     figures.queued_bytes.store(queued.bytes(), Ordering::Relaxed);

@@ -270,6 +270,8 @@ pub struct Engine {
     pub memory_peak: AtomicU64,
     /// Memory in use when the server was ready.
     pub memory_startup: AtomicU64,
+    /// Since when eviction cannot keep memory below its limit, in monotonic microseconds; 0 while it can.
+    pub exceeded_since_us: AtomicU64,
 }
 
 impl Engine {
@@ -313,6 +315,7 @@ impl Engine {
             interest: AtomicU8::new(0),
             memory_peak: AtomicU64::new(0),
             memory_startup: AtomicU64::new(0),
+            exceeded_since_us: AtomicU64::new(0),
         })
     }
 
@@ -398,6 +401,7 @@ pub fn access_policy(config: &Config) -> AccessPolicy {
         MaxmemoryPolicy::AllkeysLfu | MaxmemoryPolicy::VolatileLfu => {
             AccessPolicy::Lfu { log_factor: config.lfu_log_factor, decay_minutes: config.lfu_decay_time }
         }
+        MaxmemoryPolicy::AllkeysLrm | MaxmemoryPolicy::VolatileLrm => AccessPolicy::Lrm,
         _ => AccessPolicy::Lru,
     }
 }

@@ -57,6 +57,8 @@ pub enum Error {
         /// Whether it was counted as it arose.
         counted: bool,
     },
+    /// Memory is at its limit and nothing can make room.
+    OutOfMemory,
     /// Any other text, its code included.
     Text(Cow<'static, str>),
     /// The same with a client's own words in it, which may be any bytes.
@@ -116,6 +118,7 @@ impl fmt::Display for Error {
                 "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE."
             }
             Error::Line { line, .. } => return write!(f, "{}", line.escape_ascii()),
+            Error::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
             Error::Text(text) => text,
             Error::Bytes(text) => return write!(f, "{}", text.escape_ascii()),
         })

@@ -302,8 +302,12 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             // Every worker reads and writes for its own connections.
             "io_threaded_reads_processed" => to.put(by_threads(Counter::ReadsProcessed)),
             "io_threaded_writes_processed" => to.put(by_threads(Counter::WritesProcessed)),
-            "current_eviction_exceeded_time"
-            | "pubsub_channels"
+            "current_eviction_exceeded_time" => {
+                let since = self.engine.exceeded_since_us.load(Ordering::Relaxed);
+                let now = self.engine.clock.monotonic_us();
+                to.put(if since == 0 { 0 } else { now.saturating_sub(since) / 1000 });
+            }
+            "pubsub_channels"
             | "pubsub_patterns"
             | "pubsubshard_channels"
             | "latest_fork_usec"

@@ -3,8 +3,8 @@
 use crate::command::args::{Args, word};
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::error::Error;
+use crate::command::eviction::needs_clocks;
 use crate::command::table::Command;
-use crate::config::choice::MaxmemoryPolicy;
 use crate::keyspace::change::Class;
 use crate::keyspace::db::{Key, Touch};
 use crate::keyspace::entry::Value;
@@ -384,10 +384,8 @@ fn object_encoding(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 const SHARED_INTEGERS: i64 = 10_000;
 
 fn object_refcount(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
-    use MaxmemoryPolicy::{AllkeysLfu, AllkeysLru, VolatileLfu, VolatileLru};
     // Eviction by access needs a clock for each value, and then nothing is shared.
-    let by_access = matches!(ctx.config.maxmemory_policy, AllkeysLfu | AllkeysLru | VolatileLfu | VolatileLru);
-    let sharing = ctx.config.maxmemory == 0 || !by_access;
+    let sharing = ctx.config.maxmemory == 0 || !needs_clocks(ctx.config);
     let shared = look_at(ctx, args, |entry| {
         sharing && matches!(entry.value(), Value::Int(n) if (0..SHARED_INTEGERS).contains(&n))
     });
@@ -416,7 +414,7 @@ fn object_freq(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let moment = *ctx.db.moment();
     match look_at(ctx, args, |entry| moment.frequency(entry.clock())) {
         None => ctx.out.null(),
-        Some(_) if moment.policy == AccessPolicy::Lru => {
+        Some(_) if !matches!(moment.policy, AccessPolicy::Lfu { .. }) => {
             return Err(Error::text(
                 "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.",
             ));

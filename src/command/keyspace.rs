@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use smallvec::smallvec;
 
 use crate::command::args::{Args, word};
-use crate::command::context::{Context, DONE, Outcome, Reply};
+use crate::command::context::{Context, DONE, Reply, later};
 use crate::command::error::Error;
 use crate::command::key::database;
 use crate::command::scan::{DEFAULT_COUNT, Strings, matches, parse_count, parse_cursor, pattern};
@@ -30,15 +30,6 @@ pub const COMMANDS: &[Command] = &[DBSIZE, FLUSHALL, FLUSHDB, KEYS, RANDOMKEY, S
 pub const PIECE_US: u64 = 500;
 /// How many keys are looked at or freed before the time is looked at.
 const STRIDE: usize = 256;
-
-/// The rest of a command, to be run as the next piece.
-fn later<W: Send + 'static>(work: W, run: fn(W, &mut Context<'_>) -> Reply) -> Reply {
-    let mut work = Some(work);
-    Ok(Outcome::Continue(Box::new(move |ctx| match work.take() {
-        Some(work) => run(work, ctx),
-        None => DONE,
-    })))
-}
 
 /// A walk over the keys of a database, in the order of their hashes.
 struct Walk {

@@ -10,7 +10,7 @@ use crate::command::table::Command;
 use crate::command::time::{TimeUnit, absolute_ms};
 use crate::keyspace::change::{Class, Effect};
 use crate::keyspace::db::Expiry;
-use crate::keyspace::entry::{Entry, Str, Value};
+use crate::keyspace::entry::{Entry, INLINE_MAX, Str, Value};
 use crate::spec::{Access, Arity, Flag, Group, Keys};
 use crate::stdx::number::extended::Extended;
 use crate::stdx::number::parse_i64;
@@ -73,7 +73,10 @@ fn stored(bytes: &[u8]) -> Str<'_> {
 }
 
 /// The bytes of a string value.
-fn bytes_of(value: Value<'_>) -> Result<std::borrow::Cow<'_, [u8]>, Error> {
+///
+/// # Errors
+/// [`Error::WrongType`].
+pub fn bytes_of(value: Value<'_>) -> Result<std::borrow::Cow<'_, [u8]>, Error> {
     Ok(match value {
         Value::Int(n) => n.to_string().into_bytes().into(),
         Value::Bytes(bytes) => bytes.into(),
@@ -611,37 +614,46 @@ fn append(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 }
 
 /// Changes a string's bytes in place, which become `len` at least, zeros added; it is `raw` afterwards.
-fn edit(entry: &mut Entry, len: usize, change: impl FnOnce(&mut [u8])) {
+pub fn edit<R>(entry: &mut Entry, len: usize, change: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
     if let Some(bytes) = entry.large_mut() {
-        if bytes.len() < len {
-            // Room for as much again, up to a megabyte: a value that grows, grows on.
-            if bytes.capacity() < len {
-                bytes.reserve_exact(len - bytes.len() + len.min(1 << 20));
-            }
-            bytes.resize(len, 0);
-        }
-        return change(bytes);
+        lengthen(bytes, len);
+        return Some(change(bytes));
     }
     if let Some(bytes) = entry.raw_mut()
         && bytes.len() >= len
     {
-        return change(bytes);
+        return Some(change(bytes));
     }
-    let mut bytes = match entry.value() {
-        Value::Int(n) => n.to_string().into_bytes(),
-        Value::Bytes(bytes) => bytes.to_vec(),
-        Value::Large(large) => large.bytes().clone(),
-        Value::Object(_) => return,
-    };
-    if bytes.len() < len {
+    let mut bytes = bytes_of(entry.value()).ok()?.into_owned();
+    if len > INLINE_MAX {
+        lengthen(&mut bytes, len);
+    } else if bytes.len() < len {
         bytes.resize(len, 0);
     }
-    change(&mut bytes);
-    entry.set_string(if bytes.len() > crate::keyspace::entry::INLINE_MAX {
-        Str::Large(Arc::new(bytes))
-    } else {
-        Str::Raw(&bytes)
-    });
+    let result = change(&mut bytes);
+    entry.set_string(if bytes.len() > INLINE_MAX { Str::Large(Arc::new(bytes)) } else { Str::Raw(&bytes) });
+    Some(result)
+}
+
+/// Makes bytes `len` long at least, zeros added.
+fn lengthen(bytes: &mut Vec<u8>, len: usize) {
+    if len <= bytes.len() {
+        return;
+    }
+    if len > bytes.capacity() {
+        // Room for as much again, up to a megabyte: a value that grows, grows on.
+        let room = len + len.min(1 << 20);
+        if len > 2 * bytes.len() {
+            // Memory that the system has filled with zeros is not touched until somebody writes there: a bit
+            // that is set far beyond the end costs no pause.
+            let old = std::mem::replace(bytes, vec![0; room]);
+            bytes[..old.len()].copy_from_slice(&old);
+            bytes.truncate(len);
+            return;
+        }
+        bytes.reserve_exact(room - bytes.len());
+    }
+    bytes.resize(len, 0);
 }
 
 /// Overwrites bytes from an offset on; replies with the new length.

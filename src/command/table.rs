@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
-    acl, config, connection, debug, expire, function, hash, info, introspect, key, keyspace, latency, list, memory,
-    monitor, script, server, slowlog, stream, string, transaction, zset,
+    acl, bitmap, config, connection, debug, expire, function, hash, hyperloglog, info, introspect, key, keyspace,
+    latency, list, memory, monitor, script, server, set, slowlog, stream, string, transaction, zset,
 };
 use crate::spec::{self, Flag, Group, Keys};
 
@@ -17,12 +17,14 @@ pub type Command = spec::Command<Handler>;
 #[rustfmt::skip]
 const FAMILIES: &[&[Command]] = &[
     acl::COMMANDS,
+    bitmap::COMMANDS,
     config::COMMANDS,
     connection::COMMANDS,
     debug::COMMANDS,
     expire::COMMANDS,
     function::COMMANDS,
     hash::COMMANDS,
+    hyperloglog::COMMANDS,
     info::COMMANDS,
     introspect::COMMANDS,
     key::COMMANDS,
@@ -34,6 +36,7 @@ const FAMILIES: &[&[Command]] = &[
     monitor::COMMANDS,
     script::COMMANDS,
     server::COMMANDS,
+    set::COMMANDS,
     slowlog::COMMANDS,
     stream::COMMANDS,
     string::COMMANDS,

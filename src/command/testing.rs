@@ -218,4 +218,18 @@ impl Bench {
     pub fn run(&mut self, line: &str) -> String {
         String::from_utf8_lossy(&self.raw(line)).replace("\r\n", "|")
     }
+
+    /// Runs one request; returns the commands that the write log got of it, without those that select a database.
+    pub fn logged(&mut self, line: &str) -> Vec<Vec<String>> {
+        let bytes = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let theirs = bytes.clone();
+        self.engine.log.read_with(Box::new(move |some| theirs.lock().extend_from_slice(some)));
+        self.raw(line);
+        let text = String::from_utf8_lossy(&bytes.lock()).into_owned();
+        let commands = text.split('*').skip(1).map(|command| {
+            let words = command.split("\r\n").skip(1).filter(|word| !word.is_empty() && !word.starts_with('$'));
+            words.map(str::to_owned).collect::<Vec<_>>()
+        });
+        commands.filter(|command| command[0] != "SELECT").collect()
+    }
 }

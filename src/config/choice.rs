@@ -57,10 +57,12 @@ choices! {
     MaxmemoryPolicy {
         VolatileLru = "volatile-lru",
         VolatileLfu = "volatile-lfu",
+        VolatileLrm = "volatile-lrm",
         VolatileRandom = "volatile-random",
         VolatileTtl = "volatile-ttl",
         AllkeysLru = "allkeys-lru",
         AllkeysLfu = "allkeys-lfu",
+        AllkeysLrm = "allkeys-lrm",
         AllkeysRandom = "allkeys-random",
         NoEviction = "noeviction",
     }

@@ -468,15 +468,15 @@ directives! {
     Memory {
         /// The most memory that data may take. At the limit keys are removed as maxmemory-policy says, or writes
         /// are refused. 0 is no limit.
-        maxmemory("maxmemory"): u64 = 0, bytes(0, U64), [], Stored("eviction");
-        /// Which keys make room: the least recently (lru) or least frequently (lfu) used, random ones, or the next
-        /// to expire (ttl), among those that can expire (volatile) or all (allkeys). `noeviction` refuses writes
-        /// instead.
-        maxmemory_policy("maxmemory-policy"): MaxmemoryPolicy = MaxmemoryPolicy::NoEviction, (), [], Stored("eviction");
+        maxmemory("maxmemory"): u64 = 0, bytes(0, U64), [], Effective;
+        /// Which keys make room: the least recently (lru) or least frequently (lfu) used, the least recently modified
+        /// (lrm), random ones, or the next to expire (ttl), among those that can expire (volatile) or all (allkeys).
+        /// `noeviction` refuses writes instead.
+        maxmemory_policy("maxmemory-policy"): MaxmemoryPolicy = MaxmemoryPolicy::NoEviction, (), [], Effective;
         /// How many keys are looked at to find one to remove. More come closer to true LRU and cost more time.
-        maxmemory_samples("maxmemory-samples"): u32 = 5, within(1, I32), [], Stored("eviction");
+        maxmemory_samples("maxmemory-samples"): u32 = 5, within(1, I32), [], Effective;
         /// How hard eviction works when it cannot keep up: 0 prefers latency, 100 works until it is done.
-        maxmemory_eviction_tenacity("maxmemory-eviction-tenacity"): u32 = 10, within(0, 100), [], Stored("eviction");
+        maxmemory_eviction_tenacity("maxmemory-eviction-tenacity"): u32 = 10, within(0, 100), [], Effective;
         /// Whether a replica leaves eviction to its primary, so that both hold the same keys.
         replica_ignore_maxmemory("replica-ignore-maxmemory" | "slave-ignore-maxmemory"): bool = true, None, [], Stored("replication");
         /// How much time goes into removing expired keys, from 1 to 10. Spinel removes them when they are due, at
@@ -490,7 +490,7 @@ directives! {
     LazyFreeing {
         /// Whether evicted values are freed in the background. Spinel frees large values in the background in every
         /// case; these five are kept for compatibility.
-        lazyfree_lazy_eviction("lazyfree-lazy-eviction"): bool = false, None, [], Stored("eviction");
+        lazyfree_lazy_eviction("lazyfree-lazy-eviction"): bool = false, None, [], Moot("large values are always freed off the data path");
         /// The same for values that have expired.
         lazyfree_lazy_expire("lazyfree-lazy-expire"): bool = false, None, [], Moot("large values are always freed off the data path");
         /// The same for values that a command such as RENAME replaces.
@@ -655,17 +655,17 @@ directives! {
         /// How many nodes at either end of a list stay uncompressed. 0 compresses none.
         list_compress_depth("list-compress-depth"): u32 = 0, within(0, I32), [], Stored("collections");
         /// A set of at most so many integers is stored as a sorted array.
-        set_max_intset_entries("set-max-intset-entries"): u64 = 512, within(0, I64), [], Stored("collections");
+        set_max_intset_entries("set-max-intset-entries"): u64 = 512, within(0, I64), [], Effective;
         /// A set of at most so many members is stored compactly.
-        set_max_listpack_entries("set-max-listpack-entries"): u64 = 128, within(0, I64), [], Stored("collections");
+        set_max_listpack_entries("set-max-listpack-entries"): u64 = 128, within(0, I64), [], Effective;
         /// The longest member of a compact set.
-        set_max_listpack_value("set-max-listpack-value"): u64 = 64, within(0, I64), [], Stored("collections");
+        set_max_listpack_value("set-max-listpack-value"): u64 = 64, within(0, I64), [], Effective;
         /// A sorted set of at most so many members is stored compactly.
         zset_max_listpack_entries("zset-max-listpack-entries" | "zset-max-ziplist-entries"): u64 = 128, within(0, I64), [], Effective;
         /// The longest member of a compact sorted set.
         zset_max_listpack_value("zset-max-listpack-value" | "zset-max-ziplist-value"): u64 = 64, bytes(0, I64), [], Effective;
         /// The size up to which a HyperLogLog stays sparse. More than 16000 is of no use.
-        hll_sparse_max_bytes("hll-sparse-max-bytes"): u64 = 3000, bytes(0, I64), [], Stored("collections");
+        hll_sparse_max_bytes("hll-sparse-max-bytes"): u64 = 3000, bytes(0, I64), [], Effective;
         /// The size of one node of a stream. 0 is no limit.
         stream_node_max_bytes("stream-node-max-bytes"): u64 = 4096, bytes(0, I64), [], Stored("collections");
         /// The entries of one node of a stream. 0 is no limit.

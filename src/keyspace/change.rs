@@ -70,7 +70,7 @@ pub struct Effects {
     pub dirty: u64,
     /// Each change, where somebody listens.
     pub changes: Vec<Change>,
-    /// Keys that were found expired and removed, before the command itself took effect.
+    /// Keys that were found expired or had to make room, and were removed before the command itself took effect.
     pub expired: Vec<(usize, Vec<u8>)>,
     /// Fields that were found expired and removed: database, key, names.
     pub expired_fields: Vec<(usize, Vec<u8>, Vec<Vec<u8>>)>,
@@ -127,6 +127,14 @@ impl Effects {
     /// Notes that a key was found expired and is gone.
     pub fn note_expired(&mut self, db: usize, key: &[u8]) {
         self.notify(db, key, Class::Expired, "expired");
+        if self.interest.has(Interest::LOG) {
+            self.expired.push((db, key.to_vec()));
+        }
+    }
+
+    /// Notes that a key had to make room and is gone.
+    pub fn note_evicted(&mut self, db: usize, key: &[u8]) {
+        self.notify(db, key, Class::Evicted, "evicted");
         if self.interest.has(Interest::LOG) {
             self.expired.push((db, key.to_vec()));
         }

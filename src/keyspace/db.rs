@@ -287,6 +287,16 @@ impl<'a> Db<'a> {
         self.effects.notify(self.index, key.bytes, Class::New, "new");
     }
 
+    /// Stores a collection, whatever was there; the key lives on without a deadline.
+    pub fn put(&mut self, key: &Key<'_>, object: Object) {
+        let entry = Entry::with_object(key.hash.bits(), key.bytes, Box::new(object), None, self.moment.initial_clock());
+        if self.remove(key) {
+            self.hold.shard(key.hash.shard()).part_or_new(self.index).insert(key.hash, entry);
+        } else {
+            self.insert(key, entry);
+        }
+    }
+
     /// Changes the value of a living entry in place, not its deadline; `None` where there is none. Moves
     /// the access clock.
     #[inline]
@@ -295,7 +305,7 @@ impl<'a> Db<'a> {
         let (moment, touch, keyspace) = (self.moment, self.touch, self.keyspace);
         self.part(key)?.update(key.hash, key.bytes, |entry| {
             if touch == Touch::Yes {
-                entry.set_clock(moment.accessed(entry.clock()));
+                entry.set_clock(moment.changed(entry.clock()));
             }
             let result = change(entry);
             if let Some(deadline) = entry.field_deadline() {

@@ -342,6 +342,14 @@ impl Deadlines {
         self.chunks.front().map(|chunk| chunk.bound)
     }
 
+    /// The item whose deadline is the earliest, as far as the first chunk's quantum tells. [`Deadlines::next`] says as much
+    /// as is known of it afterwards.
+    pub fn earliest(&mut self) -> Option<u64> {
+        let chunk = self.chunks.front_mut()?;
+        chunk.bound = chunk.earliest();
+        chunk.items.iter().min_by_key(|&&word| delta(word)).map(|&word| item(word))
+    }
+
     /// Moves items whose deadline is before `now` to `due`, at most `limit`, those of earlier chunks first. True if more may be
     /// due; otherwise [`Deadlines::next`] is at least `now` afterwards, so calling again before that time is in vain.
     /// `exact` is asked once or twice in the life of an item whose quantum is coarse, and never for others.

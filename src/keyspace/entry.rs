@@ -236,6 +236,15 @@ impl Entry {
         unsafe { &*ptr::from_ref::<[u8]>(entry.key()) }
     }
 
+    /// Calls `f` with the entry of this [`Entry::id`], of which all is known but the bits of its hash.
+    ///
+    /// # Safety
+    /// The entry must be alive and must not be changed meanwhile.
+    pub unsafe fn with_id<R>(id: u64, f: impl FnOnce(&Entry) -> R) -> R {
+        let at = ptr::with_exposed_provenance_mut::<u8>((id << 3) as usize);
+        f(&ManuallyDrop::new(Entry(NonNull::new(at).expect("the id of a living entry is not zero"))))
+    }
+
     /// Asks the processor to load the entry's first cache line.
     #[inline]
     pub fn prefetch(&self) {

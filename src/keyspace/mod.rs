@@ -8,6 +8,7 @@ pub mod change;
 pub mod db;
 pub mod deadlines;
 pub mod entry;
+pub mod evict;
 pub mod gate;
 pub mod hash;
 pub mod hold;

@@ -5,6 +5,8 @@
 pub enum AccessPolicy {
     /// The time of the last access, in seconds, modulo 2^24.
     Lru,
+    /// The time of the last change, in seconds, modulo 2^24: reading does not count.
+    Lrm,
     /// 16 bits of minutes when the counter was last halved, 8 bits of a logarithmic counter.
     Lfu {
         /// How many hits the counter takes to saturate, more or less exponentially.
@@ -33,16 +35,26 @@ impl Moment {
     #[inline]
     pub fn initial_clock(&self) -> u32 {
         match self.policy {
-            AccessPolicy::Lru => self.seconds(),
+            AccessPolicy::Lru | AccessPolicy::Lrm => self.seconds(),
             AccessPolicy::Lfu { .. } => self.minutes() << 8 | LFU_INITIAL,
         }
     }
 
-    /// The clock after an access.
+    /// The clock after a change.
+    #[inline]
+    pub fn changed(&self, clock: u32) -> u32 {
+        match self.policy {
+            AccessPolicy::Lrm => self.seconds(),
+            AccessPolicy::Lru | AccessPolicy::Lfu { .. } => self.accessed(clock),
+        }
+    }
+
+    /// The clock after an access that changed nothing.
     #[inline]
     pub fn accessed(&self, clock: u32) -> u32 {
         match self.policy {
             AccessPolicy::Lru => self.seconds(),
+            AccessPolicy::Lrm => clock,
             AccessPolicy::Lfu { log_factor, .. } => {
                 self.minutes() << 8 | incremented(self.frequency(clock), log_factor)
             }
@@ -57,7 +69,7 @@ impl Moment {
         counter.saturating_sub(passed.checked_div(decay_minutes).unwrap_or(0))
     }
 
-    /// Seconds since the access that an LRU clock notes.
+    /// Seconds since the access or change that an LRU clock notes.
     pub fn idle_seconds(&self, clock: u32) -> u64 {
         u64::from(self.seconds().wrapping_sub(clock)) & CLOCK_BITS
     }
@@ -111,6 +123,14 @@ mod tests {
         assert!((6..40).contains(&after_100), "{after_100}");
         clock |= 0xff;
         assert_eq!(lfu(0).accessed(clock) & 0xff, 255);
+    }
+
+    #[test]
+    fn reading_does_not_move_a_clock_that_notes_changes() {
+        let at = |s: u64| Moment { now_ms: s * 1000, policy: AccessPolicy::Lrm };
+        let clock = at(100).initial_clock();
+        assert_eq!(at(110).idle_seconds(at(105).accessed(clock)), 10);
+        assert_eq!(at(110).idle_seconds(at(105).changed(clock)), 5);
     }
 
     #[test]

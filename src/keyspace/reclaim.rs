@@ -14,13 +14,18 @@ pub const INLINE_FREE_MAX: usize = 64;
 #[derive(Debug, Default)]
 struct Counts {
     pending: AtomicU64,
+    /// Bytes of what is pending, as far as somebody has measured them.
+    bytes: AtomicU64,
     freed: AtomicU64,
 }
+
+/// Something to be dropped: of how many objects it consists, how many bytes it is known to take.
+type Waiting = (u64, u64, Box<dyn Any + Send>);
 
 /// The way to the thread that frees. Cheap to clone; the thread ends with the last clone.
 #[derive(Debug, Clone)]
 pub struct Reclaimer {
-    sender: Sender<(u64, Box<dyn Any + Send>)>,
+    sender: Sender<Waiting>,
     counts: Arc<Counts>,
 }
 
@@ -39,8 +44,14 @@ impl Reclaimer {
 
     /// Drops `value`, which consists of `objects` keys or values, some time soon.
     pub fn free(&self, objects: u64, value: impl Any + Send) {
+        self.free_measured(objects, 0, value);
+    }
+
+    /// The same for a value of which it is known how many bytes it takes.
+    pub fn free_measured(&self, objects: u64, bytes: u64, value: impl Any + Send) {
         self.counts.pending.fetch_add(objects, Ordering::Relaxed);
-        if let Err(back) = self.sender.send((objects, Box::new(value))) {
+        self.counts.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if let Err(back) = self.sender.send((objects, bytes, Box::new(value))) {
             // The thread is gone, as at the very end of the process: the value is dropped here.
             drop(back);
         }
@@ -49,6 +60,11 @@ impl Reclaimer {
     /// Objects that wait to be freed.
     pub fn pending(&self) -> u64 {
         self.counts.pending.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that will soon be free, as far as they were measured.
+    pub fn pending_bytes(&self) -> u64 {
+        self.counts.bytes.load(Ordering::Relaxed)
     }
 
     /// Objects freed since the start or the last [`Reclaimer::reset`].
@@ -62,9 +78,10 @@ impl Reclaimer {
     }
 }
 
-fn run(receiver: &Receiver<(u64, Box<dyn Any + Send>)>, counts: &Counts) {
-    while let Ok((objects, value)) = receiver.recv() {
+fn run(receiver: &Receiver<Waiting>, counts: &Counts) {
+    while let Ok((objects, bytes, value)) = receiver.recv() {
         drop(value);
+        counts.bytes.fetch_sub(bytes, Ordering::Relaxed);
         counts.pending.fetch_sub(objects, Ordering::Relaxed);
         counts.freed.fetch_add(objects, Ordering::Relaxed);
     }

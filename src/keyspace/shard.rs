@@ -111,6 +111,14 @@ impl Shard {
         self.parts().enumerate().filter(|(_, part)| part.is_some()).map(|(db, _)| db)
     }
 
+    /// The key that expires next: its database, itself, its deadline. Afterwards [`Shard::next_deadline`] is that deadline,
+    /// but for what the index rounds.
+    pub fn nearest(&mut self) -> Option<(usize, Vec<u8>, u64)> {
+        let parts = std::iter::once(&mut self.first).chain(&mut self.others).enumerate();
+        let nearest = parts.filter_map(|(db, part)| Some((db, part.as_mut()?.volatile.nearest()?)));
+        nearest.min_by_key(|(_, (_, deadline))| *deadline).map(|(db, (key, deadline))| (db, key, deadline))
+    }
+
     /// A time before which nothing in the shard is due.
     pub fn next_deadline(&self) -> Option<u64> {
         self.parts().flatten().flat_map(|part| [part.volatile.next(), part.fields.next()]).flatten().min()

@@ -97,6 +97,11 @@ impl Keyspace {
         }
     }
 
+    /// Says what is due next in a held shard.
+    pub fn set_next_due(&self, shard: usize, deadline: Option<u64>) {
+        self.next_due[shard].store(deadline.unwrap_or(NEVER), Ordering::Relaxed);
+    }
+
     /// What frees large values.
     pub fn reclaimer(&self) -> &Reclaimer {
         &self.reclaimer
@@ -140,6 +145,15 @@ impl Keyspace {
     pub fn free_object(&self, object: Box<Object>) {
         if object.len() > INLINE_FREE_MAX {
             self.reclaimer.free(1, object);
+        }
+    }
+
+    /// Frees an entry that takes so many bytes: here where that is cheap, else on the thread for it.
+    pub fn free_measured(&self, mut entry: Entry, bytes: usize) {
+        if let Some(object) = entry.take_object()
+            && object.len() > INLINE_FREE_MAX
+        {
+            self.reclaimer.free_measured(1, bytes as u64, object);
         }
     }
 
@@ -269,7 +283,7 @@ impl Keyspace {
                     // Nobody is blocked on a hash: only those who watch it are told.
                     shrunk.iter().for_each(|(db, key)| _ = listeners.touch(*db, key));
                 }
-                self.next_due[shard].store(held.next_deadline().unwrap_or(NEVER), Ordering::Relaxed);
+                self.set_next_due(shard, held.next_deadline());
                 // What waits on these keys is served before anybody else can touch them.
                 if !late.is_empty() {
                     pass_on(effects, &late);

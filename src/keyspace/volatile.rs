@@ -8,6 +8,8 @@
 
 use std::marker::PhantomData;
 
+use fastrand::Rng;
+
 use crate::keyspace::deadlines::Deadlines;
 use crate::keyspace::entry::Entry;
 
@@ -137,6 +139,24 @@ impl<S: Sort> Volatile<S> {
             with(key, deadline);
         }
         more
+    }
+
+    /// The key that expires next, as far as the index tells, and its deadline. [`Volatile::next`] says the same afterwards.
+    pub fn nearest(&mut self) -> Option<(Vec<u8>, u64)> {
+        let id = self.deadlines.earliest()?;
+        // SAFETY: by this file's invariant the entry is alive, and `&mut self` keeps it as it is.
+        Some(unsafe { (Entry::key_of(id).to_vec(), S::of_id(id)) })
+    }
+
+    /// Calls `f` for `count` entries at most that chance picks, some of them twice perhaps; returns how often.
+    pub fn pick(&self, rng: &mut Rng, count: usize, mut f: impl FnMut(&Entry)) -> usize {
+        let count = count.min(self.len());
+        for _ in 0..count {
+            let Some(id) = self.deadlines.random(rng) else { return 0 };
+            // SAFETY: by this file's invariant the entry is alive, and `&self` keeps it as it is.
+            unsafe { Entry::with_id(id, &mut f) };
+        }
+        count
     }
 
     /// Bytes that the index takes.

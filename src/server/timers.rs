@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::shared::Mark;
 use crate::command::engine::Engine;
+use crate::command::eviction::Eviction;
 use crate::keyspace::change::Effects;
 use crate::keyspace::shard::SHARDS;
 use crate::keyspace::space::Patience;
@@ -36,6 +37,7 @@ pub fn start(engine: Arc<Engine>, stop: Arc<AtomicBool>) -> std::io::Result<Join
         crash::prepare_thread();
         let mut timers = Timers {
             effects: Effects::default(),
+            eviction: Eviction::default(),
             sampled: Instant::now(),
             tidied: Instant::now(),
             cron: Instant::now(),
@@ -49,6 +51,7 @@ pub fn start(engine: Arc<Engine>, stop: Arc<AtomicBool>) -> std::io::Result<Join
 
 struct Timers {
     effects: Effects,
+    eviction: Eviction,
     sampled: Instant,
     tidied: Instant,
     cron: Instant,
@@ -59,6 +62,7 @@ impl Timers {
     fn tick(&mut self, engine: &Engine) -> bool {
         let started = Instant::now();
         let volatile = engine.debug.active_expire.load(Ordering::Relaxed) && self.expire(engine);
+        self.make_room(engine);
         if self.sampled.elapsed() >= SAMPLE_EVERY {
             self.sampled = Instant::now();
             engine.stats.sample(engine.clock.monotonic_us());
@@ -80,6 +84,15 @@ impl Timers {
             }
         }
         volatile || !engine.clients.is_empty()
+    }
+
+    /// Makes room while memory is above its limit and nobody sends commands: after CONFIG SET.
+    fn make_room(&mut self, engine: &Engine) {
+        let config = engine.config.load();
+        if config.maxmemory > 0 {
+            let _gate = engine.keyspace.gates().enter(engine.keyspace.gates().shared_index());
+            self.eviction.make_room(engine, &config, &engine.moment(&config));
+        }
     }
 
     /// Removes keys and fields whose deadline has passed; returns whether there are any that can expire.

@@ -111,7 +111,7 @@ impl Group {
 
 impl Flag {
     /// Those that COMMAND INFO prints, in its order.
-    pub const PRINTED: [Flag; 20] = [
+    pub const PRINTED: [Flag; 19] = [
         Flag::Write,
         Flag::ReadOnly,
         Flag::DenyOom,
@@ -126,7 +126,6 @@ impl Flag {
         Flag::Asking,
         Flag::Fast,
         Flag::NoAuth,
-        Flag::MayReplicate,
         Flag::NoMandatoryKeys,
         Flag::NoAsyncLoading,
         Flag::NoMulti,
@@ -151,13 +150,14 @@ impl Flag {
             Flag::Asking => "asking",
             Flag::Fast => "fast",
             Flag::NoAuth => "no_auth",
-            Flag::MayReplicate => "may_replicate",
             Flag::NoMandatoryKeys => "no_mandatory_keys",
             Flag::NoMulti => "no_multi",
             Flag::MovableKeys => "movablekeys",
             Flag::AllowBusy => "allow_busy",
             Flag::NoAsyncLoading => "no_async_loading",
-            Flag::Alone | Flag::OnlySentinel | Flag::Protected | Flag::NoTouch | Flag::System => return None,
+            Flag::Alone | Flag::MayReplicate | Flag::OnlySentinel | Flag::Protected | Flag::NoTouch | Flag::System => {
+                return None;
+            }
         })
     }
 }

@@ -69,11 +69,16 @@ pub fn for_each<'a>(
 
 /// What `command` does to a key with these arguments, where its flags vary with them.
 ///
-/// SET looks at the old value only to reply with it.
+/// SET looks at the old value only to reply with it; BITFIELD writes only where it is told to.
 pub fn settled(command: &str, access: Access, args: &[&[u8]]) -> Access {
     let has = |word: &str| args.iter().skip(3).any(|arg| arg.eq_ignore_ascii_case(word.as_bytes()));
     match command {
         "SET" if access.variable && !has("GET") => Access::OVERWRITE,
+        "BITFIELD"
+            if access.variable && !args.iter().skip(2).step_by(3).any(|arg| !arg.eq_ignore_ascii_case(b"GET")) =>
+        {
+            Access::READ
+        }
         _ => Access { variable: false, ..access },
     }
 }

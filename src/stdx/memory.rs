@@ -48,6 +48,16 @@ pub fn used() -> usize {
     (sum as i64).max(0) as usize
 }
 
+/// Bytes that this thread has taken and not given back, wrapping: what it frees for others makes it less. Says something
+/// only as a difference, how much more or less it is than before.
+#[inline]
+pub fn used_by_this_thread() -> u64 {
+    match MINE.get() {
+        UNASSIGNED => 0,
+        mine => USED[mine].0.load(Ordering::Relaxed),
+    }
+}
+
 /// Whether memory is counted at all: false in a program that did not make [`Counting`] its allocator.
 pub fn installed() -> bool {
     NEXT.load(Ordering::Relaxed) > 0

@@ -59,6 +59,21 @@ impl<'a> Needle<'a> {
         Needle { bytes, int: integer(bytes) }
     }
 
+    /// To find elements with the text of `n`, which is `bytes`.
+    pub fn of_integer(n: i64, bytes: &'a [u8]) -> Needle<'a> {
+        Needle { bytes, int: Some(n) }
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The integer whose text they are.
+    pub fn integer(&self) -> Option<i64> {
+        self.int
+    }
+
     /// Whether `item` has these bytes.
     #[inline]
     pub fn is(&self, item: Item<'_>) -> bool {
@@ -69,7 +84,15 @@ impl<'a> Needle<'a> {
     }
 }
 
-impl Item<'_> {
+impl<'a> Item<'a> {
+    /// The bytes of the element, those of an integer written into `buffer`.
+    pub fn text(self, buffer: &'a mut itoa::Buffer) -> &'a [u8] {
+        match self {
+            Item::Int(n) => buffer.format(n).as_bytes(),
+            Item::Bytes(bytes) => bytes,
+        }
+    }
+
     /// The number, where the element is one.
     #[inline]
     pub fn int(self) -> Option<i64> {

@@ -2,6 +2,7 @@
 
 use crate::types::hash::Hash;
 use crate::types::list::List;
+use crate::types::set::Set;
 use crate::types::stream::Stream;
 use crate::types::zset::ZSet;
 
@@ -46,6 +47,8 @@ impl Kind {
 pub enum Object {
     /// A list.
     List(List),
+    /// A set.
+    Set(Set),
     /// A sorted set.
     SortedSet(ZSet),
     /// A hash.
@@ -59,6 +62,7 @@ impl Object {
     pub fn kind(&self) -> Kind {
         match self {
             Object::List(_) => Kind::List,
+            Object::Set(_) => Kind::Set,
             Object::SortedSet(_) => Kind::SortedSet,
             Object::Hash(_) => Kind::Hash,
             Object::Stream(_) => Kind::Stream,
@@ -69,6 +73,7 @@ impl Object {
     pub fn encoding(&self) -> &'static str {
         match self {
             Object::List(list) => list.encoding(),
+            Object::Set(set) => set.encoding(),
             Object::SortedSet(zset) => zset.encoding(),
             Object::Hash(hash) => hash.encoding(),
             Object::Stream(_) => "stream",
@@ -80,6 +85,7 @@ impl Object {
         size_of::<Object>()
             + match self {
                 Object::List(list) => list.memory(),
+                Object::Set(set) => set.memory(),
                 Object::SortedSet(zset) => zset.memory(),
                 Object::Hash(hash) => hash.memory(),
                 Object::Stream(stream) => size_of::<Stream>() + stream.memory(),
@@ -90,6 +96,7 @@ impl Object {
     pub fn copy(&self) -> Object {
         match self {
             Object::List(list) => Object::List(list.clone()),
+            Object::Set(set) => Object::Set(set.clone()),
             Object::SortedSet(zset) => Object::SortedSet(zset.clone()),
             Object::Hash(hash) => Object::Hash(hash.clone()),
             Object::Stream(stream) => Object::Stream(stream.clone()),
@@ -100,6 +107,7 @@ impl Object {
     pub fn len(&self) -> usize {
         match self {
             Object::List(list) => list.len(),
+            Object::Set(set) => set.len(),
             Object::SortedSet(zset) => zset.len(),
             Object::Hash(hash) => hash.len(),
             Object::Stream(stream) => stream.log.len(),

@@ -32,6 +32,8 @@ macro_rules! families {
 }
 
 families! {
+    bitmaps: include_str!("interop/bitmaps.table"), &[];
+    hyperloglog: include_str!("interop/hyperloglog.table"), &[];
     acl: include_str!("interop/acl.table"), &[];
     strings: include_str!("interop/strings.table"), &[];
     string_options: crate::interop::strings::options(), &[];
@@ -41,6 +43,7 @@ families! {
     connection: include_str!("interop/connection.table"), &[];
     login: include_str!("interop/login.table"), &["--requirepass", "sesame"];
     scripts: include_str!("interop/scripts.table"), &[];
+    sets: include_str!("interop/sets.table"), &[];
     streams: include_str!("interop/streams.table"), &[];
     small_streams: include_str!("interop/streams.table"), &["--stream-node-max-entries", "3"];
     server: include_str!("interop/server.table"), &[];

@@ -2,7 +2,7 @@
 //!
 //! `interop` puts the same commands to Spinel and to a real Redis and compares the replies byte by
 //! byte; `protocol` does so for raw bytes; `limits` is for clients that ask too much, `memory` for what is
-//! given back, `parallel` for many at once, `busy` for scripts that do not end; `process` starts,
+//! given back, `eviction` for what makes room, `parallel` for many at once, `busy` for scripts that do not end; `process` starts,
 //! signals and crashes it; `tools` drives the programs and libraries that users have;
 //! `house` holds the sources to their plan. The subject is the binary that cargo built, or the program
 //! named by `SPINEL_SUBJECT`; the oracle is the `redis-server` on the `PATH`. Without an oracle the
@@ -12,6 +12,7 @@
 
 mod busy;
 mod embedding;
+mod eviction;
 mod histories;
 mod house;
 mod interop;

@@ -100,6 +100,12 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
     if access == Access::ReadOnly && subject.flags().is_some() && !says_no_writes {
         return Err(Error::text("ERR Can not execute a script with write flag using *_ro command."));
     }
+    let allows_oom = subject.flags().is_some_and(|flags| flags.has(source::Flag::AllowOom));
+    if !ctx.has_room && subject.flags().is_some() && !allows_oom && !says_no_writes {
+        return Err(Error::text(
+            "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
+        ));
+    }
     let engine = ctx.engine;
     let mut vm = engine.scripts.machines.lease(&engine.scripts.cache);
     subject.prepare(&mut vm, ctx)?;
@@ -113,8 +119,10 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
     let is_outermost = ctx.db.effects.group.is_none();
     ctx.db.effects.group.get_or_insert_default();
     ctx.scripted = true;
+    let short_of_room = !ctx.has_room && !allows_oom;
     let mut runner = Runner {
         ctx,
+        short_of_room,
         subject,
         request: args,
         read_only: access == Access::ReadOnly || says_no_writes,
@@ -210,6 +218,8 @@ struct Runner<'r, 'c> {
     /// The command that called it.
     request: &'r Args<'r>,
     read_only: bool,
+    /// Whether memory is at its limit, and it did not say that this is no matter.
+    short_of_room: bool,
     /// Whether what it changes goes to the log: `redis.set_repl`.
     logged: bool,
     /// The shards of the keys that it declared.
@@ -248,6 +258,10 @@ impl Runner<'_, '_> {
         }
         if self.read_only && entry.has(Flag::Write) {
             return refused("ERR Write commands are not allowed from read-only scripts.");
+        }
+        // What has begun to write may go on, so that it is not left half done.
+        if self.short_of_room && entry.has(Flag::DenyOom) && !self.wrote {
+            return Answer::Refused(Error::OutOfMemory.line());
         }
         if let Err(error) = permission::check_scripted(engine, self.ctx.session, entry, args) {
             return Answer::Refused(error.line());

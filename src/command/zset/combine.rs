@@ -16,6 +16,7 @@ use crate::spec::{Access, Arity, Flag, Keys};
 use crate::stdx::number::{parse_f64, parse_i64};
 use crate::types::Object;
 use crate::types::listpack::Item;
+use crate::types::set::Probe;
 use crate::types::zset::{Direction, ZSet};
 
 /// This file's commands.
@@ -92,6 +93,7 @@ impl Input<'_> {
     fn score(&self, member: &[u8]) -> Option<f64> {
         let score = match self.value? {
             Object::SortedSet(zset) => zset.score(member)?,
+            Object::Set(set) if set.contains(&Probe::new(member)) => 1.0,
             _ => return None,
         };
         Some(self.weigh(score))
@@ -103,8 +105,12 @@ impl Input<'_> {
             Item::Bytes(bytes) => f(bytes, self.weigh(score)),
             Item::Int(_) => f(&member.to_vec(), self.weigh(score)),
         };
-        if let Some(Object::SortedSet(zset)) = self.value {
-            zset.iter(0, Direction::Up).all(|(member, score)| visit(member, score));
+        match self.value {
+            Some(Object::SortedSet(zset)) => {
+                _ = zset.iter(0, Direction::Up).all(|(member, score)| visit(member, score))
+            }
+            Some(Object::Set(set)) => _ = set.iter().all(|member| visit(member, 1.0)),
+            _ => {}
         }
     }
 }
@@ -343,7 +349,7 @@ fn run(ctx: &mut Context<'_>, args: &Args<'_>, name: &'static str, operation: Op
 /// A value that can be an input.
 fn input(value: Value<'_>) -> Result<&Object, Error> {
     match value {
-        Value::Object(object @ Object::SortedSet(_)) => Ok(object),
+        Value::Object(object @ (Object::SortedSet(_) | Object::Set(_))) => Ok(object),
         _ => Err(Error::WrongType),
     }
 }

@@ -332,7 +332,7 @@ impl<T, O: Ownership<T>> Table<T, O> {
     /// Calls `f` for `count` elements (all, if there are fewer) that lie side by side from a place that `start` says,
     /// any number. Cheaper than as many calls of [`Table::random`], and what falls together stays together:
     /// good enough to choose what to evict.
-    pub fn sample(&self, start: u64, count: usize, mut f: impl FnMut(&T)) {
+    pub fn sample<'a>(&'a self, start: u64, count: usize, mut f: impl FnMut(&'a T)) {
         let mut left = count.min(self.len());
         let mut hash = start;
         while left > 0 {

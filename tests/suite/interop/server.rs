@@ -9,7 +9,7 @@ const OWN: &[&str] =
     &["port", "dir", "bind", "pidfile", "io-threads", "enable-debug-command", "locale-collate", "aof-disable-auto-gc"];
 
 /// Directives whose replies differ on purpose: docs/differences.md says why.
-const DIFFERENT: &[&str] = &["io-threads", "io-threads-do-reads", "repl-diskless-load"];
+const DIFFERENT: &[&str] = &["io-threads", "io-threads-do-reads", "maxmemory-policy", "repl-diskless-load"];
 
 /// Directives that are not tried out: they would cut the connection, start a rewrite, or change the process.
 const LEFT_ALONE: &[&str] = &[
