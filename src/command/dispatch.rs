@@ -29,6 +29,7 @@ use crate::command::transaction::{forget_watched, take_transaction};
 use crate::config::table::Config;
 use crate::keyspace::change::Effects;
 use crate::keyspace::db::{Db, Key, Touch};
+use crate::keyspace::entry::Value;
 use crate::keyspace::gate::Entered;
 use crate::keyspace::hash::KeyHash;
 use crate::keyspace::hold::{Hold, ShardSet};
@@ -43,6 +44,8 @@ use crate::script::cache::Reach;
 use crate::spec::{Flag, keys};
 use crate::stdx::memory;
 use crate::stdx::ticks::Ticks;
+use crate::types::Object;
+use crate::types::hash::Ahead;
 
 /// How many requests hold their shards together, for one worker; fewer where there are more workers,
 /// so that one's batch seldom waits for another's.
@@ -223,7 +226,7 @@ impl Executor {
                 };
                 let mut context = self.context(engine, session, out, &config, hold, moment);
                 if ready.len() > 1 {
-                    prefetch(&mut context.db, &ready);
+                    prefetch(&mut context.db, &ready, buf, spans);
                 }
                 let mut before = Ticks::now();
                 let mut ran = 0;
@@ -693,13 +696,17 @@ pub fn add_keys(
             first.get_or_insert((i, hash));
         },
     );
+    if entry.reaches_further && keys::reach_further(entry.command.keys, args.len(), |i| args.at(i)) {
+        *shards = ShardSet::ALL;
+    }
     Ok(first)
 }
 
 /// Asks for the memory that the batch will touch, one dependent load after the other for all of its
-/// keys together: the heads of the tables, the places in them, the entries.
+/// keys together: the heads of the tables, the places in them, the entries; then the same for the elements of
+/// large values that are named next to their keys.
 #[inline]
-fn prefetch(db: &mut Db<'_>, ready: &[Ready<'_>]) {
+fn prefetch(db: &mut Db<'_>, ready: &[Ready<'_>], buf: &[u8], spans: &[Span]) {
     let index = db.index();
     let hashes = || ready.iter().filter_map(|r| r.first_key.map(|(_, hash)| hash));
     for ask in [Part::prefetch_table, Part::prefetch, Part::prefetch_entry] {
@@ -708,6 +715,25 @@ fn prefetch(db: &mut Db<'_>, ready: &[Ready<'_>]) {
                 ask(part, hash);
             }
         }
+    }
+    if ready.iter().any(|ready| ready.entry.names_element) {
+        prefetch_elements(db, ready, buf, spans);
+    }
+}
+
+fn prefetch_elements(db: &Db<'_>, ready: &[Ready<'_>], buf: &[u8], spans: &[Span]) {
+    let ahead = |ready: &Ready<'_>| {
+        let (args, (at, hash)) = (args_of(buf, spans, ready.request), ready.first_key?);
+        let (key, name) = (args.at(at), args.opt(at + 1)?);
+        match db.hold.shard_ref(hash.shard()).part(db.index())?.find(hash, key)?.value() {
+            Value::Object(Object::Hash(hash)) => hash.ahead(name),
+            _ => None,
+        }
+    };
+    let wanted = ready.iter().filter(|ready| ready.entry.names_element);
+    let elements: SmallVec<[Ahead<'_>; TOGETHER]> = wanted.filter_map(ahead).collect();
+    for ask in [Ahead::prefetch_segment, Ahead::prefetch_places, Ahead::prefetch_field] {
+        elements.iter().for_each(ask);
     }
 }
 

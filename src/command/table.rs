@@ -6,7 +6,7 @@ use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
     acl, bitmap, config, connection, debug, expire, function, hash, hyperloglog, info, introspect, key, keyspace,
-    latency, list, memory, monitor, script, server, set, slowlog, stream, string, transaction, zset,
+    latency, list, memory, monitor, script, server, set, slowlog, sort, stream, string, transaction, zset,
 };
 use crate::spec::{self, Flag, Group, Keys};
 
@@ -38,6 +38,7 @@ const FAMILIES: &[&[Command]] = &[
     server::COMMANDS,
     set::COMMANDS,
     slowlog::COMMANDS,
+    sort::COMMANDS,
     stream::COMMANDS,
     string::COMMANDS,
     transaction::COMMANDS,
@@ -66,6 +67,12 @@ pub struct Entry {
     /// Whether it takes the same short time whatever its keys hold, so that it may share its shards'
     /// hold with neighbours.
     pub brief: bool,
+    /// Whether the argument behind its only key names an element of the value there, which can be loaded ahead.
+    pub names_element: bool,
+    /// Whether it may touch keys that are not among its arguments: see [`reach_further`].
+    ///
+    /// [`reach_further`]: crate::spec::keys::reach_further
+    pub reaches_further: bool,
     flags: u32,
 }
 
@@ -113,7 +120,9 @@ impl Entry {
             Way::Single
         };
         let brief = has(Flag::Fast) || command.complexity.starts_with("O(1)") && !has(Flag::Blocking);
-        Entry { command, index, full_name, subcommands, only_key, way, brief, flags }
+        let reaches_further = command.keys.iter().any(|keys| matches!(keys, Keys::Unknown { .. }));
+        let names_element = command.group == Group::Hash && only_key.is_some() && command.usage.contains("field");
+        Entry { command, index, full_name, subcommands, only_key, way, brief, names_element, reaches_further, flags }
     }
 
     /// Whether it may forget keys that are watched.
@@ -404,7 +413,7 @@ mod tests {
                 let found = position(&usage, i, name_words);
                 let expected = match *spec {
                     Keys::At { first, .. } | Keys::Range { first, .. } | Keys::Counted { first, .. } => Some(first),
-                    Keys::NotKey { .. } | Keys::After { .. } | Keys::Unknown { .. } => continue,
+                    Keys::NotKey { .. } | Keys::After { .. } | Keys::Option { .. } | Keys::Unknown { .. } => continue,
                 };
                 assert_eq!(found, expected.map(usize::from), "{} {}", entry.full_name, command.usage);
             }

@@ -291,6 +291,9 @@ impl<'a> Db<'a> {
     pub fn put(&mut self, key: &Key<'_>, object: Object) {
         let entry = Entry::with_object(key.hash.bits(), key.bytes, Box::new(object), None, self.moment.initial_clock());
         if self.remove(key) {
+            if let Some(deadline) = entry.field_deadline() {
+                self.keyspace.note_deadline(key.hash.shard(), deadline);
+            }
             self.hold.shard(key.hash.shard()).part_or_new(self.index).insert(key.hash, entry);
         } else {
             self.insert(key, entry);

@@ -4,9 +4,12 @@
 //! elements as [`Limit`] says, with elements that are too large for that in nodes of their own. When a
 //! list becomes a chain and a listpack again can be seen (OBJECT ENCODING) and is just as in Redis.
 //!
+//! A copy of a chain shares its nodes, so that copying a huge list costs next to nothing.
+//!
 //! What must stay true: no node of a chain is empty, and `len` is the sum of the nodes' lengths.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::types::listpack::{Item, Listpack, Needle, Place};
 
@@ -27,6 +30,8 @@ pub struct Limit(pub i32);
 const SAFE_BYTES: usize = 8192;
 /// What an element is taken to need beyond its own bytes when a node is asked for room.
 const ELEMENT_OVERHEAD: usize = 8;
+/// The counts of owners beside a node.
+const COUNTED_BYTES: usize = 16;
 
 impl Limit {
     /// The most bytes, where the limit is one of bytes: 4 KB for -1, twice as much for each further step to -5.
@@ -78,10 +83,11 @@ struct Chain {
     len: usize,
 }
 
+/// A copy of a list shares its nodes; one that is written is copied first.
 #[derive(Debug, Clone)]
 enum Node {
-    Packed(Listpack),
-    Large(Box<[u8]>),
+    Packed(Arc<Listpack>),
+    Large(Arc<[u8]>),
 }
 
 impl Node {
@@ -91,7 +97,11 @@ impl Node {
         }
         let mut pack = Listpack::new();
         pack.push_back(element);
-        Node::Packed(pack)
+        Node::packed(pack)
+    }
+
+    fn packed(pack: Listpack) -> Node {
+        Node::Packed(Arc::new(pack))
     }
 
     fn len(&self) -> usize {
@@ -108,22 +118,25 @@ impl Node {
                 if !limit.is_large(bytes)
                     && !limit.exceeded(pack.byte_len() + bytes + ELEMENT_OVERHEAD, pack.len() + 1) =>
             {
-                Some(pack)
+                Some(Arc::make_mut(pack))
             }
             _ => None,
         }
     }
 
     fn shrink(&mut self) {
-        if let Node::Packed(pack) = self {
+        // One that a copy shares was shrunk, or will be when that is written.
+        if let Node::Packed(pack) = self
+            && let Some(pack) = Arc::get_mut(pack)
+        {
             pack.shrink();
         }
     }
 
     fn memory(&self) -> usize {
         match self {
-            Node::Packed(pack) => pack.memory(),
-            Node::Large(bytes) => bytes.len(),
+            Node::Packed(pack) => COUNTED_BYTES + size_of::<Listpack>() + pack.memory(),
+            Node::Large(bytes) => COUNTED_BYTES + bytes.len(),
         }
     }
 }
@@ -181,7 +194,7 @@ impl List {
             && limit.exceeded(pack.byte_len() + bytes, pack.len() + elements)
         {
             let (len, pack) = (pack.len(), std::mem::take(pack));
-            let nodes = if pack.is_empty() { VecDeque::new() } else { VecDeque::from([Node::Packed(pack)]) };
+            let nodes = if pack.is_empty() { VecDeque::new() } else { VecDeque::from([Node::packed(pack)]) };
             self.0 = Repr::Chain(Chain { nodes, len });
         }
     }
@@ -189,10 +202,11 @@ impl List {
     /// Makes the list a listpack where it is small enough: to be called after elements were removed.
     pub fn shrink(&mut self, limit: Limit) {
         if let Repr::Chain(chain) = &mut self.0
-            && let [Node::Packed(pack)] = chain.nodes.make_contiguous()
+            && chain.nodes.len() == 1
+            && let Some(Node::Packed(pack)) = chain.nodes.front_mut()
             && limit.allows_listpack(pack.byte_len(), chain.len)
         {
-            let mut pack = std::mem::take(pack);
+            let mut pack = Arc::unwrap_or_clone(std::mem::take(pack));
             pack.shrink();
             self.0 = Repr::Packed(pack);
         }
@@ -429,7 +443,7 @@ impl Chain {
         // In the middle of a node without room: it becomes two, and the element goes to the end of the first
         // or between them.
         if let Node::Packed(pack) = &mut self.nodes[at] {
-            let tail = Node::Packed(pack.split_off(offset));
+            let tail = Node::packed(Arc::make_mut(pack).split_off(offset));
             self.nodes.insert(at + 1, tail);
         }
         match self.nodes[at].room(element.len(), limit) {
@@ -453,7 +467,7 @@ impl Chain {
         if let Some(Node::Packed(b)) = self.nodes.remove(left + 1)
             && let Some(Node::Packed(a)) = self.nodes.get_mut(left)
         {
-            a.append(&b);
+            Arc::make_mut(a).append(&b);
         }
     }
 
@@ -462,7 +476,7 @@ impl Chain {
         match self.nodes.get_mut(at) {
             Some(Node::Packed(pack)) if !limit.is_large(element.len()) => {
                 if let Some(place) = pack.seek(offset) {
-                    pack.replace(place, element);
+                    Arc::make_mut(pack).replace(place, element);
                 }
             }
             Some(Node::Large(bytes)) if limit.is_large(element.len()) => *bytes = element.into(),
@@ -483,7 +497,7 @@ impl Chain {
             && let Some(Node::Packed(pack)) = self.nodes.get_mut(at)
         {
             let here = left.min(pack.len() - offset);
-            pack.remove_range(offset, here);
+            Arc::make_mut(pack).remove_range(offset, here);
             left -= here;
             at += 1;
         }
@@ -495,7 +509,7 @@ impl Chain {
             let len = node.len();
             if len > left {
                 if let Node::Packed(pack) = node {
-                    pack.remove_range(0, left);
+                    Arc::make_mut(pack).remove_range(0, left);
                 }
                 break;
             }
@@ -513,7 +527,11 @@ impl Chain {
         let mut removed = 0;
         let mut remove_from = |node: &mut Node| {
             let here = match node {
-                Node::Packed(pack) => remove_equal(pack, needle, from, most - removed),
+                // What does not have it is not copied for nothing.
+                Node::Packed(pack) => match pack.first().and_then(|first| pack.find(first, &needle, 0)) {
+                    Some(_) if removed < most => remove_equal(Arc::make_mut(pack), needle, from, most - removed),
+                    _ => 0,
+                },
                 Node::Large(bytes) => usize::from(removed < most && needle.is(Item::Bytes(bytes))),
             };
             removed += here;
@@ -611,6 +629,7 @@ mod tests {
         RemoveRange(usize, usize),
         RemoveEqual(bool, Vec<u8>, usize),
         Shrink,
+        Clone,
     }
 
     fn element() -> impl Strategy<Value = Vec<u8>> {
@@ -629,18 +648,20 @@ mod tests {
             1 => (0usize..60, 0usize..20).prop_map(|(i, n)| Step::RemoveRange(i, n)),
             1 => (any::<bool>(), element(), 1usize..5).prop_map(|(e, v, n)| Step::RemoveEqual(e, v, n)),
             1 => Just(Step::Shrink),
+            1 => Just(Step::Clone),
         ]
     }
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 4 } else { 256 }, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
-        fn it_holds_what_a_vector_holds(
+        fn it_holds_what_a_vector_holds_and_a_copy_stays_what_it_was(
             limit in prop_oneof![Just(-2), Just(-1), Just(0), Just(1), Just(3), Just(10)],
             steps in prop::collection::vec(step(), 1..120),
         ) {
             let limit = Limit(limit);
             let (mut list, mut model) = (List::default(), Vec::<Vec<u8>>::new());
+            let mut clones = Vec::new();
             for step in steps {
                 match step {
                     Step::Push(head, v) => {
@@ -662,6 +683,7 @@ mod tests {
                         at.into_iter().rev().for_each(|i| { model.remove(i); });
                     }
                     Step::Shrink => list.shrink(limit),
+                    Step::Clone => clones.push((list.clone(), model.clone())),
                 }
                 list.check();
                 prop_assert_eq!(list.len(), model.len());
@@ -675,6 +697,10 @@ mod tests {
                 );
             }
             prop_assert_eq!(list.get(model.len()), None);
+            for (clone, model) in &clones {
+                clone.check();
+                prop_assert_eq!(&texts(clone), model);
+            }
         }
     }
 }

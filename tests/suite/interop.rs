@@ -47,6 +47,8 @@ families! {
     streams: include_str!("interop/streams.table"), &[];
     small_streams: include_str!("interop/streams.table"), &["--stream-node-max-entries", "3"];
     server: include_str!("interop/server.table"), &[];
+    sort: include_str!("interop/sort.table"), &[];
+    small_nodes_sort: include_str!("interop/sort.table"), &["--list-max-listpack-size", "2", "--zset-max-listpack-entries", "0"];
     transactions: include_str!("interop/transactions.table"), &[];
     sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes"];
     large_sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes", "--zset-max-listpack-entries", "0"];

@@ -2,7 +2,8 @@
 //!
 //! `interop` puts the same commands to Spinel and to a real Redis and compares the replies byte by
 //! byte; `protocol` does so for raw bytes; `limits` is for clients that ask too much, `memory` for what is
-//! given back, `eviction` for what makes room, `parallel` for many at once, `busy` for scripts that do not end; `process` starts,
+//! given back, `eviction` for what makes room, `parallel` for many at once, `scanning` for scans of what
+//! changes, `busy` for scripts that do not end; `process` starts,
 //! signals and crashes it; `tools` drives the programs and libraries that users have;
 //! `house` holds the sources to their plan. The subject is the binary that cargo built, or the program
 //! named by `SPINEL_SUBJECT`; the oracle is the `redis-server` on the `PATH`. Without an oracle the
@@ -21,5 +22,6 @@ mod memory;
 mod parallel;
 mod process;
 mod protocol;
+mod scanning;
 mod support;
 mod tools;

@@ -165,6 +165,35 @@ impl Large {
     }
 }
 
+/// Where a field of a large hash will be looked for: the way there can be loaded ahead of time, one step after the
+/// other for many fields together. See [`Hash::ahead`].
+pub struct Ahead<'a> {
+    fields: &'a SharedTable<Field>,
+    hash: u64,
+}
+
+impl Ahead<'_> {
+    /// The first step.
+    #[inline]
+    pub fn prefetch_segment(&self) {
+        self.fields.prefetch_segment(self.hash);
+    }
+
+    /// The second step.
+    #[inline]
+    pub fn prefetch_places(&self) {
+        self.fields.prefetch(self.hash);
+    }
+
+    /// The last step: the field that it most likely is.
+    #[inline]
+    pub fn prefetch_field(&self) {
+        if let Some(field) = self.fields.find(self.hash, |_| true) {
+            field.prefetch();
+        }
+    }
+}
+
 /// How many elements of the listpack a field takes.
 fn stride(pack: &Repr) -> usize {
     if matches!(pack, Repr::Timed(_)) { 3 } else { 2 }
@@ -266,6 +295,15 @@ impl Hash {
     /// The hash as it is at `now`: without the fields whose deadline lies before.
     pub fn at(&self, now: u64) -> Living<'_> {
         Living { hash: self, now }
+    }
+
+    /// Where `name` will be looked for, in a hash that is too large to be in the processor's cache as a whole.
+    #[inline]
+    pub fn ahead(&self, name: &[u8]) -> Option<Ahead<'_>> {
+        match &self.0 {
+            Repr::Packed(_) | Repr::Timed(_) => None,
+            Repr::Table(large) => Some(Ahead { fields: &large.fields, hash: hash_bytes(name) }),
+        }
     }
 
     /// What is known of a field, whether its deadline has passed or not.

@@ -105,6 +105,12 @@ impl<T, O: Ownership<T>> Table<T, O> {
         self.segment(hash).prefetch(hash);
     }
 
+    /// The step before [`Table::prefetch`], for a table of many segments: hints at what leads to that memory.
+    #[inline]
+    pub fn prefetch_segment(&self, hash: u64) {
+        prefetch::prefetch(std::ptr::from_ref(self.segment(hash)).addr());
+    }
+
     /// Adds an element which the caller knows to be absent; one that is present would be there twice.
     #[inline]
     pub fn insert_unique(&mut self, hash: u64, value: T, rehash: impl Fn(&T) -> u64) -> &mut T {
