@@ -21,6 +21,7 @@ pub mod eviction;
 pub mod expire;
 pub mod function;
 pub mod gem;
+pub mod geo;
 pub mod hash;
 pub mod help;
 pub mod hyperloglog;

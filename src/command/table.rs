@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
-    acl, bitmap, config, connection, debug, expire, function, hash, hyperloglog, info, introspect, key, keyspace,
+    acl, bitmap, config, connection, debug, expire, function, geo, hash, hyperloglog, info, introspect, key, keyspace,
     latency, list, memory, monitor, script, server, set, slowlog, sort, stream, string, transaction, zset,
 };
 use crate::spec::{self, Flag, Group, Keys};
@@ -23,6 +23,7 @@ const FAMILIES: &[&[Command]] = &[
     debug::COMMANDS,
     expire::COMMANDS,
     function::COMMANDS,
+    geo::COMMANDS,
     hash::COMMANDS,
     hyperloglog::COMMANDS,
     info::COMMANDS,
@@ -46,6 +47,7 @@ const FAMILIES: &[&[Command]] = &[
     zset::combine::COMMANDS,
     zset::pop::COMMANDS,
     zset::range::COMMANDS,
+    zset::wait::COMMANDS,
     zset::walk::COMMANDS,
 ];
 

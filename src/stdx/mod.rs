@@ -1,4 +1,4 @@
-//! Tools that know no Redis: clock, random numbers, numbers as text, glob patterns, checksums, memory.
+//! Tools that know no Redis: clock, random numbers, numbers as text, glob patterns, partial sorting, checksums, memory.
 
 pub mod clock;
 pub mod crc;
@@ -6,6 +6,7 @@ pub mod glob;
 pub mod hash;
 pub mod memory;
 pub mod number;
+pub mod partial_sort;
 pub mod random;
 pub mod ticks;
 pub mod words;

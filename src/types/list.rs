@@ -74,7 +74,7 @@ pub struct List(Repr);
 #[derive(Debug, Clone)]
 enum Repr {
     Packed(Listpack),
-    Chain(Chain),
+    Chain(Box<Chain>),
 }
 
 #[derive(Debug, Clone, Default)]
@@ -195,7 +195,7 @@ impl List {
         {
             let (len, pack) = (pack.len(), std::mem::take(pack));
             let nodes = if pack.is_empty() { VecDeque::new() } else { VecDeque::from([Node::packed(pack)]) };
-            self.0 = Repr::Chain(Chain { nodes, len });
+            self.0 = Repr::Chain(Box::new(Chain { nodes, len }));
         }
     }
 
@@ -334,15 +334,15 @@ impl<'a> Iterator for Iter<'a> {
         let place = self.place?;
         match (self.part(self.node)?, place) {
             (Part::Packed(pack), Some(place)) => {
-                let next = match self.direction {
-                    End::Head => pack.next(place),
-                    End::Tail => pack.prev(place),
+                let (item, next) = match self.direction {
+                    End::Head => pack.step(place),
+                    End::Tail => (pack.at(place), pack.prev(place)),
                 };
                 match next {
                     Some(next) => self.place = Some(Some(next)),
                     None => self.next_node(),
                 }
-                Some(pack.at(place))
+                Some(item)
             }
             (Part::Large(bytes), None) => {
                 self.next_node();

@@ -11,6 +11,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
+mod blocking;
 mod busy;
 mod embedding;
 mod eviction;

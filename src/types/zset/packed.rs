@@ -52,8 +52,9 @@ pub fn find(pack: &Listpack, bytes: &[u8]) -> Option<Found> {
     let mut next = pack.first();
     let mut rank = 0;
     while let Some(place) = next {
-        let score = score_place(pack, place);
-        if needle.is(pack.at(place)) {
+        let (member, score) = pack.step(place);
+        let score = score.expect("a score follows each member");
+        if needle.is(member) {
             return Some(Found { place, rank, score: score_of(pack.at(score)) });
         }
         next = pack.next(score);
@@ -90,10 +91,10 @@ pub fn insert(pack: &mut Listpack, score: f64, bytes: &[u8]) {
 pub fn ascend(pack: &Listpack, position: usize) -> impl Iterator<Item = (Item<'_>, f64)> {
     let mut next = pack.seek(2 * position);
     std::iter::from_fn(move || {
-        let member = next?;
-        let score = score_place(pack, member);
-        next = pack.next(score);
-        Some((pack.at(member), score_of(pack.at(score))))
+        let (member, score_place) = pack.step(next?);
+        let (score, behind) = pack.step(score_place.expect("a score follows each member"));
+        next = behind;
+        Some((member, score_of(score)))
     })
 }
 
