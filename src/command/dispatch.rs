@@ -19,7 +19,7 @@ use crate::command::args::Args;
 use crate::command::blocking::{Waiting, enqueue, serve_ready, shards_to_serve};
 use crate::command::call::{Rest, call, count_call, count_error, notable_ns, note_slow, write_error};
 use crate::command::context::{Context, Job, Outcome};
-use crate::command::engine::{Engine, PauseMode};
+use crate::command::engine::{Engine, PauseMode, Refusal};
 use crate::command::error::Error;
 use crate::command::eviction::{Eviction, Room, unseen_bytes};
 use crate::command::permission;
@@ -154,24 +154,59 @@ impl Executor {
         spans: &[Span],
         requests: &[Request],
     ) -> (usize, Stop) {
+        let ran = self.run_all(engine, session, out, buf, spans, requests);
+        self.commit(engine, session);
+        ran
+    }
+
+    /// Sees to what was appended to the log, once nothing is held any more.
+    #[inline]
+    fn commit(&mut self, engine: &Engine, session: &mut Session) {
+        let logged = std::mem::take(&mut self.effects.logged);
+        if logged > 0 {
+            session.logged = logged;
+            engine.commit(logged);
+        }
+    }
+
+    fn run_all(
+        &mut self,
+        engine: &Engine,
+        session: &mut Session,
+        out: &mut Output,
+        buf: &[u8],
+        spans: &[Span],
+        requests: &[Request],
+    ) -> (usize, Stop) {
         let mut config = self.current_config(engine);
         let worker = self.worker;
-        let mut gate = self.enter(engine);
-        let mut moment = engine.moment(&config);
         let limited = config.maxmemory > 0;
         let unseen = unseen_bytes(&config).cast_signed();
+        // Who replays runs alone.
+        let replaying = session.replaying;
+        let mut gate = if replaying { None } else { self.enter(engine) };
+        let mut moment = engine.moment(&config);
+        self.effects.replaying = replaying;
         let mut ready: SmallVec<[Ready<'_>; 16]> = SmallVec::new();
         let mut at = 0;
         session.shared.figures.active_ms.store(moment.now_ms, Ordering::Relaxed);
         while at < requests.len() {
-            if gate.is_none() {
+            if gate.is_none() && !replaying {
                 gate = self.enter(engine);
                 moment = engine.moment(&config);
             }
+            if engine.is_refusing(Refusal::Ending) {
+                // What is not answered was not done: the data set is on disk and nothing is added to it.
+                session.fate = Fate::Close;
+                return (at, Stop::Close);
+            }
             ready.clear();
-            // Whoever is only told that the server is busy needs none.
-            let mut room =
-                if gate.is_some() { self.eviction.make_room(engine, &config, &moment) } else { Room::Enough };
+            let mut room = match &gate {
+                Some(_) => self.eviction.make_room(engine, &config, &moment),
+                // What was evicted is removed by the log that is replayed; and whoever is only told that the server
+                // is busy needs no room.
+                None => Room::Enough,
+            };
             while room == Room::Soon && session.in_process {
                 // Whose thread this is has nothing else to do.
                 std::thread::yield_now();
@@ -185,7 +220,7 @@ impl Executor {
                 let args = args_of(buf, spans, *request);
                 match check(engine, session, &args, moment.now_ms, room) {
                     // While a script keeps everybody waiting there is no gate to run behind.
-                    verdict if gate.is_none() => {
+                    verdict if gate.is_none() && !replaying => {
                         single = Some(verdict);
                         break;
                     }
@@ -296,7 +331,7 @@ impl Executor {
                     at += 1;
                 }
                 // The script has ended just now.
-                Verdict::Run(entry) if gate.is_none() && !may_run_while_busy(session, entry) => {}
+                Verdict::Run(entry) if gate.is_none() && !replaying && !may_run_while_busy(session, entry) => {}
                 Verdict::Run(entry) => {
                     let ran = self.run_single(engine, session, out, &config, moment, entry, &args, &mut gate);
                     let Ok(stop) = ran else { continue };
@@ -352,9 +387,15 @@ impl Executor {
         let in_gate = gate.is_some();
         let takes_all = matches!(entry.way, Way::Alone | Way::Script)
             || entry.way == Way::Transaction && session.transaction.as_ref().is_some_and(|queued| queued.alone);
-        let hold = if takes_all {
+        let hold = if entry.is_shutdown() && engine.scripts.running.is_busy() {
+            // It does not wait for the script: without saving there is nothing that it must hold.
+            engine.keyspace.hold_none()
+        } else if takes_all {
             *gate = None;
-            alone = Some(engine.keyspace.gates().alone_while(patient).ok_or(Impatient)?);
+            alone = match session.replaying {
+                true => None,
+                false => Some(engine.keyspace.gates().alone_while(patient).ok_or(Impatient)?),
+            };
             engine.keyspace.hold_while(ShardSet::ALL, patient).ok_or(Impatient)?
         } else if entry.way == Way::Transaction {
             let mut shards = session.watching.as_ref().map_or(ShardSet::default(), |watching| watching.shards());
@@ -402,11 +443,27 @@ impl Executor {
         engine: &Engine,
         session: &mut Session,
         out: &mut Output,
+        pending: Box<Pending>,
+    ) -> Option<Box<Pending>> {
+        let rest = self.run_piece(engine, session, out, pending);
+        self.commit(engine, session);
+        rest
+    }
+
+    fn run_piece(
+        &mut self,
+        engine: &Engine,
+        session: &mut Session,
+        out: &mut Output,
         mut pending: Box<Pending>,
     ) -> Option<Box<Pending>> {
         let config = self.current_config(engine);
         let moment = engine.moment(&config);
-        let Some(_gate) = self.enter(engine) else { return Some(pending) };
+        let gate = if session.replaying { None } else { self.enter(engine) };
+        if gate.is_none() && !session.replaying {
+            // A script keeps everybody waiting.
+            return Some(pending);
+        }
         let piece = Ticks::now();
         let hold = engine.keyspace.hold_none();
         let Pending { job, request, unwanted, spent_ns, .. } = &mut *pending;
@@ -550,6 +607,9 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
     if !entry.command.arity.accepts(args.len()) {
         return Verdict::Refuse(Some(entry), Error::WrongArity(entry.full_name.clone()));
     }
+    if session.replaying {
+        return Verdict::Run(entry);
+    }
     if !session.authenticated && !entry.has(Flag::NoAuth) && !engine.users.default_account().is_open() {
         return Verdict::Refuse(Some(entry), Error::NoAuth);
     }
@@ -570,6 +630,11 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
             Room::Soon => Verdict::Hold(now_ms + 1),
             _ => Verdict::Refuse(Some(entry), Error::OutOfMemory),
         };
+    }
+    if engine.is_refusing_any()
+        && let Some(error) = refusal(engine, entry)
+    {
+        return Verdict::Refuse(Some(entry), error);
     }
     if let Some((mode, until_ms)) = engine.pause.active(now_ms) {
         let held_back = mode == PauseMode::All
@@ -601,12 +666,31 @@ fn hold_patiently(engine: &Engine, shards: ShardSet) -> Hold<'_> {
 /// Whether a command may run while a script keeps everybody waiting, and maybe this very thread: it may need no lock
 /// of a shard, which the watching of keys does.
 fn may_run_while_busy(session: &Session, entry: &Entry) -> bool {
-    entry.has(Flag::AllowBusy) && entry.way == Way::Single && (session.watching.is_none() || !entry.touches_watched())
+    let needs_no_lock = entry.way == Way::Single && (session.watching.is_none() || !entry.touches_watched());
+    entry.has(Flag::AllowBusy) && (needs_no_lock || entry.is_shutdown())
 }
 
 /// Whether a request runs a script that touches no more than the keys that it declares, as far as is known.
 fn is_content(engine: &Engine, entry: &Entry, args: &Args<'_>) -> bool {
     entry.way == Way::Script && prepare::reach(engine, entry, args) == Reach::Declared
+}
+
+/// Why a command is not run that is right in itself, if it is not.
+#[cold]
+fn refusal(engine: &Engine, entry: &Entry) -> Option<Error> {
+    if engine.is_refusing(Refusal::SaveFailed) && (entry.has(Flag::Write) || entry.full_name == "ping") {
+        let config = engine.config.load();
+        if config.stop_writes_on_bgsave_error && !config.save.0.is_empty() {
+            return Some(Error::SaveFailed);
+        }
+    }
+    if engine.is_refusing(Refusal::LogFailed)
+        && (entry.has(Flag::Write) || entry.full_name == "ping")
+        && let Some(trouble) = engine.aof.appender.trouble()
+    {
+        return Some(Error::LogFailed(trouble.reason));
+    }
+    (engine.is_refusing(Refusal::Loading) && !entry.has(Flag::Loading)).then_some(Error::Loading)
 }
 
 /// Whether a command may have something to tell replicas.

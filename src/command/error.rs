@@ -57,6 +57,12 @@ pub enum Error {
         /// Whether it was counted as it arose.
         counted: bool,
     },
+    /// Data is being loaded.
+    Loading,
+    /// The last snapshot could not be saved, and writes are refused until one is.
+    SaveFailed,
+    /// The append only file cannot be written, for this reason, and writes are refused until it can.
+    LogFailed(String),
     /// Memory is at its limit and nothing can make room.
     OutOfMemory,
     /// Any other text, its code included.
@@ -110,6 +116,14 @@ impl fmt::Display for Error {
             Error::DbOutOfRange => "ERR DB index is out of range",
             Error::InvalidDbIndex => "ERR invalid DB index",
             Error::InvalidCursor => "ERR invalid cursor",
+            Error::Loading => "LOADING Redis is loading the dataset in memory",
+            Error::SaveFailed => {
+                "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. \
+                 Commands that may modify the data set are disabled, because this instance is configured to report \
+                 errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). \
+                 Please check the Redis logs for details about the RDB error."
+            }
+            Error::LogFailed(reason) => return write!(f, "MISCONF Errors writing to the AOF file: {reason}"),
             Error::SameObject => "ERR source and destination objects are the same",
             Error::Busy(Kind::Script) => {
                 "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."

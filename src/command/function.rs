@@ -10,6 +10,10 @@ use crate::command::script::prepare::{cannot_load, checked_key_count, unkilled};
 use crate::command::script::run::{self, Access as DataAccess, Loader, Subject};
 use crate::command::script::{ONLY_READS, RUNS_SCRIPTS, WORST, WORST_READ};
 use crate::command::table::Command;
+use crate::persist::rdb::file::write_function;
+use crate::persist::rdb::reader::Reader;
+use crate::persist::rdb::writer::{Compression, Writer};
+use crate::persist::rdb::{opcode, payload};
 use crate::script::Scripts;
 use crate::script::library::{Libraries, Library};
 use crate::script::running::Kind;
@@ -59,7 +63,7 @@ pub const FUNCTION: Command = Command {
     categories: &[],
     summary: "A container for function commands.",
     complexity: "Depends on subcommand.",
-    subcommands: &[DELETE, FLUSH, HELP, KILL, LIST, LOAD, STATS],
+    subcommands: &[DELETE, DUMP, FLUSH, HELP, KILL, LIST, LOAD, RESTORE, STATS],
     ..SUB
 };
 
@@ -200,6 +204,96 @@ fn flush(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     ctx.db.effects.dirty += 1;
     ctx.out.ok();
     DONE
+}
+
+const DUMP: Command = Command {
+    name: "DUMP",
+    summary: "Dumps all libraries into a serialized binary payload.",
+    complexity: "O(N) where N is the number of functions",
+    run: dump,
+    ..SUB
+};
+
+fn dump(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
+    let mut writer = Writer::new(Compression::from(ctx.config.rdbcompression));
+    ctx.engine.scripts.libraries.load().iter().for_each(|library| write_function(&mut writer, &library.code));
+    ctx.out.bulk(&payload::seal(writer));
+    DONE
+}
+
+const RESTORE: Command = Command {
+    name: "RESTORE",
+    arity: Arity::AtLeast(3),
+    flags: &[Flag::Write, Flag::DenyOom, Flag::NoScript],
+    usage: "serialized-value [policy(FLUSH | APPEND | REPLACE)]",
+    summary: "Restores all libraries from a payload.",
+    complexity: "O(N) where N is the number of functions on the payload",
+    tips: EVERYWHERE,
+    run: restore,
+    ..SUB
+};
+
+fn restore(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    if args.len() > 4 {
+        return Err(help::wrong_form("FUNCTION", args.at(1)));
+    }
+    let policy = match args.opt(3).map(|policy| word(policy, &["FLUSH", "APPEND", "REPLACE"])) {
+        None => "APPEND",
+        Some(Some(policy)) => policy,
+        Some(None) => {
+            return Err(Error::text(
+                "ERR Wrong restore policy given, value should be either FLUSH, APPEND or REPLACE.",
+            ));
+        }
+    };
+    let scripts = &ctx.engine.scripts;
+    let sources = sources(args.at(2))?;
+    let libraries: Vec<_> = sources.iter().map(|code| read(scripts, code, |_, _| Ok(()))).collect::<Result<_, _>>()?;
+    change(scripts, |all| {
+        if policy == "FLUSH" {
+            all.clear();
+        }
+        for library in libraries {
+            if policy != "REPLACE" && all.by_name(&library.name).is_some() {
+                let shown = String::from_utf8_lossy(&library.name).into_owned();
+                return Err(Error::text(format!("ERR Library {shown} already exists")));
+            }
+            insert(all, library)?;
+        }
+        Ok(())
+    })?;
+    ctx.db.effects.dirty += 1;
+    ctx.out.ok();
+    DONE
+}
+
+/// The texts of the libraries in a payload.
+fn sources(payload: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+    let (_, bytes) = payload::verify(payload).ok_or(Error::text("ERR DUMP payload version or checksum are wrong"))?;
+    let mut reader = Reader::of_bytes(bytes);
+    let mut sources = Vec::new();
+    while !reader.rest().is_empty() {
+        match reader.byte().map_err(|_| Error::text(BAD_LIBRARY))? {
+            opcode::FUNCTION2 => sources.push(reader.string().map_err(|_| Error::text(BAD_LIBRARY))?),
+            opcode::FUNCTION_PRE_GA => return Err(Error::text("ERR Pre-GA function format not supported")),
+            _ => return Err(Error::text("ERR given type is not a function")),
+        }
+    }
+    Ok(sources)
+}
+
+const BAD_LIBRARY: &str = "ERR Failed loading library payload";
+
+/// Takes over the libraries of a file that was loaded, in place of those of their names.
+///
+/// # Errors
+/// What is wrong with one of them.
+pub fn adopt(scripts: &Scripts, sources: &[Vec<u8>]) -> Result<(), Error> {
+    for code in sources {
+        let library = read(scripts, code, |_, _| Ok(()))?;
+        change(scripts, |all| insert(all, library))?;
+    }
+    Ok(())
 }
 
 const LIST: Command = Command {

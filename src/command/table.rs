@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
-    acl, bitmap, config, connection, debug, expire, function, geo, hash, hyperloglog, info, introspect, key, keyspace,
-    latency, list, memory, monitor, script, server, set, slowlog, sort, stream, string, transaction, zset,
+    acl, aof, bitmap, config, connection, debug, dump, expire, function, geo, hash, hyperloglog, info, introspect, key,
+    keyspace, latency, list, memory, monitor, save, script, server, set, slowlog, sort, stream, string, transaction,
+    zset,
 };
 use crate::spec::{self, Flag, Group, Keys};
 
@@ -17,10 +18,12 @@ pub type Command = spec::Command<Handler>;
 #[rustfmt::skip]
 const FAMILIES: &[&[Command]] = &[
     acl::COMMANDS,
+    aof::COMMANDS,
     bitmap::COMMANDS,
     config::COMMANDS,
     connection::COMMANDS,
     debug::COMMANDS,
+    dump::COMMANDS,
     expire::COMMANDS,
     function::COMMANDS,
     geo::COMMANDS,
@@ -35,6 +38,7 @@ const FAMILIES: &[&[Command]] = &[
     list::wait::COMMANDS,
     memory::COMMANDS,
     monitor::COMMANDS,
+    save::COMMANDS,
     script::COMMANDS,
     server::COMMANDS,
     set::COMMANDS,
@@ -125,6 +129,11 @@ impl Entry {
         let reaches_further = command.keys.iter().any(|keys| matches!(keys, Keys::Unknown { .. }));
         let names_element = command.group == Group::Hash && only_key.is_some() && command.usage.contains("field");
         Entry { command, index, full_name, subcommands, only_key, way, brief, names_element, reaches_further, flags }
+    }
+
+    /// Whether it ends the server, which it may do while a script keeps that busy.
+    pub fn is_shutdown(&self) -> bool {
+        self.command.name == "SHUTDOWN"
     }
 
     /// Whether it may forget keys that are watched.
