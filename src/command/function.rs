@@ -479,3 +479,62 @@ const TOPICS: &[help::Topic] = &[
         ],
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::testing::Bench;
+
+    const LIBRARIES: [&[u8]; 2] = [
+        b"#!lua name=a\nredis.register_function('f', function() return 1 end)",
+        b"#!lua name=b\nredis.register_function{function_name='g', callback=function() return 2 end, flags={'no-writes'}}",
+    ];
+
+    fn payload(sources: &[&[u8]]) -> String {
+        let mut writer = Writer::new(Compression::Lzf);
+        sources.iter().for_each(|code| write_function(&mut writer, code));
+        payload::seal(writer).iter().map(|byte| format!("\\x{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn what_is_dumped_is_restored_by_each_policy() {
+        let mut bench = Bench::new();
+        let both = payload(&LIBRARIES);
+        assert_eq!(bench.run(&format!("FUNCTION RESTORE \"{both}\"")), "+OK|");
+        assert_eq!((bench.run("FCALL f 0"), bench.run("FCALL_RO g 0")), (":1|".into(), ":2|".into()));
+        let dumped = bench.raw("FUNCTION DUMP");
+        assert_eq!(
+            super::sources(&dumped[dumped.iter().position(|b| *b == b'\n').unwrap() + 1..dumped.len() - 2]).unwrap(),
+            LIBRARIES
+        );
+        assert_eq!(bench.run(&format!("FUNCTION RESTORE \"{both}\"")), "-ERR Library a already exists|");
+        assert_eq!(bench.run(&format!("FUNCTION RESTORE \"{both}\" REPLACE")), "+OK|");
+        let first = payload(&LIBRARIES[..1]);
+        assert_eq!(bench.run(&format!("FUNCTION RESTORE \"{first}\" FLUSH")), "+OK|");
+        assert_eq!(bench.run("FCALL g 0"), "-ERR Function not found|");
+        assert_eq!(bench.run(&format!("FUNCTION RESTORE \"{both}\"")), "-ERR Library a already exists|");
+        assert_eq!(bench.run("FCALL g 0"), "-ERR Function not found|", "nothing of it was taken over");
+    }
+
+    #[test]
+    fn a_payload_of_something_else_is_refused() {
+        let mut bench = Bench::new();
+        let sealed = |bytes: &[u8]| {
+            let mut writer = Writer::new(Compression::None);
+            writer.raw(bytes);
+            payload::seal(writer).iter().map(|byte| format!("\\x{byte:02x}")).collect::<String>()
+        };
+        let rows: [(&[u8], &str); 6] = [
+            (b"\xf5\x05hello", "-ERR Missing library metadata|"),
+            (b"\xf5", "-ERR Failed loading library payload|"),
+            (b"\xf5\x10abc", "-ERR Failed loading library payload|"),
+            (b"\xf6", "-ERR Pre-GA function format not supported|"),
+            (b"\x00\x03abc", "-ERR given type is not a function|"),
+            (b"", "+OK|"),
+        ];
+        for (bytes, reply) in rows {
+            assert_eq!(bench.run(&format!("FUNCTION RESTORE \"{}\"", sealed(bytes))), reply);
+        }
+        assert_eq!(bench.run("FUNCTION RESTORE abc"), "-ERR DUMP payload version or checksum are wrong|");
+    }
+}
