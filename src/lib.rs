@@ -45,6 +45,7 @@
 //! | 3 | [`keyspace`] | databases, slots, shards, entries, deadlines | [`keyspace::space::Keyspace`], [`keyspace::db::Db`] |
 //! | 3 | [`script`] | Lua in its sandbox, libraries of functions | [`script::vm::Vm`] |
 //! | 4 | [`client`] | what is known of a client | [`client::session::Session`], [`client::shared::Shared`] |
+//! | 4 | [`pubsub`] | who listens to which channel | [`pubsub::PubSub`] |
 //! | 4 | [`persist`] | the write log, and the one door to files | [`persist::log::WriteLog`] |
 //! | 6 | [`command`] | every command, and the way of a request to it | [`command::dispatch::Executor`], [`command::table`] |
 //! | 7 | [`server`] | sockets, workers, timers, the process | [`server::running::Server`] |
@@ -59,6 +60,7 @@ pub mod config;
 pub mod keyspace;
 pub mod observe;
 pub mod persist;
+pub mod pubsub;
 pub mod resp;
 pub mod script;
 pub mod server;
@@ -72,4 +74,5 @@ pub use resp::value::Value;
 pub use server::builder::Builder;
 pub use server::local::{Client, ReplyError};
 pub use server::running::{Server, StartError};
+pub use server::subscription::{Message, Subscription};
 pub use stdx::clock::{Clock, ManualClock};

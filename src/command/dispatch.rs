@@ -12,6 +12,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use arc_swap::{ArcSwap, Cache};
 use smallvec::SmallVec;
 
 use crate::client::session::{Fate, ReplyMode, Session};
@@ -19,13 +20,13 @@ use crate::command::args::Args;
 use crate::command::blocking::{Waiting, enqueue, serve_ready, shards_to_serve};
 use crate::command::call::{Rest, call, count_call, count_error, notable_ns, note_slow, write_error};
 use crate::command::context::{Context, Job, Outcome};
-use crate::command::engine::{Engine, PauseMode, Refusal};
+use crate::command::engine::{Engine, PauseMode, Refusal, access_policy};
 use crate::command::error::Error;
 use crate::command::eviction::{Eviction, Room, unseen_bytes};
-use crate::command::permission;
 use crate::command::script::prepare;
 use crate::command::table::{Entry, Way};
 use crate::command::transaction::{forget_watched, take_transaction};
+use crate::command::{permission, pubsub};
 use crate::config::table::Config;
 use crate::keyspace::change::Effects;
 use crate::keyspace::db::{Db, Key, Touch};
@@ -42,6 +43,7 @@ use crate::resp::reply::Output;
 use crate::resp::request::Span;
 use crate::script::cache::Reach;
 use crate::spec::{Flag, keys};
+use crate::stdx::clock::Recent;
 use crate::stdx::memory;
 use crate::stdx::ticks::Ticks;
 use crate::types::Object;
@@ -96,8 +98,11 @@ pub struct Executor {
     gate: usize,
     together: usize,
     effects: Effects,
+    /// Looks whether the configuration is still the same at the price of a load.
+    newest: Cache<Arc<ArcSwap<Config>>, Arc<Config>>,
     config: Arc<Config>,
     notable_ns: u64,
+    time: Recent,
     eviction: Eviction,
     /// Whether memory was below its limit when it was looked at last.
     has_room: bool,
@@ -131,8 +136,10 @@ impl Executor {
             gate: worker.unwrap_or_else(|| engine.keyspace.gates().shared_index()),
             together: (TOGETHER / workers).max(4),
             effects: Effects::default(),
+            newest: Cache::new(engine.config.clone()),
             notable_ns: notable_ns(&config),
             config,
+            time: Recent::default(),
             eviction: Eviction::default(),
             has_room: true,
         }
@@ -178,14 +185,14 @@ impl Executor {
         spans: &[Span],
         requests: &[Request],
     ) -> (usize, Stop) {
-        let mut config = self.current_config(engine);
+        self.refresh_config();
         let worker = self.worker;
-        let limited = config.maxmemory > 0;
-        let unseen = unseen_bytes(&config).cast_signed();
         // Who replays runs alone.
         let replaying = session.replaying;
         let mut gate = if replaying { None } else { self.enter(engine) };
-        let mut moment = engine.moment(&config);
+        let mut moment = self.moment(engine);
+        let limited = self.config.maxmemory > 0;
+        let unseen = unseen_bytes(&self.config).cast_signed();
         self.effects.replaying = replaying;
         let mut ready: SmallVec<[Ready<'_>; 16]> = SmallVec::new();
         let mut at = 0;
@@ -193,7 +200,7 @@ impl Executor {
         while at < requests.len() {
             if gate.is_none() && !replaying {
                 gate = self.enter(engine);
-                moment = engine.moment(&config);
+                moment = self.moment(engine);
             }
             if engine.is_refusing(Refusal::Ending) {
                 // What is not answered was not done: the data set is on disk and nothing is added to it.
@@ -202,7 +209,7 @@ impl Executor {
             }
             ready.clear();
             let mut room = match &gate {
-                Some(_) => self.eviction.make_room(engine, &config, &moment),
+                Some(_) => self.eviction.make_room(engine, &self.config, &moment),
                 // What was evicted is removed by the log that is replayed; and whoever is only told that the server
                 // is busy needs no room.
                 None => Room::Enough,
@@ -210,7 +217,7 @@ impl Executor {
             while room == Room::Soon && session.in_process {
                 // Whose thread this is has nothing else to do.
                 std::thread::yield_now();
-                room = self.eviction.make_room(engine, &config, &moment);
+                room = self.eviction.make_room(engine, &self.config, &moment);
             }
             self.has_room = room == Room::Enough;
             let mut shards = ShardSet::default();
@@ -259,14 +266,16 @@ impl Executor {
                     gate = None;
                     continue;
                 };
-                let mut context = self.context(engine, session, out, &config, hold, moment);
+                let Executor { effects, config, notable_ns, worker, has_room, .. } = &mut *self;
+                let mut context = context(engine, session, out, effects, *worker, (config, *notable_ns), hold, moment);
+                context.has_room = *has_room;
                 if ready.len() > 1 {
                     prefetch(&mut context.db, &ready, buf, spans);
                 }
                 let mut before = Ticks::now();
+                let mut rest = None;
                 let mut ran = 0;
                 let taken = memory::used_by_this_thread();
-                let mut waiting = None;
                 for ready in &ready {
                     let mut args = args_of(buf, spans, ready.request);
                     if let Some((index, hash)) = ready.first_key {
@@ -274,16 +283,30 @@ impl Executor {
                     }
                     match call(&mut context, ready.entry, &args, before) {
                         Ok(after) => before = after,
-                        // It is the last of these: nothing that may wait is brief.
-                        Err(Rest::Wait(wait)) => {
-                            waiting = Some(enqueue(&mut context, ready.entry, &args, *wait, before.elapsed_ns()));
+                        Err(more) => {
+                            // It is the last of these: nothing that has more to do is brief.
+                            assert!(!ready.entry.brief, "{} is brief and has more to do", ready.entry.full_name);
+                            rest = Some(match more {
+                                Rest::Wait(wait) => {
+                                    let spent_ns = before.elapsed_ns();
+                                    Stop::Waiting(enqueue(&mut context, ready.entry, &args, *wait, spent_ns))
+                                }
+                                // It is known by now that it needs more, so it runs alone next.
+                                Rest::Alone => break,
+                                Rest::Job(job) => Stop::Pending(Box::new(Pending {
+                                    job,
+                                    index: ready.entry.index,
+                                    spent_ns: before.elapsed_ns(),
+                                    request: args.to_vecs(),
+                                    mark: context.session.reply,
+                                    unwanted: (context.session.reply != ReplyMode::On)
+                                        .then(|| Output::new(context.out.protocol())),
+                                })),
+                            });
                         }
-                        // It is the only one: no script is brief.
-                        Err(Rest::Alone) => {
-                            single = Some(Verdict::Run(ready.entry));
-                            break;
-                        }
-                        Err(Rest::Job(_)) => panic!("{} works in pieces but runs in a batch", ready.entry.full_name),
+                    }
+                    if context.db.effects.echo {
+                        echo(context.db.effects, context.session, context.out);
                     }
                     ran += 1;
                     // Others have taken memory too, and what is behind may need much of it.
@@ -294,10 +317,13 @@ impl Executor {
                 let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
                 drop(context);
                 self.count_lookups(engine, counts);
-                self.serve_postponed(engine, session, out, &config, moment);
+                if !self.effects.postponed.is_empty() {
+                    let config = self.config.clone();
+                    self.serve_postponed(engine, session, out, &config, moment);
+                }
                 at += ran;
-                if let Some(waiting) = waiting {
-                    return (at, Stop::Waiting(waiting));
+                if let Some(stop) = rest {
+                    return (at, stop);
                 }
                 if ran < ready.len() {
                     continue;
@@ -307,7 +333,7 @@ impl Executor {
             let args = args_of(buf, spans, requests[at]);
             match verdict {
                 Verdict::Hold(until_ms) => return (at, Stop::Paused { until_ms }),
-                Verdict::Refuse(None, _) if is_web_request(&args) => {
+                Verdict::Refuse(None, _) if is_web_request(&args) && !session.in_process => {
                     warning!(
                         "Possible SECURITY ATTACK detected. It looks like somebody is sending POST or Host: commands to Spinel. This is likely due to an attacker attempting to use Cross Protocol Scripting to compromise your instance. Connection from {} aborted.",
                         session.shared.addr
@@ -333,6 +359,7 @@ impl Executor {
                 // The script has ended just now.
                 Verdict::Run(entry) if gate.is_none() && !replaying && !may_run_while_busy(session, entry) => {}
                 Verdict::Run(entry) => {
+                    let config = self.config.clone();
                     let ran = self.run_single(engine, session, out, &config, moment, entry, &args, &mut gate);
                     let Ok(stop) = ran else { continue };
                     at += 1;
@@ -343,9 +370,8 @@ impl Executor {
                         return (at, Stop::Close);
                     }
                     // It may have changed the configuration that the next ones run under.
-                    if !Arc::ptr_eq(&config, &engine.config.load()) {
-                        config = self.current_config(engine);
-                        moment = engine.moment(&config);
+                    if self.refresh_config() {
+                        moment = engine.moment(&self.config);
                     }
                 }
             }
@@ -425,6 +451,9 @@ impl Executor {
                     out.set_protocol(written.protocol());
                     out.raw(&written.to_vec());
                 }
+                if self.effects.echo {
+                    echo(&mut self.effects, session, out);
+                }
                 return Ok(None);
             }
             Err(Rest::Job(job)) => job,
@@ -457,8 +486,8 @@ impl Executor {
         out: &mut Output,
         mut pending: Box<Pending>,
     ) -> Option<Box<Pending>> {
-        let config = self.current_config(engine);
-        let moment = engine.moment(&config);
+        let config = self.current_config();
+        let moment = self.moment(engine);
         let gate = if session.replaying { None } else { self.enter(engine) };
         if gate.is_none() && !session.replaying {
             // A script keeps everybody waiting.
@@ -496,6 +525,9 @@ impl Executor {
         self.serve_postponed(engine, session, out, &config, moment);
         session.reply = pending.mark;
         session.next_command();
+        if self.effects.echo {
+            echo(&mut self.effects, session, out);
+        }
         let ended = if failed { Ended::Failed } else { Ended::Done };
         count_call(engine, self.worker, pending.index, pending.spent_ns, ended, &config);
         note_slow(engine, &config, session, pending.spent_ns, "command", Some(|| pending.request.clone()));
@@ -504,7 +536,7 @@ impl Executor {
 
     /// Ends a command that waited and waits no more; its reply is written.
     pub fn resume_wait(&mut self, engine: &Engine, session: &mut Session, out: &mut Output, waiting: &Waiting) {
-        let config = self.current_config(engine);
+        let config = self.current_config();
         waiting.leave(&engine.keyspace);
         let mark = out.mark();
         let mut ended = Ended::Done;
@@ -554,30 +586,34 @@ impl Executor {
         hold: Hold<'a>,
         moment: Moment,
     ) -> Context<'a> {
-        let touch = if session.no_touch { Touch::No } else { Touch::Yes };
-        let worker = self.worker;
-        let db = Db::new(&engine.keyspace, hold, &mut self.effects, session.db, moment, touch);
-        Context {
-            db,
-            out,
-            session,
-            engine,
-            config,
-            worker,
-            scripted: false,
-            has_room: self.has_room,
-            hidden: SmallVec::new(),
-            notable_ns: self.notable_ns,
-        }
+        let effects = &mut self.effects;
+        let mut context = context(engine, session, out, effects, self.worker, (config, self.notable_ns), hold, moment);
+        context.has_room = self.has_room;
+        context
     }
 
-    fn current_config(&mut self, engine: &Engine) -> Arc<Config> {
-        let now = engine.config.load();
-        if !Arc::ptr_eq(&now, &self.config) {
-            self.config = Arc::clone(&now);
+    /// The moment that a batch runs at.
+    #[inline]
+    fn moment(&mut self, engine: &Engine) -> Moment {
+        Moment { now_ms: engine.clock.recent_ms(&mut self.time), policy: access_policy(&self.config) }
+    }
+
+    /// The configuration that is in force.
+    fn current_config(&mut self) -> Arc<Config> {
+        self.refresh_config();
+        self.config.clone()
+    }
+
+    /// Follows the configuration; returns whether it is another one.
+    #[inline]
+    fn refresh_config(&mut self) -> bool {
+        let newest = self.newest.load();
+        let other = !Arc::ptr_eq(newest, &self.config);
+        if other {
+            self.config = Arc::clone(newest);
             self.notable_ns = notable_ns(&self.config);
         }
-        self.config.clone()
+        other
     }
 
     fn count_lookups(&self, engine: &Engine, counts: [u64; 4]) {
@@ -589,6 +625,36 @@ impl Executor {
                 None => engine.stats.add(counter, by),
             }
         }
+    }
+}
+
+/// What the handlers of a batch may touch; `config` comes with what [`notable_ns`] says of it.
+#[inline]
+#[allow(clippy::too_many_arguments, reason = "what a batch has in hand")]
+fn context<'a>(
+    engine: &'a Engine,
+    session: &'a mut Session,
+    out: &'a mut Output,
+    effects: &'a mut Effects,
+    worker: Option<usize>,
+    (config, notable_ns): (&'a Config, u64),
+    hold: Hold<'a>,
+    moment: Moment,
+) -> Context<'a> {
+    let touch = if session.no_touch { Touch::No } else { Touch::Yes };
+    effects.origin = session.shared.id;
+    let db = Db::new(&engine.keyspace, hold, effects, session.db, moment, touch);
+    Context {
+        db,
+        out,
+        session,
+        engine,
+        config,
+        worker,
+        has_room: true,
+        scripted: false,
+        hidden: SmallVec::new(),
+        notable_ns,
     }
 }
 
@@ -615,6 +681,9 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
     }
     if let Err(error) = permission::check(engine, session, entry, args) {
         return Verdict::Refuse(Some(entry), error);
+    }
+    if session.subscriptions.is_some() && !pubsub::may_run(session, entry) {
+        return Verdict::Refuse(Some(entry), Error::text(pubsub::refused(&entry.full_name)));
     }
     if session.monitor && [Flag::Write, Flag::ReadOnly, Flag::MayReplicate].iter().any(|flag| entry.has(*flag)) {
         // Redis counts those that monitor among its replicas, and this is what it tells them.
@@ -818,6 +887,16 @@ fn prefetch_elements(db: &Db<'_>, ready: &[Ready<'_>], buf: &[u8], spans: &[Span
     let elements: SmallVec<[Ahead<'_>; TOGETHER]> = wanted.filter_map(ahead).collect();
     for ask in [Ahead::prefetch_segment, Ahead::prefetch_places, Ahead::prefetch_field] {
         elements.iter().for_each(ask);
+    }
+}
+
+/// Has what a command pushed to its own client follow its reply.
+#[cold]
+fn echo(effects: &mut Effects, session: &Session, out: &mut Output) {
+    effects.echo = false;
+    // In process nobody looks for messages among replies.
+    if !session.in_process {
+        session.shared.outbox.drain(out);
     }
 }
 
