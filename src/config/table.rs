@@ -569,7 +569,7 @@ directives! {
     LongCommands {
         /// Milliseconds after which a running script makes others be answered -BUSY, and may be killed. 0 never
         /// does.
-        busy_reply_threshold("busy-reply-threshold" | "lua-time-limit"): u64 = 5000, within(0, I64), [], Stored("scripting");
+        busy_reply_threshold("busy-reply-threshold" | "lua-time-limit"): u64 = 5000, within(0, I64), [], Effective;
     }
     Cluster {
         /// Whether this server is a node of a cluster.
