@@ -120,8 +120,9 @@ impl Run {
                 errors == [false; 2] && kept(ours) == kept(theirs)
             }
             Same::Info => {
-                let newer = ["idle", "inactive", "active-time"];
-                let [ours, theirs] = [ours, theirs].map(|reply| Tree::parse(reply).without(&newer));
+                let newer: &[&str] = &["idle", "inactive", "active-time", "consumers"];
+                let newer = if self.newer { &newer[..3] } else { newer };
+                let [ours, theirs] = [ours, theirs].map(|reply| Tree::parse(reply).without(newer));
                 ours.near_from(&theirs, 60_000, 1_000_000_000)
             }
             Same::Encoding => {
