@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
-    acl, bitmap, config, connection, debug, expire, hash, hyperloglog, info, introspect, key, keyspace, latency, list,
-    memory, monitor, server, set, slowlog, sort, stream, string, transaction, zset,
+    acl, aof, bitmap, config, connection, debug, dump, expire, geo, hash, hyperloglog, info, introspect, key, keyspace,
+    latency, list, memory, monitor, save, server, set, slowlog, sort, stream, string, transaction, zset,
 };
 use crate::spec::{self, Flag, Group, Keys};
 
@@ -17,11 +17,14 @@ pub type Command = spec::Command<Handler>;
 #[rustfmt::skip]
 const FAMILIES: &[&[Command]] = &[
     acl::COMMANDS,
+    aof::COMMANDS,
     bitmap::COMMANDS,
     config::COMMANDS,
     connection::COMMANDS,
     debug::COMMANDS,
+    dump::COMMANDS,
     expire::COMMANDS,
+    geo::COMMANDS,
     hash::COMMANDS,
     hyperloglog::COMMANDS,
     info::COMMANDS,
@@ -33,6 +36,7 @@ const FAMILIES: &[&[Command]] = &[
     list::wait::COMMANDS,
     memory::COMMANDS,
     monitor::COMMANDS,
+    save::COMMANDS,
     server::COMMANDS,
     set::COMMANDS,
     slowlog::COMMANDS,
@@ -44,6 +48,7 @@ const FAMILIES: &[&[Command]] = &[
     zset::combine::COMMANDS,
     zset::pop::COMMANDS,
     zset::range::COMMANDS,
+    zset::wait::COMMANDS,
     zset::walk::COMMANDS,
 ];
 

@@ -6,6 +6,7 @@
 
 mod arity;
 mod connection;
+mod geo;
 mod keys;
 mod language;
 mod random;
@@ -51,4 +52,7 @@ families! {
     transactions: include_str!("interop/transactions.table"), &[];
     sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes"];
     large_sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes", "--zset-max-listpack-entries", "0"];
+    places: include_str!("interop/geo.table"), &[];
+    places_in_trees: include_str!("interop/geo.table"), &["--zset-max-listpack-entries", "0"];
+    random_places: crate::interop::geo::random(), &[];
 }
