@@ -325,7 +325,8 @@ fn write_keys(out: &mut Output, spec: &Keys) {
         | Keys::Range { access, .. }
         | Keys::Counted { access, .. }
         | Keys::After { access, .. }
-        | Keys::Unknown { access } => Some(access),
+        | Keys::Option { access, .. }
+        | Keys::Unknown { access, .. } => Some(access),
         Keys::NotKey { .. } => None,
     };
     let notes = access.map_or("", |access| access.notes);
@@ -371,7 +372,7 @@ fn write_keys(out: &mut Output, spec: &Keys) {
                 last => range(out, last.into(), step, 0),
             }
         }
-        Keys::Unknown { .. } => {
+        Keys::Option { .. } | Keys::Unknown { .. } => {
             write_step(out, "begin_search", "unknown", &[]);
             write_step(out, "find_keys", "unknown", &[]);
         }

@@ -4,6 +4,7 @@
 //! it may touch. A file per family holds handlers and declarations side by side.
 
 pub mod acl;
+pub mod aof;
 pub mod args;
 pub mod bitmap;
 pub mod blocking;
@@ -15,11 +16,13 @@ pub mod connection;
 pub mod context;
 pub mod debug;
 pub mod dispatch;
+pub mod dump;
 pub mod engine;
 pub mod error;
 pub mod eviction;
 pub mod expire;
 pub mod gem;
+pub mod geo;
 pub mod hash;
 pub mod help;
 pub mod hyperloglog;
@@ -33,10 +36,12 @@ pub mod list;
 pub mod memory;
 pub mod monitor;
 pub mod permission;
+pub mod save;
 pub mod scan;
 pub mod server;
 pub mod set;
 pub mod slowlog;
+pub mod sort;
 pub mod stream;
 pub mod string;
 pub mod table;

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
-    acl, bitmap, config, connection, debug, expire, hash, hyperloglog, info, introspect, key, keyspace, latency, list,
-    memory, monitor, server, set, slowlog, stream, string, transaction, zset,
+    acl, aof, bitmap, config, connection, debug, dump, expire, geo, hash, hyperloglog, info, introspect, key, keyspace,
+    latency, list, memory, monitor, save, server, set, slowlog, sort, stream, string, transaction, zset,
 };
 use crate::spec::{self, Flag, Group, Keys};
 
@@ -17,11 +17,14 @@ pub type Command = spec::Command<Handler>;
 #[rustfmt::skip]
 const FAMILIES: &[&[Command]] = &[
     acl::COMMANDS,
+    aof::COMMANDS,
     bitmap::COMMANDS,
     config::COMMANDS,
     connection::COMMANDS,
     debug::COMMANDS,
+    dump::COMMANDS,
     expire::COMMANDS,
+    geo::COMMANDS,
     hash::COMMANDS,
     hyperloglog::COMMANDS,
     info::COMMANDS,
@@ -33,9 +36,11 @@ const FAMILIES: &[&[Command]] = &[
     list::wait::COMMANDS,
     memory::COMMANDS,
     monitor::COMMANDS,
+    save::COMMANDS,
     server::COMMANDS,
     set::COMMANDS,
     slowlog::COMMANDS,
+    sort::COMMANDS,
     stream::COMMANDS,
     string::COMMANDS,
     transaction::COMMANDS,
@@ -43,6 +48,7 @@ const FAMILIES: &[&[Command]] = &[
     zset::combine::COMMANDS,
     zset::pop::COMMANDS,
     zset::range::COMMANDS,
+    zset::wait::COMMANDS,
     zset::walk::COMMANDS,
 ];
 
@@ -64,6 +70,12 @@ pub struct Entry {
     /// Whether it takes the same short time whatever its keys hold, so that it may share its shards'
     /// hold with neighbours.
     pub brief: bool,
+    /// Whether the argument behind its only key names an element of the value there, which can be loaded ahead.
+    pub names_element: bool,
+    /// Whether it may touch keys that are not among its arguments: see [`reach_further`].
+    ///
+    /// [`reach_further`]: crate::spec::keys::reach_further
+    pub reaches_further: bool,
     flags: u32,
 }
 
@@ -107,7 +119,9 @@ impl Entry {
             Way::Single
         };
         let brief = has(Flag::Fast) || command.complexity.starts_with("O(1)") && !has(Flag::Blocking);
-        Entry { command, index, full_name, subcommands, only_key, way, brief, flags }
+        let reaches_further = command.keys.iter().any(|keys| matches!(keys, Keys::Unknown { .. }));
+        let names_element = command.group == Group::Hash && only_key.is_some() && command.usage.contains("field");
+        Entry { command, index, full_name, subcommands, only_key, way, brief, names_element, reaches_further, flags }
     }
 
     /// Whether it runs at once although MULTI has others queued.
@@ -393,7 +407,7 @@ mod tests {
                 let found = position(&usage, i, name_words);
                 let expected = match *spec {
                     Keys::At { first, .. } | Keys::Range { first, .. } | Keys::Counted { first, .. } => Some(first),
-                    Keys::NotKey { .. } | Keys::After { .. } | Keys::Unknown { .. } => continue,
+                    Keys::NotKey { .. } | Keys::After { .. } | Keys::Option { .. } | Keys::Unknown { .. } => continue,
                 };
                 assert_eq!(found, expected.map(usize::from), "{} {}", entry.full_name, command.usage);
             }

@@ -138,7 +138,14 @@ impl Output {
     #[inline]
     pub fn bulk(&mut self, bytes: &[u8]) {
         self.buf.reserve(bytes.len() + 32);
-        self.header(b'$', bytes.len() as i64);
+        // Most are short, and their lengths need no general way of writing numbers.
+        match bytes.len() as u64 {
+            len @ 0..10 => self.buf.extend_from_slice(&[b'$', b'0' + len as u8, b'\r', b'\n']),
+            len @ 10..100 => {
+                self.buf.extend_from_slice(&[b'$', b'0' + (len / 10) as u8, b'0' + (len % 10) as u8, b'\r', b'\n']);
+            }
+            len => self.header(b'$', len as i64),
+        }
         self.buf.extend_from_slice(bytes);
         self.buf.extend_from_slice(b"\r\n");
     }

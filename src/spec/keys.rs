@@ -61,10 +61,36 @@ pub fn for_each<'a>(
                 };
                 (first..len).take(count).step_by(usize::from(step)).for_each(|i| f(i, access));
             }
+            Keys::Option { word, from, others, access } => {
+                let (mut i, mut found) = (usize::from(from), None);
+                while i < len {
+                    let is = |word: &str| arg(i).eq_ignore_ascii_case(word.as_bytes());
+                    if is(word) {
+                        found = Some(i + 1).filter(|at| *at < len).or(found);
+                        i += 1;
+                    } else if let Some((_, takes)) = others.iter().find(|(other, _)| is(other)) {
+                        i += usize::from(*takes);
+                    }
+                    i += 1;
+                }
+                found.into_iter().for_each(|at| f(at, access));
+            }
             Keys::Unknown { .. } | Keys::NotKey { .. } => {}
         }
     }
     Ok(())
+}
+
+/// Whether a request may touch keys that are not among its arguments: a `*` stands behind one of the words of
+/// [`Keys::Unknown`]. It is said of a few requests too many, where such a word is something else.
+pub fn reach_further<'a>(specs: &[Keys], len: usize, arg: impl Fn(usize) -> &'a [u8]) -> bool {
+    let is_pattern = |words: &[&str], i: usize| {
+        arg(i).contains(&b'*') && words.iter().any(|word| arg(i - 1).eq_ignore_ascii_case(word.as_bytes()))
+    };
+    specs.iter().any(|spec| match spec {
+        Keys::Unknown { words, .. } => (1..len).any(|i| is_pattern(words, i)),
+        _ => false,
+    })
 }
 
 /// What `command` does to a key with these arguments, where its flags vary with them.
@@ -85,7 +111,9 @@ pub fn settled(command: &str, access: Access, args: &[&[u8]]) -> Access {
 
 /// Whether some keys are not to be found by their position alone.
 pub fn are_movable(specs: &[Keys]) -> bool {
-    specs.iter().any(|spec| matches!(spec, Keys::Counted { .. } | Keys::After { .. } | Keys::Unknown { .. }))
+    specs.iter().any(|spec| {
+        matches!(spec, Keys::Counted { .. } | Keys::After { .. } | Keys::Option { .. } | Keys::Unknown { .. })
+    })
 }
 
 /// First key, last key and step, as clients asked before there were specifications: what can be said in
@@ -96,7 +124,7 @@ pub fn legacy_range(specs: &[Keys]) -> (i16, i16, i16) {
         Keys::Range { first, last, step, .. } | Keys::NotKey { first, last, step } => {
             Some((i16::from(first), i16::from(last), i16::from(step)))
         }
-        Keys::Counted { .. } | Keys::After { .. } | Keys::Unknown { .. } => None,
+        Keys::Counted { .. } | Keys::After { .. } | Keys::Option { .. } | Keys::Unknown { .. } => None,
     };
     if let [spec] = specs {
         return fixed(spec).unwrap_or_default();
@@ -147,6 +175,41 @@ mod tests {
         assert_eq!(keys(&counted, "zunion x a b"), None);
         let streams = [Keys::After { word: "STREAMS", from: 1, last: -2, step: 1, access }];
         assert_eq!(keys(&streams, "xread count 2 streams a b 0 0"), Some(vec![4, 5]));
+    }
+
+    #[test]
+    fn the_last_of_an_option_leads_to_its_key_and_arguments_of_others_do_not() {
+        let access = Access::OVERWRITE;
+        let others = &[("BY", 1), ("LIMIT", 2)];
+        let store = [Keys::Option { word: "STORE", from: 2, others, access }];
+        for (words, at) in [
+            ("sort a", vec![]),
+            ("sort a store", vec![]),
+            ("sort a store b", vec![3]),
+            ("sort a STORE b desc store c by x", vec![6]),
+            ("sort a by store b", vec![]),
+            ("sort a limit store 1 store c", vec![6]),
+            ("sort a store store b", vec![3]),
+            ("sort a store by store b", vec![5]),
+            ("sort a store b by", vec![3]),
+        ] {
+            assert_eq!(keys(&store, words), Some(at), "{words}");
+        }
+    }
+
+    #[test]
+    fn patterns_behind_their_words_reach_further() {
+        let specs = [Keys::Unknown { words: &["BY", "GET"], access: Access::READ }];
+        for (words, expected) in [
+            ("sort a by x*", true),
+            ("sort a desc get x*->f", true),
+            ("sort a by nosort get #", false),
+            ("sort a* limit 0 *", false),
+            ("sort", false),
+        ] {
+            let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+            assert_eq!(reach_further(&specs, words.len(), |i| words[i]), expected, "{words:?}");
+        }
     }
 
     #[test]

@@ -226,8 +226,23 @@ pub enum Keys {
         /// What is done to them.
         access: Access,
     },
-    /// There may be keys that only the command itself can find (SORT BY).
+    /// The one key after an option, wherever among the options that stands; the last counts (`SORT ... STORE`).
+    /// COMMAND INFO calls this unknown.
+    Option {
+        /// The option, upper case.
+        word: &'static str,
+        /// Position of the first option.
+        from: u8,
+        /// Other options that have arguments, and how many.
+        others: &'static [(&'static str, u8)],
+        /// What is done to it.
+        access: Access,
+    },
+    /// Keys that only the command itself can find: their names are made from patterns with a `*` behind these
+    /// words (SORT BY).
     Unknown {
+        /// The words, upper case.
+        words: &'static [&'static str],
         /// What is done to them.
         access: Access,
     },

@@ -4,9 +4,11 @@
 //! elements as [`Limit`] says, with elements that are too large for that in nodes of their own. When a
 //! list becomes a chain and a listpack again can be seen (OBJECT ENCODING) and is just as in Redis.
 //!
-//! What must stay true: no node of a chain is empty, and `len` is the sum of the nodes' lengths.
+//! What must stay true: no node of a chain is empty, and `len` is the sum of the nodes' lengths. Nodes are
+//! shared between clones and copied one at a time when they are changed.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::types::listpack::{Item, Listpack, Needle, Place};
 
@@ -27,6 +29,8 @@ pub struct Limit(pub i32);
 const SAFE_BYTES: usize = 8192;
 /// What an element is taken to need beyond its own bytes when a node is asked for room.
 const ELEMENT_OVERHEAD: usize = 8;
+/// The counts of owners beside a node.
+const COUNTED_BYTES: usize = 16;
 
 impl Limit {
     /// The most bytes, where the limit is one of bytes: 4 KB for -1, twice as much for each further step to -5.
@@ -52,12 +56,11 @@ impl Limit {
         bytes > self.bytes().unwrap_or(SAFE_BYTES)
     }
 
-    /// Whether a chain's only node is small enough to be the whole list: half of what would make it a chain, so
-    /// that a list that grows and shrinks around the limit is not converted each time.
-    fn allows_listpack(self, bytes: usize, elements: usize) -> bool {
+    /// Whether a chain's only node is small enough to be the whole list: one `part`th of the limit.
+    fn allows_listpack(self, bytes: usize, elements: usize, part: usize) -> bool {
         match self.bytes() {
-            Some(most) => bytes <= most / 2,
-            None => elements <= self.elements() / 2,
+            Some(most) => bytes <= most / part,
+            None => elements <= self.elements() / part,
         }
     }
 }
@@ -69,7 +72,7 @@ pub struct List(Repr);
 #[derive(Debug, Clone)]
 enum Repr {
     Packed(Listpack),
-    Chain(Chain),
+    Chain(Box<Chain>),
 }
 
 #[derive(Debug, Clone, Default)]
@@ -78,10 +81,11 @@ struct Chain {
     len: usize,
 }
 
+/// A copy of a list shares its nodes; one that is written is copied first.
 #[derive(Debug, Clone)]
 enum Node {
-    Packed(Listpack),
-    Large(Box<[u8]>),
+    Packed(Arc<Listpack>),
+    Large(Arc<[u8]>),
 }
 
 impl Node {
@@ -91,7 +95,18 @@ impl Node {
         }
         let mut pack = Listpack::new();
         pack.push_back(element);
-        Node::Packed(pack)
+        Node::packed(pack)
+    }
+
+    fn packed(pack: Listpack) -> Node {
+        Node::Packed(Arc::new(pack))
+    }
+
+    fn part(&self) -> Part<'_> {
+        match self {
+            Node::Packed(pack) => Part::Packed(pack),
+            Node::Large(bytes) => Part::Large(bytes),
+        }
     }
 
     fn len(&self) -> usize {
@@ -108,22 +123,25 @@ impl Node {
                 if !limit.is_large(bytes)
                     && !limit.exceeded(pack.byte_len() + bytes + ELEMENT_OVERHEAD, pack.len() + 1) =>
             {
-                Some(pack)
+                Some(Arc::make_mut(pack))
             }
             _ => None,
         }
     }
 
     fn shrink(&mut self) {
-        if let Node::Packed(pack) = self {
+        // One that a copy shares was shrunk, or will be when that is written.
+        if let Node::Packed(pack) = self
+            && let Some(pack) = Arc::get_mut(pack)
+        {
             pack.shrink();
         }
     }
 
     fn memory(&self) -> usize {
         match self {
-            Node::Packed(pack) => pack.memory(),
-            Node::Large(bytes) => bytes.len(),
+            Node::Packed(pack) => COUNTED_BYTES + size_of::<Listpack>() + pack.memory(),
+            Node::Large(bytes) => COUNTED_BYTES + bytes.len(),
         }
     }
 }
@@ -181,21 +199,60 @@ impl List {
             && limit.exceeded(pack.byte_len() + bytes, pack.len() + elements)
         {
             let (len, pack) = (pack.len(), std::mem::take(pack));
-            let nodes = if pack.is_empty() { VecDeque::new() } else { VecDeque::from([Node::Packed(pack)]) };
-            self.0 = Repr::Chain(Chain { nodes, len });
+            let nodes = if pack.is_empty() { VecDeque::new() } else { VecDeque::from([Node::packed(pack)]) };
+            self.0 = Repr::Chain(Box::new(Chain { nodes, len }));
         }
     }
 
     /// Makes the list a listpack where it is small enough: to be called after elements were removed.
+    ///
+    /// That is half of what would make it a chain, so that a list that grows and shrinks around the limit is not
+    /// converted each time.
     pub fn shrink(&mut self, limit: Limit) {
+        self.pack_if(limit, 2);
+    }
+
+    fn pack_if(&mut self, limit: Limit, part: usize) {
         if let Repr::Chain(chain) = &mut self.0
-            && let [Node::Packed(pack)] = chain.nodes.make_contiguous()
-            && limit.allows_listpack(pack.byte_len(), chain.len)
+            && chain.nodes.len() == 1
+            && let Some(Node::Packed(pack)) = chain.nodes.front_mut()
+            && limit.allows_listpack(pack.byte_len(), chain.len, part)
         {
-            let mut pack = std::mem::take(pack);
+            let mut pack = Arc::unwrap_or_clone(std::mem::take(pack));
             pack.shrink();
             self.0 = Repr::Packed(pack);
+        } else if let Repr::Chain(chain) = &self.0
+            && chain.nodes.is_empty()
+        {
+            self.0 = Repr::Packed(Listpack::new());
         }
+    }
+
+    /// The list of these nodes, as a file holds them; empty listpacks are left out. It is a chain unless one
+    /// listpack within the limit is all of it.
+    pub fn from_parts(parts: impl IntoIterator<Item = OwnedPart>, limit: Limit) -> List {
+        let mut chain = Chain::default();
+        for part in parts {
+            let node = match part {
+                OwnedPart::Packed(pack) if pack.is_empty() => continue,
+                OwnedPart::Packed(pack) => Node::Packed(Arc::new(pack)),
+                OwnedPart::Large(bytes) => Node::Large(bytes.into()),
+            };
+            chain.len += node.len();
+            chain.nodes.push_back(node);
+        }
+        let mut list = List(Repr::Chain(Box::new(chain)));
+        list.pack_if(limit, 1);
+        list
+    }
+
+    /// Its nodes, for a file.
+    pub fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        let (one, many) = match &self.0 {
+            Repr::Packed(pack) => (Some(Part::Packed(pack)), None),
+            Repr::Chain(chain) => (None, Some(chain.nodes.iter().map(Node::part))),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
     }
 
     /// Adds an element at one end; [`List::make_room`] comes first.
@@ -271,9 +328,21 @@ impl List {
 }
 
 /// A node, or the whole of a list that is one listpack.
-enum Part<'a> {
+#[derive(Debug, Clone, Copy)]
+pub enum Part<'a> {
+    /// Some elements.
     Packed(&'a Listpack),
+    /// One that is too large for a listpack.
     Large(&'a [u8]),
+}
+
+/// A node that is yet to become part of a list.
+#[derive(Debug)]
+pub enum OwnedPart {
+    /// Some elements.
+    Packed(Listpack),
+    /// One that stands alone.
+    Large(Vec<u8>),
 }
 
 /// Elements of a list in one direction.
@@ -289,10 +358,7 @@ impl<'a> Iter<'a> {
     fn part(&self, node: usize) -> Option<Part<'a>> {
         match &self.list.0 {
             Repr::Packed(pack) => (node == 0).then_some(Part::Packed(pack)),
-            Repr::Chain(chain) => chain.nodes.get(node).map(|node| match node {
-                Node::Packed(pack) => Part::Packed(pack),
-                Node::Large(bytes) => Part::Large(bytes),
-            }),
+            Repr::Chain(chain) => chain.nodes.get(node).map(Node::part),
         }
     }
 
@@ -320,15 +386,15 @@ impl<'a> Iterator for Iter<'a> {
         let place = self.place?;
         match (self.part(self.node)?, place) {
             (Part::Packed(pack), Some(place)) => {
-                let next = match self.direction {
-                    End::Head => pack.next(place),
-                    End::Tail => pack.prev(place),
+                let (item, next) = match self.direction {
+                    End::Head => pack.step(place),
+                    End::Tail => (pack.at(place), pack.prev(place)),
                 };
                 match next {
                     Some(next) => self.place = Some(Some(next)),
                     None => self.next_node(),
                 }
-                Some(pack.at(place))
+                Some(item)
             }
             (Part::Large(bytes), None) => {
                 self.next_node();
@@ -429,7 +495,7 @@ impl Chain {
         // In the middle of a node without room: it becomes two, and the element goes to the end of the first
         // or between them.
         if let Node::Packed(pack) = &mut self.nodes[at] {
-            let tail = Node::Packed(pack.split_off(offset));
+            let tail = Node::packed(Arc::make_mut(pack).split_off(offset));
             self.nodes.insert(at + 1, tail);
         }
         match self.nodes[at].room(element.len(), limit) {
@@ -453,7 +519,7 @@ impl Chain {
         if let Some(Node::Packed(b)) = self.nodes.remove(left + 1)
             && let Some(Node::Packed(a)) = self.nodes.get_mut(left)
         {
-            a.append(&b);
+            Arc::make_mut(a).append(&b);
         }
     }
 
@@ -462,7 +528,7 @@ impl Chain {
         match self.nodes.get_mut(at) {
             Some(Node::Packed(pack)) if !limit.is_large(element.len()) => {
                 if let Some(place) = pack.seek(offset) {
-                    pack.replace(place, element);
+                    Arc::make_mut(pack).replace(place, element);
                 }
             }
             Some(Node::Large(bytes)) if limit.is_large(element.len()) => *bytes = element.into(),
@@ -483,7 +549,7 @@ impl Chain {
             && let Some(Node::Packed(pack)) = self.nodes.get_mut(at)
         {
             let here = left.min(pack.len() - offset);
-            pack.remove_range(offset, here);
+            Arc::make_mut(pack).remove_range(offset, here);
             left -= here;
             at += 1;
         }
@@ -495,7 +561,7 @@ impl Chain {
             let len = node.len();
             if len > left {
                 if let Node::Packed(pack) = node {
-                    pack.remove_range(0, left);
+                    Arc::make_mut(pack).remove_range(0, left);
                 }
                 break;
             }
@@ -513,7 +579,11 @@ impl Chain {
         let mut removed = 0;
         let mut remove_from = |node: &mut Node| {
             let here = match node {
-                Node::Packed(pack) => remove_equal(pack, needle, from, most - removed),
+                // What does not have it is not copied for nothing.
+                Node::Packed(pack) => match pack.first().and_then(|first| pack.find(first, &needle, 0)) {
+                    Some(_) if removed < most => remove_equal(Arc::make_mut(pack), needle, from, most - removed),
+                    _ => 0,
+                },
                 Node::Large(bytes) => usize::from(removed < most && needle.is(Item::Bytes(bytes))),
             };
             removed += here;
@@ -611,6 +681,8 @@ mod tests {
         RemoveRange(usize, usize),
         RemoveEqual(bool, Vec<u8>, usize),
         Shrink,
+        Clone,
+        Rebuild,
     }
 
     fn element() -> impl Strategy<Value = Vec<u8>> {
@@ -629,18 +701,21 @@ mod tests {
             1 => (0usize..60, 0usize..20).prop_map(|(i, n)| Step::RemoveRange(i, n)),
             1 => (any::<bool>(), element(), 1usize..5).prop_map(|(e, v, n)| Step::RemoveEqual(e, v, n)),
             1 => Just(Step::Shrink),
+            1 => Just(Step::Clone),
+            1 => Just(Step::Rebuild),
         ]
     }
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 4 } else { 256 }, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
-        fn it_holds_what_a_vector_holds(
+        fn it_holds_what_a_vector_holds_and_a_copy_stays_what_it_was(
             limit in prop_oneof![Just(-2), Just(-1), Just(0), Just(1), Just(3), Just(10)],
             steps in prop::collection::vec(step(), 1..120),
         ) {
             let limit = Limit(limit);
             let (mut list, mut model) = (List::default(), Vec::<Vec<u8>>::new());
+            let mut clones = Vec::new();
             for step in steps {
                 match step {
                     Step::Push(head, v) => {
@@ -662,6 +737,14 @@ mod tests {
                         at.into_iter().rev().for_each(|i| { model.remove(i); });
                     }
                     Step::Shrink => list.shrink(limit),
+                    Step::Clone => clones.push((list.clone(), model.clone())),
+                    Step::Rebuild => {
+                        let parts: Vec<OwnedPart> = list.parts().map(|part| match part {
+                            Part::Packed(pack) => OwnedPart::Packed(pack.clone()),
+                            Part::Large(bytes) => OwnedPart::Large(bytes.to_vec()),
+                        }).collect();
+                        list = List::from_parts(parts, limit);
+                    }
                 }
                 list.check();
                 prop_assert_eq!(list.len(), model.len());
@@ -675,6 +758,10 @@ mod tests {
                 );
             }
             prop_assert_eq!(list.get(model.len()), None);
+            for (clone, model) in &clones {
+                clone.check();
+                prop_assert_eq!(&texts(clone), model);
+            }
         }
     }
 }

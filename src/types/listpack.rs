@@ -11,7 +11,8 @@
 //! Numbers of more than a byte are little endian, but for those of 12 and 13 bits.
 //!
 //! What must stay true: the bytes are a listpack at all times, so that reading needs no checks beyond
-//! those of slices; what comes from outside is looked through by [`Listpack::from_bytes`] first.
+//! those of slices; what comes from outside is looked through by [`Listpack::from_bytes`] first. An allocation
+//! is as large as the allocator would make it in any case, so its size need not be kept beside its pointer.
 
 use crate::stdx::number::parse_i64;
 
@@ -21,9 +22,20 @@ const END: u8 = 0xff;
 const UNKNOWN: u16 = u16::MAX;
 
 /// A run of elements.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Listpack {
-    bytes: Vec<u8>,
+    /// The bytes, and behind them what the allocator has given in addition.
+    room: Box<[u8]>,
+}
+
+/// How many bytes an allocator gives to one who wants `len`: eight, multiples of 16 up to 128, then four sizes until the
+/// next power of two. So an eighth of all additions at most moves the bytes.
+fn allotted(len: usize) -> usize {
+    match len {
+        0..=8 => 8,
+        9..=128 => len.next_multiple_of(16),
+        _ => len.next_multiple_of(1 << ((len - 1).ilog2() - 2)),
+    }
 }
 
 /// Where an element stands; good until the listpack changes.
@@ -232,7 +244,9 @@ fn decode(bytes: &[u8]) -> Item<'_> {
 
 /// Where [`Listpack::extend`] takes its elements.
 pub struct Appender<'a> {
-    bytes: &'a mut Vec<u8>,
+    pack: &'a mut Listpack,
+    /// Where the next one goes.
+    end: usize,
     added: usize,
 }
 
@@ -251,13 +265,18 @@ impl Appender<'_> {
 
     #[inline]
     fn add(&mut self, encoded: &Encoded<'_>) {
-        self.bytes.extend_from_slice(&encoded.head[..encoded.head_len]);
-        self.bytes.extend_from_slice(encoded.data);
         let len = encoded.len();
-        let mut back = [0; 5];
         let width = back_width(len);
-        write_back_len(&mut back[..width], len);
-        self.bytes.extend_from_slice(&back[..width]);
+        let end = self.end + len + width;
+        // One byte more ends them all.
+        if end >= self.pack.room.len() {
+            self.pack.resize(allotted(2 * end));
+        }
+        let entry = &mut self.pack.room[self.end..end];
+        entry[..encoded.head_len].copy_from_slice(&encoded.head[..encoded.head_len]);
+        entry[encoded.head_len..len].copy_from_slice(encoded.data);
+        write_back_len(&mut entry[len..], len);
+        self.end = end;
         self.added += 1;
     }
 }
@@ -279,7 +298,7 @@ impl Default for Listpack {
 impl Listpack {
     /// One without elements.
     pub fn new() -> Listpack {
-        Listpack { bytes: vec![HEADER as u8 + 1, 0, 0, 0, 0, 0, END] }
+        Listpack { room: Box::new([HEADER as u8 + 1, 0, 0, 0, 0, 0, END, 0]) }
     }
 
     /// One without elements, and room for so many bytes of them.
@@ -309,27 +328,41 @@ impl Listpack {
             at += len + width;
             found += 1;
         }
-        (count == UNKNOWN || usize::from(count) == found).then_some(Listpack { bytes })
+        (count == UNKNOWN || usize::from(count) == found).then(|| Listpack::with_room(bytes, allotted(total)))
+    }
+
+    /// These bytes, and as many more as are missing from `room`.
+    fn with_room(mut bytes: Vec<u8>, room: usize) -> Listpack {
+        bytes.reserve_exact(room - bytes.len());
+        bytes.resize(room, 0);
+        Listpack { room: bytes.into_boxed_slice() }
     }
 
     /// The bytes, as they stand in files.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.room[..self.byte_len()]
     }
 
     /// How many bytes it takes, header and end included.
+    #[inline]
     pub fn byte_len(&self) -> usize {
-        self.bytes.len()
+        u32::from_le_bytes([self.room[0], self.room[1], self.room[2], self.room[3]]) as usize
+    }
+
+    /// Where the byte is that ends it.
+    #[inline]
+    fn end(&self) -> usize {
+        self.byte_len() - 1
     }
 
     /// Bytes that are allocated.
     pub fn memory(&self) -> usize {
-        self.bytes.capacity()
+        self.room.len()
     }
 
     /// The number of elements. They must be counted where there are more than 65534.
     pub fn len(&self) -> usize {
-        match u16::from_le_bytes([self.bytes[4], self.bytes[5]]) {
+        match u16::from_le_bytes([self.room[4], self.room[5]]) {
             UNKNOWN => self.iter().count(),
             count => usize::from(count),
         }
@@ -337,7 +370,7 @@ impl Listpack {
 
     /// Whether there is no element.
     pub fn is_empty(&self) -> bool {
-        self.bytes.len() == HEADER + 1
+        self.byte_len() == HEADER + 1
     }
 
     /// The first element.
@@ -347,13 +380,13 @@ impl Listpack {
 
     /// The last element.
     pub fn last(&self) -> Option<Place> {
-        self.before(self.bytes.len() - 1)
+        self.before(self.end())
     }
 
     /// The element behind one.
     pub fn next(&self, place: Place) -> Option<Place> {
         let next = self.behind(place);
-        (next < self.bytes.len() - 1).then_some(Place(next))
+        (next < self.end()).then_some(Place(next))
     }
 
     /// The element `n` places behind one.
@@ -362,7 +395,7 @@ impl Listpack {
         let mut at = place;
         for _ in 0..n {
             let next = self.behind(at);
-            if next >= self.bytes.len() - 1 {
+            if next >= self.end() {
                 return None;
             }
             at = Place(next);
@@ -377,7 +410,7 @@ impl Listpack {
 
     /// The offset behind an entry.
     fn behind(&self, place: Place) -> usize {
-        let len = entry_len(&self.bytes[place.0..]).expect("a place is where an entry begins");
+        let len = entry_len(&self.room[place.0..]).expect("a place is where an entry begins");
         place.0 + len + back_width(len)
     }
 
@@ -388,7 +421,7 @@ impl Listpack {
         }
         let (mut len, mut width) = (0, 0);
         loop {
-            let byte = self.bytes[end - 1 - width];
+            let byte = self.room[end - 1 - width];
             len |= usize::from(byte & 127) << (7 * width);
             width += 1;
             if byte & 128 == 0 {
@@ -413,13 +446,22 @@ impl Listpack {
     /// The element at a place.
     #[inline]
     pub fn at(&self, place: Place) -> Item<'_> {
-        let bytes = &self.bytes[place.0..];
+        let bytes = &self.room[place.0..];
         decode(&bytes[..entry_len(bytes).expect("a place is where an entry begins")])
+    }
+
+    /// The element at a place, and the place behind it.
+    #[inline]
+    pub fn step(&self, place: Place) -> (Item<'_>, Option<Place>) {
+        let bytes = &self.room[place.0..];
+        let len = entry_len(bytes).expect("a place is where an entry begins");
+        let next = place.0 + len + back_width(len);
+        (decode(&bytes[..len]), (next < self.end()).then_some(Place(next)))
     }
 
     /// The first element that `needle` finds among those at `from` and, passing over `skip` elements each time, behind.
     pub fn find(&self, from: Place, needle: &Needle<'_>, skip: usize) -> Option<Place> {
-        let end = self.bytes.len() - 1;
+        let end = self.end();
         let mut at = from.0;
         while at < end {
             if needle.is(self.at(Place(at))) {
@@ -438,15 +480,23 @@ impl Listpack {
     pub fn iter(&self) -> impl Iterator<Item = Item<'_>> {
         let mut next = self.first();
         std::iter::from_fn(move || {
-            let place = next?;
-            next = self.next(place);
-            Some(self.at(place))
+            let item;
+            (item, next) = self.step(next?);
+            Some(item)
         })
     }
 
     /// Adds an element behind all others.
     pub fn push_back(&mut self, element: &[u8]) {
-        self.splice(self.bytes.len() - 1, 0, 0, Some(element));
+        self.splice(self.end(), 0, 0, Some(element));
+    }
+
+    /// Adds an element from elsewhere behind all others.
+    pub fn push_back_item(&mut self, item: Item<'_>) {
+        match item {
+            Item::Int(n) => self.push_back(itoa::Buffer::new().format(n).as_bytes()),
+            Item::Bytes(bytes) => self.push_back(bytes),
+        }
     }
 
     /// Adds several elements behind all others, for which `spare` bytes are enough in most cases; the header is
@@ -455,16 +505,15 @@ impl Listpack {
     /// Where the bytes must move, there is room for twice as many afterwards: this is for those who add again and
     /// again. [`Listpack::shrink`] gives the rest back.
     pub fn extend(&mut self, spare: usize, write: impl FnOnce(&mut Appender<'_>)) {
-        let count = self.len();
-        self.bytes.pop();
-        if self.bytes.capacity() - self.bytes.len() <= spare {
-            self.bytes.reserve_exact((spare + 1).max(self.bytes.len()));
+        let (count, end) = (self.len(), self.end());
+        if end + spare >= self.room.len() {
+            self.resize(allotted((end + spare + 1).max(2 * end)));
         }
-        let mut appender = Appender { bytes: &mut self.bytes, added: 0 };
+        let mut appender = Appender { pack: self, end, added: 0 };
         write(&mut appender);
-        let added = appender.added;
-        self.bytes.push(END);
-        self.finish(count + added);
+        let Appender { end, added, .. } = appender;
+        self.room[end] = END;
+        self.finish(end + 1, count + added);
     }
 
     /// Replaces the element at `place` by a number; returns by how many bytes what stands behind it has moved.
@@ -473,12 +522,12 @@ impl Listpack {
         let old = self.behind(place) - place.0;
         if encoded.len() + back_width(encoded.len()) == old {
             // The length backwards is the same too.
-            self.bytes[place.0..place.0 + encoded.head_len].copy_from_slice(&encoded.head[..encoded.head_len]);
+            self.room[place.0..place.0 + encoded.head_len].copy_from_slice(&encoded.head[..encoded.head_len]);
             return 0;
         }
-        let before = self.bytes.len();
+        let before = self.byte_len();
         self.replace(place, itoa::Buffer::new().format(n).as_bytes());
-        self.bytes.len() as isize - before as isize
+        self.byte_len() as isize - before as isize
     }
 
     /// Adds an element before all others.
@@ -499,14 +548,14 @@ impl Listpack {
     /// Removes the element at `place`; returns the place of the one that followed it.
     pub fn remove(&mut self, place: Place) -> Option<Place> {
         self.splice(place.0, self.behind(place) - place.0, 1, None);
-        (place.0 < self.bytes.len() - 1).then_some(place)
+        (place.0 < self.end()).then_some(place)
     }
 
     /// Removes `count` elements from `index` on, or as many as there are.
     pub fn remove_range(&mut self, index: usize, count: usize) {
         let Some(from) = self.seek(index).filter(|_| count > 0) else { return };
         let (mut to, mut removed) = (self.behind(from), 1);
-        while removed < count && to < self.bytes.len() - 1 {
+        while removed < count && to < self.end() {
             to = self.behind(Place(to));
             removed += 1;
         }
@@ -515,65 +564,94 @@ impl Listpack {
 
     /// Moves the elements from `index` on to a listpack of their own.
     pub fn split_off(&mut self, index: usize) -> Listpack {
-        let mut tail = Listpack::new();
-        if let Some(from) = self.seek(index) {
-            let (end, moved) = (self.bytes.len() - 1, self.len() - index);
-            tail.bytes.splice(HEADER..HEADER, self.bytes[from.0..end].iter().copied());
-            tail.finish(moved);
-            self.splice(from.0, end - from.0, moved, None);
-        }
+        let Some(from) = self.seek(index) else { return Listpack::new() };
+        let (end, moved) = (self.end(), self.len() - index);
+        let mut bytes = vec![0; HEADER];
+        bytes.reserve_exact(allotted(HEADER + end + 1 - from.0) - HEADER);
+        // With the byte that ends both.
+        bytes.extend_from_slice(&self.room[from.0..=end]);
+        let total = bytes.len();
+        let mut tail = Listpack::with_room(bytes, allotted(total));
+        tail.finish(total, moved);
+        self.splice(from.0, end - from.0, moved, None);
         tail
     }
 
     /// Adds all elements of another behind its own.
     pub fn append(&mut self, other: &Listpack) {
-        let (len, added) = (self.len(), other.len());
-        let end = self.bytes.len() - 1;
-        self.bytes.truncate(end);
-        self.bytes.extend_from_slice(&other.bytes[HEADER..]);
-        self.finish(len + added);
+        let (count, end) = (self.len() + other.len(), self.end());
+        let added = &other.as_bytes()[HEADER..];
+        let total = end + added.len();
+        self.make_room(total);
+        self.room[end..total].copy_from_slice(added);
+        self.finish(total, count);
     }
 
     /// Gives back memory that is not used.
     pub fn shrink(&mut self) {
-        self.bytes.shrink_to_fit();
+        let room = allotted(self.byte_len());
+        if room < self.room.len() {
+            self.resize(room);
+        }
+    }
+
+    /// Moves to an allocation of `room` bytes.
+    fn resize(&mut self, room: usize) {
+        let mut bytes = std::mem::take(&mut self.room).into_vec();
+        if room > bytes.len() {
+            *self = Listpack::with_room(bytes, room);
+        } else {
+            bytes.truncate(room);
+            self.room = bytes.into_boxed_slice();
+        }
+    }
+
+    /// Sees to it that there is room for `total` bytes.
+    #[inline]
+    fn make_room(&mut self, total: usize) {
+        if total > self.room.len() {
+            self.resize(allotted(total));
+        }
     }
 
     /// Replaces `len` bytes at `at`, which are `removed` entries, by an entry for `element`, if there is one.
     fn splice(&mut self, at: usize, len: usize, removed: usize, element: Option<&[u8]>) {
-        let count = self.len();
+        let (count, old_total) = (self.len(), self.byte_len());
         let encoded = element.map(Encoded::new);
         let width = encoded.as_ref().map_or(0, |e| back_width(e.len()));
         let new = encoded.as_ref().map_or(0, Encoded::len) + width;
-        let old_end = self.bytes.len();
-        if new > len {
-            let more = new - len;
-            if self.bytes.capacity() - old_end < more {
-                // A little more than is needed, so that an eighth of all additions at most moves the bytes.
-                self.bytes.reserve_exact(more.max(old_end / 8));
-            }
-            self.bytes.resize(old_end + more, END);
-        }
-        self.bytes.copy_within(at + len..old_end, at + new);
-        self.bytes.truncate(old_end - len + new);
+        let total = old_total - len + new;
+        self.make_room(total);
+        self.room.copy_within(at + len..old_total, at + new);
         if let Some(Encoded { head, head_len, data }) = encoded {
-            let entry = &mut self.bytes[at..at + new];
+            let entry = &mut self.room[at..at + new];
             entry[..head_len].copy_from_slice(&head[..head_len]);
             entry[head_len..head_len + data.len()].copy_from_slice(data);
             write_back_len(&mut entry[head_len + data.len()..], head_len + data.len());
         }
-        self.finish(count - removed + usize::from(element.is_some()));
+        self.finish(total, count - removed + usize::from(element.is_some()));
+        // Much less than there was: give back what is more than twice as much as is used.
+        if total < old_total && allotted(2 * total) < self.room.len() {
+            self.shrink();
+        }
     }
 
     /// Writes the header.
-    fn finish(&mut self, count: usize) {
-        let total =
-            u32::try_from(self.bytes.len()).expect("a listpack is kept far below 4 GB by what its owners put in");
-        self.bytes[..4].copy_from_slice(&total.to_le_bytes());
+    fn finish(&mut self, total: usize, count: usize) {
+        let total = u32::try_from(total).expect("a listpack is kept far below 4 GB by what its owners put in");
+        self.room[..4].copy_from_slice(&total.to_le_bytes());
         let count = u16::try_from(count).unwrap_or(UNKNOWN);
-        self.bytes[4..HEADER].copy_from_slice(&count.to_le_bytes());
+        self.room[4..HEADER].copy_from_slice(&count.to_le_bytes());
     }
 }
+
+impl PartialEq for Listpack {
+    fn eq(&self, other: &Listpack) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Listpack {}
 
 impl std::fmt::Debug for Listpack {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -650,6 +728,20 @@ mod tests {
         assert_eq!((pack.len(), pack.seek(65_535).map(|p| pack.at(p))), (65_536, Some(Item::Int(3))));
         pack.remove_range(0, 2);
         assert_eq!((pack.len(), pack.as_bytes()[4]), (65_534, 0xfe));
+    }
+
+    #[test]
+    fn allocations_are_as_large_as_allocators_make_them() {
+        let sizes = [(1, 8), (8, 8), (9, 16), (118, 128), (128, 128), (129, 160), (256, 256), (257, 320), (8191, 8192)];
+        for (len, size) in sizes {
+            assert_eq!(allotted(len), size, "{len}");
+        }
+        let mut pack = Listpack::new();
+        assert_eq!(pack.memory(), 8);
+        (0..1000).for_each(|_| pack.push_back(b"element"));
+        assert_eq!((pack.byte_len(), pack.memory()), (9007, 10_240));
+        pack.remove_range(10, 990);
+        assert_eq!((pack.byte_len(), pack.memory()), (97, 112));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Data structures: a value, its encodings, its size; no key, no client, no lock, no clock.
 
 pub mod bitmap;
+pub mod geo;
 pub mod hash;
 pub mod hyperloglog;
 pub mod intset;

@@ -6,6 +6,7 @@
 
 mod arity;
 mod connection;
+mod geo;
 mod keys;
 mod language;
 mod lists;
@@ -52,7 +53,12 @@ families! {
     streams: include_str!("interop/streams.table"), &[];
     small_streams: include_str!("interop/streams.table"), &["--stream-node-max-entries", "3"];
     server: include_str!("interop/server.table"), &[];
+    sort: include_str!("interop/sort.table"), &[];
+    small_nodes_sort: include_str!("interop/sort.table"), &["--list-max-listpack-size", "2", "--zset-max-listpack-entries", "0"];
     transactions: include_str!("interop/transactions.table"), &[];
     sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes"];
     large_sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes", "--zset-max-listpack-entries", "0"];
+    places: include_str!("interop/geo.table"), &[];
+    places_in_trees: include_str!("interop/geo.table"), &["--zset-max-listpack-entries", "0"];
+    random_places: crate::interop::geo::random(), &[];
 }

@@ -2,16 +2,21 @@
 //!
 //! `interop` puts the same commands to Spinel and to a real Redis and compares the replies byte by
 //! byte; `protocol` does so for raw bytes; `limits` is for clients that ask too much, `memory` for what is
-//! given back, `eviction` for what makes room, `parallel` for many at once; `process` starts,
-//! signals and crashes it; `tools` drives the programs and libraries that users have;
+//! given back, `eviction` for what makes room, `parallel` for many at once, `scanning` for scans of what
+//! changes; `process` starts,
+//! signals and crashes it; `formats` has its files read by others and theirs by it, `fault` kills it in
+//! the midst of writes; `tools` drives the programs and libraries that users have;
 //! `house` holds the sources to their plan. The subject is the binary that cargo built, or the program
 //! named by `SPINEL_SUBJECT`; the oracle is the `redis-server` on the `PATH`. Without an oracle the
 //! tests that need one say so and pass, unless `SPINEL_REQUIRE_ORACLE=1`.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
+mod blocking;
 mod embedding;
 mod eviction;
+mod fault;
+mod formats;
 mod histories;
 mod house;
 mod interop;
@@ -20,5 +25,6 @@ mod memory;
 mod parallel;
 mod process;
 mod protocol;
+mod scanning;
 mod support;
 mod tools;

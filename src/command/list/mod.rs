@@ -317,10 +317,12 @@ fn linsert(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     };
     let key = args.key(&ctx.db, 1);
     let (pivot, limit) = (Needle::new(args.at(3)), limit(ctx));
-    let Some(list) = ctx.db.look(&key).map(list).transpose()? else {
+    if ctx.db.look(&key).map(list).transpose()?.is_none() {
         ctx.out.integer(0);
         return DONE;
-    };
+    }
+    make_room(ctx, &key, args.at(4));
+    let Some(list) = ctx.db.look(&key).map(list).transpose()? else { return Err(Error::NoSuchKey) };
     let Some(at) = list.iter(0, End::Head).position(|item| pivot.is(item)) else {
         ctx.out.integer(-1);
         return DONE;
@@ -330,6 +332,13 @@ fn linsert(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     ctx.db.note(&key, Class::List, "linsert");
     ctx.out.integer(len as i64);
     DONE
+}
+
+/// Makes a list a chain where another element would be too much for a listpack: this can be seen even where the
+/// element finds no place.
+fn make_room(ctx: &mut Context<'_>, key: &Key<'_>, element: &[u8]) {
+    let limit = limit(ctx);
+    ctx.db.update(key, |entry| list_mut(entry).map(|list| list.make_room(element.len(), 1, limit)));
 }
 
 /// Replaces an element.
@@ -348,8 +357,10 @@ pub const LSET: Command = Command {
 fn lset(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let key = args.key(&ctx.db, 1);
     let limit = limit(ctx);
-    let list = ctx.db.look(&key).map(list).transpose()?.ok_or(Error::NoSuchKey)?;
-    let at = place(args.integer(2)?, list.len()).ok_or(Error::text("ERR index out of range"))?;
+    let len = ctx.db.look(&key).map(list).transpose()?.ok_or(Error::NoSuchKey)?.len();
+    let index = args.integer(2)?;
+    make_room(ctx, &key, args.at(3));
+    let at = place(index, len).ok_or(Error::text("ERR index out of range"))?;
     ctx.db.update(&key, |entry| list_mut(entry).map(|list| list.set(at, args.at(3), limit)));
     ctx.db.note(&key, Class::List, "lset");
     ctx.out.ok();

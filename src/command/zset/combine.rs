@@ -89,14 +89,15 @@ impl Input<'_> {
         if score.is_nan() { 0.0 } else { score }
     }
 
-    /// The weighed score of a member; a set's members have 1.
+    /// The weighed score of a member, as others are to be aggregated with it: infinity times zero is still NaN, which
+    /// a sum ends as zero and a minimum or maximum passes over. A set's members have 1.
     fn score(&self, member: &[u8]) -> Option<f64> {
         let score = match self.value? {
             Object::SortedSet(zset) => zset.score(member)?,
             Object::Set(set) if set.contains(&Probe::new(member)) => 1.0,
             _ => return None,
         };
-        Some(self.weigh(score))
+        Some(score * self.weight)
     }
 
     /// Calls `f` for all members with their weighed scores, until it returns false.

@@ -1,11 +1,12 @@
 //! Sorted sets: members added, scored, removed and looked up by name; in folders of their own stories what
-//! goes by [`range`], [`pop`]s, [`combine`]s several, or [`walk`]s.
+//! goes by [`range`], [`pop`]s, [`wait`]s to pop, [`combine`]s several, or [`walk`]s.
 //!
 //! What must stay true: a sorted set that has lost its last member is removed; no score is NaN.
 
 pub mod combine;
 pub mod pop;
 pub mod range;
+pub mod wait;
 pub mod walk;
 
 use smallvec::SmallVec;

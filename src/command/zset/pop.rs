@@ -24,7 +24,7 @@ fn end_of(arg: &[u8]) -> Result<Direction, Error> {
 }
 
 /// The event of a removal that begins at an end; in upper case it is the command that says the same to the log.
-fn event(from: Direction) -> &'static str {
+pub(super) fn event(from: Direction) -> &'static str {
     match from {
         Direction::Up => "zpopmin",
         Direction::Down => "zpopmax",
@@ -69,22 +69,39 @@ fn zpop(ctx: &mut Context<'_>, args: &Args<'_>, from: Direction) -> Reply {
 
 /// Removes up to `count` members and writes them, nearest to the end first; an empty array where there are none.
 fn pop(ctx: &mut Context<'_>, key: &Key<'_>, from: Direction, count: usize, scores: Scores) -> Reply {
-    let count = ctx.db.look(key).map(zset).transpose()?.map_or(0, ZSet::len).min(count);
-    let out = &mut *ctx.out;
-    scores.begin(out, count);
+    let count = len_at(ctx, key)?.unwrap_or(0).min(count);
+    scores.begin(ctx.out, count);
     if count > 0 {
-        remove_with(&mut ctx.db, key, event(from), |zset| {
-            let len = zset.len();
-            let (first, span) = match from {
-                Direction::Up => (0, 0..count),
-                Direction::Down => (len - 1, len - count..len),
-            };
-            zset.iter(first, from).take(count).for_each(|found| scores.write(out, found));
-            zset.remove_range(span);
-            count
-        })?;
+        take(ctx, key, from, count, scores)?;
     }
     DONE
+}
+
+/// How many members there are at a key, if it exists.
+pub(super) fn len_at(ctx: &mut Context<'_>, key: &Key<'_>) -> Result<Option<usize>, Error> {
+    Ok(ctx.db.look(key).map(zset).transpose()?.map(ZSet::len))
+}
+
+/// Removes `count` members, of which there are so many, and writes each.
+pub(super) fn take(
+    ctx: &mut Context<'_>,
+    key: &Key<'_>,
+    from: Direction,
+    count: usize,
+    scores: Scores,
+) -> Result<(), Error> {
+    let out = &mut *ctx.out;
+    remove_with(&mut ctx.db, key, event(from), |zset| {
+        let len = zset.len();
+        let (first, span) = match from {
+            Direction::Up => (0, 0..count),
+            Direction::Down => (len - 1, len - count..len),
+        };
+        zset.iter(first, from).take(count).for_each(|found| scores.write(out, found));
+        zset.remove_range(span);
+        count
+    })?;
+    Ok(())
 }
 
 /// Removes members of the first sorted set that is there; replies with its key and them.
@@ -102,15 +119,16 @@ pub const ZMPOP: Command = Command {
 };
 
 /// What ZMPOP and BZMPOP ask for: keys, an end, how many.
-struct Wish {
-    keys: std::ops::Range<usize>,
+pub(super) struct Wish {
+    /// The arguments that are keys.
+    pub keys: std::ops::Range<usize>,
     from: Direction,
     count: usize,
 }
 
 impl Wish {
     /// Reads it from the number of keys at argument `at` on.
-    fn parse(args: &Args<'_>, at: usize) -> Result<Wish, Error> {
+    pub fn parse(args: &Args<'_>, at: usize) -> Result<Wish, Error> {
         let positive = |i: usize, error: &'static str| {
             parse_i64(args.at(i)).and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0).ok_or(Error::text(error))
         };
@@ -132,25 +150,33 @@ impl Wish {
         Ok(Wish { keys: at + 1..end, from, count })
     }
 
-    /// Serves it from a sorted set, which must not be empty.
-    fn serve(&self, ctx: &mut Context<'_>, key: &Key<'_>, len: usize) -> Reply {
+    /// Serves it from a sorted set, if there is one; returns whether there is.
+    pub fn serve(&self, ctx: &mut Context<'_>, key: &Key<'_>) -> Result<bool, Error> {
+        let Some(len) = len_at(ctx, key)? else { return Ok(false) };
         let count = self.count.min(len);
         ctx.out.array(2);
         ctx.out.bulk(key.bytes);
-        let reply = pop(ctx, key, self.from, count, Scores::Pairs);
+        pop(ctx, key, self.from, count, Scores::Pairs)?;
         let name = event(self.from).to_uppercase().into_bytes();
         ctx.db.effects.log_as(|| vec![vec![name, key.bytes.to_vec(), count.to_string().into_bytes()]]);
-        reply
+        Ok(true)
+    }
+
+    /// Serves it from the first sorted set that is there; returns whether there is one.
+    pub fn serve_first(&self, ctx: &mut Context<'_>, args: &Args<'_>) -> Result<bool, Error> {
+        for i in self.keys.clone() {
+            let key = args.key(&ctx.db, i);
+            if self.serve(ctx, &key)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
 fn zmpop(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
-    let wish = Wish::parse(args, 1)?;
-    for i in wish.keys.clone() {
-        let key = args.key(&ctx.db, i);
-        let Some(len) = ctx.db.look(&key).map(zset).transpose()?.map(ZSet::len) else { continue };
-        return wish.serve(ctx, &key, len);
+    if !Wish::parse(args, 1)?.serve_first(ctx, args)? {
+        ctx.out.null_array();
     }
-    ctx.out.null_array();
     DONE
 }

@@ -17,6 +17,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use crate::types::hash::Text;
+use crate::types::table::prefetch::prefetch;
 
 /// A longer value lives in an allocation of its own, which replies and copies can share.
 pub const INLINE_MAX: usize = 8 * 1024;
@@ -178,6 +179,12 @@ impl Field {
             ptr::copy_nonoverlapping(name.as_ptr(), at.as_ptr().add(shape.name_at), name.len());
         }
         Field(at)
+    }
+
+    /// Asks the processor to load its beginning.
+    #[inline]
+    pub fn prefetch(&self) {
+        prefetch(self.0.addr().get());
     }
 
     #[inline]

@@ -28,6 +28,15 @@ pub struct Limits {
     pub bytes: usize,
 }
 
+/// What a listpack holds of each field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// Name and value.
+    Plain,
+    /// Name, value, and deadline or 0.
+    Timed,
+}
+
 /// A name or a value, borrowed from its hash.
 #[derive(Clone, Copy)]
 pub enum Text<'a> {
@@ -165,6 +174,35 @@ impl Large {
     }
 }
 
+/// Where a field of a large hash will be looked for: the way there can be loaded ahead of time, one step after the
+/// other for many fields together. See [`Hash::ahead`].
+pub struct Ahead<'a> {
+    fields: &'a SharedTable<Field>,
+    hash: u64,
+}
+
+impl Ahead<'_> {
+    /// The first step.
+    #[inline]
+    pub fn prefetch_segment(&self) {
+        self.fields.prefetch_segment(self.hash);
+    }
+
+    /// The second step.
+    #[inline]
+    pub fn prefetch_places(&self) {
+        self.fields.prefetch(self.hash);
+    }
+
+    /// The last step: the field that it most likely is.
+    #[inline]
+    pub fn prefetch_field(&self) {
+        if let Some(field) = self.fields.find(self.hash, |_| true) {
+            field.prefetch();
+        }
+    }
+}
+
 /// How many elements of the listpack a field takes.
 fn stride(pack: &Repr) -> usize {
     if matches!(pack, Repr::Timed(_)) { 3 } else { 2 }
@@ -268,6 +306,15 @@ impl Hash {
         Living { hash: self, now }
     }
 
+    /// Where `name` will be looked for, in a hash that is too large to be in the processor's cache as a whole.
+    #[inline]
+    pub fn ahead(&self, name: &[u8]) -> Option<Ahead<'_>> {
+        match &self.0 {
+            Repr::Packed(_) | Repr::Timed(_) => None,
+            Repr::Table(large) => Some(Ahead { fields: &large.fields, hash: hash_bytes(name) }),
+        }
+    }
+
     /// What is known of a field, whether its deadline has passed or not.
     pub fn find(&self, name: &[u8]) -> Option<Found<'_>> {
         match &self.0 {
@@ -309,6 +356,51 @@ impl Hash {
             Repr::Table(large) => large.fields.iter().for_each(|field| {
                 f(Text::Bytes(field.name()), Found { value: field.value(), deadline: field.deadline() });
             }),
+        }
+    }
+
+    /// The hash that a listpack is, as files hold it: names and values in turn, or with `Layout::Timed` names, values
+    /// and deadlines. `None` where it is none: a name without a value, a name that is there twice, a deadline that is no
+    /// number. It becomes a table where it has more fields than `limits` allow.
+    pub fn from_listpack(pack: Listpack, layout: Layout, limits: Limits) -> Option<Hash> {
+        let stride = if layout == Layout::Timed { 3 } else { 2 };
+        let fields = pack.len() / stride;
+        if !pack.len().is_multiple_of(stride) {
+            return None;
+        }
+        let (mut hashes, mut deadlines) = (Vec::with_capacity(fields), Vec::new());
+        for (i, item) in pack.iter().enumerate() {
+            match (i % stride, item) {
+                (0, item) => hashes.push(Text::from(item).with(hash_bytes)),
+                // None comes last.
+                (2, Item::Int(n)) => deadlines.push(u64::try_from(n).ok()?.wrapping_sub(1)),
+                (2, Item::Bytes(_)) => return None,
+                _ => {}
+            }
+        }
+        hashes.sort_unstable();
+        let is_timed = !deadlines.is_empty();
+        let as_it_is = fields <= limits.fields && hashes.is_sorted_by(|a, b| a < b) && deadlines.is_sorted();
+        let mut hash = Hash(if is_timed { Repr::Timed(pack) } else { Repr::Packed(pack) });
+        if as_it_is {
+            hash.shrink();
+            return Some(hash);
+        }
+        let mut again = Hash::default();
+        again.make_room(fields, 0, limits);
+        let mut twice = false;
+        hash.for_each(|name, found| {
+            twice |= !name.with(|name| again.set(name, found.value, found.deadline, limits));
+        });
+        (!twice).then_some(again)
+    }
+
+    /// The listpack that the hash is, if it is one.
+    pub fn listpack(&self) -> Option<(&Listpack, Layout)> {
+        match &self.0 {
+            Repr::Packed(pack) => Some((pack, Layout::Plain)),
+            Repr::Timed(pack) => Some((pack, Layout::Timed)),
+            Repr::Table(_) => None,
         }
     }
 

@@ -158,7 +158,7 @@ fn note_deadline(ctx: &mut Context<'_>, key: &Key<'_>, deadline: u64, names: &[&
     if names.is_empty() {
         return;
     }
-    if deadline > ctx.db.now_ms() {
+    if !ctx.db.has_passed(deadline) {
         ctx.db.note(key, Class::Hash, "hexpire");
         ctx.db.effects.dirty += names.len() as u64 - 1;
         ctx.db.effects.log_as(|| vec![deadline_effect(key.bytes, deadline, names)]);
@@ -448,7 +448,7 @@ pub const HSETEX: Command = Command {
     arity: Arity::AtLeast(6),
     flags: &[Flag::Write, Flag::DenyOom, Flag::Fast],
     keys: &[Keys::At { first: 1, access: Access::UPDATE }],
-    usage: "key [condition(FNX | FXX)] [expiration(EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL)] FIELDS fields{numfields:integer data{field value}...}",
+    usage: "key [key-condition(NX | XX)] [condition(FNX | FXX)] [expiration(EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL)] FIELDS fields{numfields:integer data{field value}...}",
     summary: "Sets the values of hash fields and their expiration time.",
     complexity: "O(N) where N is the number of fields being set.",
     run: hsetex,
@@ -457,6 +457,8 @@ pub const HSETEX: Command = Command {
 
 /// What HSETEX asks for.
 struct SetOptions {
+    /// Whether the hash must exist, or must not; Valkey 9 has this.
+    hash_exists: Option<bool>,
     /// Whether all fields must exist, or none may.
     exist: Option<bool>,
     expiry: Expiry,
@@ -466,7 +468,7 @@ struct SetOptions {
 
 impl SetOptions {
     fn parse(args: &Args<'_>, now: u64) -> Result<SetOptions, Error> {
-        let (mut exist, mut expires) = (None, None);
+        let (mut hash_exists, mut exist, mut expires) = (None, None, None);
         let mut i = 2;
         while i < args.len() {
             if args.is(i, "FIELDS") {
@@ -477,9 +479,14 @@ impl SetOptions {
                 if usize::try_from(count * 2) != Ok(args.len() - i - 2) {
                     return Err(wrong());
                 }
-                return Ok(SetOptions { exist, expiry: expires.unwrap_or(Expiry::Clear), first: i + 2 });
+                return Ok(SetOptions { hash_exists, exist, expiry: expires.unwrap_or(Expiry::Clear), first: i + 2 });
             }
-            match word(args.at(i), &["FNX", "FXX", "KEEPTTL", "EX", "PX", "EXAT", "PXAT"]) {
+            match word(args.at(i), &["NX", "XX", "FNX", "FXX", "KEEPTTL", "EX", "PX", "EXAT", "PXAT"]) {
+                Some("NX" | "XX") if hash_exists.is_some() => {
+                    return Err(Error::text("ERR Only one of NX or XX arguments can be specified"));
+                }
+                Some("NX") => hash_exists = Some(false),
+                Some("XX") => hash_exists = Some(true),
                 Some("FNX" | "FXX") if exist.is_some() => {
                     return Err(Error::text("ERR Only one of FXX or FNX arguments can be specified"));
                 }
@@ -509,11 +516,13 @@ impl SetOptions {
 fn hsetex(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let key = args.key(&ctx.db, 1);
     let now = ctx.db.now_ms();
-    let SetOptions { exist, expiry, first } = SetOptions::parse(args, now)?;
+    let SetOptions { hash_exists, exist, expiry, first } = SetOptions::parse(args, now)?;
     let names: Vec<&[u8]> = args.from(first).step_by(2).collect();
     let hash = ctx.db.look(&key).map(hash).transpose()?.map(|hash| hash.at(now));
     let there = |name: &&[u8]| hash.is_some_and(|hash| hash.get(name).is_some());
-    if exist.is_some_and(|wanted| names.iter().any(|name| there(name) != wanted)) {
+    if hash_exists.is_some_and(|wanted| hash.is_some() != wanted)
+        || exist.is_some_and(|wanted| names.iter().any(|name| there(name) != wanted))
+    {
         ctx.out.integer(0);
         return DONE;
     }

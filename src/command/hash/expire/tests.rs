@@ -208,6 +208,12 @@ fn setting_with_a_deadline_is_all_or_nothing() {
         assert_eq!((bench.run("HEXISTS h a"), bench.run("HEXISTS h zz")), (":0|".into(), ":0|".into()));
         assert_eq!(bench.run("HSETEX none PX 0 FIELDS 1 a 7"), ":1|");
         assert_eq!(bench.run("EXISTS none"), ":0|");
+        assert_eq!(
+            (bench.run("HSETEX h NX FIELDS 1 a 5"), bench.run("HSETEX none XX FIELDS 1 a 5")),
+            (":0|".into(), ":0|".into())
+        );
+        assert_eq!(bench.run("HSETEX h XX FNX EX 9 FIELDS 1 new 5"), ":1|");
+        assert_eq!(bench.run("HSETEX none NX FIELDS 1 a 5"), ":1|");
     }
 }
 
@@ -340,6 +346,7 @@ fn what_makes_no_sense_is_refused() {
         ("HSETEX h FIELDS 2 a 1", "wrong number of arguments for 'hsetex' command"),
         ("HSETEX h FIELDS 0 a 1", "invalid number of fields"),
         ("HSETEX h ZZ FIELDS 1 a 1", "unknown argument: ZZ"),
+        ("HSETEX h NX XX FIELDS 1 a 1", "Only one of NX or XX arguments can be specified"),
         ("HSETEX h FNX FXX FIELDS 1 a 1", "Only one of FXX or FNX arguments can be specified"),
         ("HSETEX h EX 1 KEEPTTL FIELDS 1 a 1", "Only one of EX, PX, EXAT, PXAT or KEEPTTL arguments can be specified"),
         ("HSETEX h FNX KEEPTTL EX 1", "Only one of EX, PX, EXAT, PXAT or KEEPTTL arguments can be specified"),
