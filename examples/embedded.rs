@@ -16,6 +16,7 @@ pub fn main() -> Result<(), Box<dyn Error>> {
     beside_other_programs()?;
     time_that_a_test_moves()?;
     what_changes()?;
+    messages_for_whoever_listens()?;
     two_that_share_nothing()?;
     println!("all of it worked");
     Ok(())
@@ -106,6 +107,21 @@ fn what_changes() -> Result<(), Box<dyn Error>> {
     client.delete(&["b"])?;
     println!("events: {}", events.lock().expect("nobody panics").join(", "));
     println!("log: {}", String::from_utf8_lossy(&log.lock().expect("nobody panics")).replace("\r\n", " "));
+    Ok(())
+}
+
+/// Channels between the parts of a program, and with programs behind sockets.
+fn messages_for_whoever_listens() -> Result<(), Box<dyn Error>> {
+    let server = Server::builder().no_listener().start()?;
+    let client = server.client();
+    let mut news = client.subscribe(&["news"]);
+    news.psubscribe("weather:*");
+    let listener = std::thread::spawn(move || news.by_ref().take(2).collect::<Vec<_>>());
+    assert_eq!(client.publish("news", "it works")?, 1);
+    assert_eq!(client.publish("weather:oslo", "rain")?, 1);
+    let heard = listener.join().expect("the thread ends");
+    assert_eq!(heard[0].payload, b"it works");
+    assert_eq!((&heard[1].channel[..], heard[1].pattern.as_deref()), (&b"weather:oslo"[..], Some(&b"weather:*"[..])));
     Ok(())
 }
 

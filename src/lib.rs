@@ -44,6 +44,7 @@
 //! | 2 | [`observe`] | statistics, slow log, latency, logs, crash reports | [`observe::stats::Stats`] |
 //! | 3 | [`keyspace`] | databases, slots, shards, entries, deadlines | [`keyspace::space::Keyspace`], [`keyspace::db::Db`] |
 //! | 4 | [`client`] | what is known of a client | [`client::session::Session`], [`client::shared::Shared`] |
+//! | 4 | [`pubsub`] | who listens to which channel | [`pubsub::PubSub`] |
 //! | 4 | [`persist`] | the write log, and the one door to files | [`persist::log::WriteLog`] |
 //! | 6 | [`command`] | every command, and the way of a request to it | [`command::dispatch::Executor`], [`command::table`] |
 //! | 7 | [`server`] | sockets, workers, timers, the process | [`server::running::Server`] |
@@ -58,6 +59,7 @@ pub mod config;
 pub mod keyspace;
 pub mod observe;
 pub mod persist;
+pub mod pubsub;
 pub mod resp;
 pub mod server;
 pub mod spec;
@@ -70,4 +72,5 @@ pub use resp::value::Value;
 pub use server::builder::Builder;
 pub use server::local::{Client, ReplyError};
 pub use server::running::{Server, StartError};
+pub use server::subscription::{Message, Subscription};
 pub use stdx::clock::{Clock, ManualClock};

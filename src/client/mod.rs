@@ -8,4 +8,6 @@ pub mod outbox;
 pub mod registry;
 pub mod session;
 pub mod shared;
+pub mod subscriptions;
+pub mod tracking;
 pub mod transaction;

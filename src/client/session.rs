@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::acl::users::Account;
 use crate::client::shared::Shared;
+use crate::client::subscriptions::Subscriptions;
 use crate::client::transaction::{Transaction, Watching};
 
 /// Which replies are sent (CLIENT REPLY).
@@ -51,6 +52,12 @@ pub struct Session {
     pub monitor: bool,
     /// CLIENT NO-TOUCH: its reads do not count as accesses.
     pub no_touch: bool,
+    /// The keys that it reads are remembered, so that it can be told when they change.
+    pub tracks_reads: bool,
+    /// CLIENT CACHING: the keys of the next request are an exception.
+    pub caching: bool,
+    /// What it is subscribed to; nothing is kept where that is nothing.
+    pub subscriptions: Option<Box<Subscriptions>>,
     /// What is queued since MULTI.
     pub transaction: Option<Box<Transaction>>,
     /// The keys under WATCH.
@@ -77,6 +84,9 @@ impl Session {
             fate: Fate::Stay,
             monitor: false,
             no_touch: false,
+            tracks_reads: false,
+            caching: false,
+            subscriptions: None,
             transaction: None,
             watching: None,
             in_process: false,

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::client::outbox::Outbox;
+use crate::client::tracking::Tracked;
+use crate::resp::reply::Protocol;
 
 /// How a client is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +77,8 @@ pub struct Figures {
     pub patterns: AtomicU32,
     /// Shard channels that it is subscribed to.
     pub shard_channels: AtomicU32,
+    /// Bytes of the list of all these, names not counted.
+    pub subscription_bytes: AtomicUsize,
     /// Commands queued since MULTI; -1 outside of it.
     pub queued: AtomicI32,
     /// Bytes of the arguments of these.
@@ -112,6 +116,7 @@ impl Figures {
             channels: AtomicU32::new(0),
             patterns: AtomicU32::new(0),
             shard_channels: AtomicU32::new(0),
+            subscription_bytes: AtomicUsize::new(0),
             queued: AtomicI32::new(-1),
             queued_bytes: AtomicUsize::new(0),
             watched: AtomicU32::new(0),
@@ -169,6 +174,8 @@ pub struct Shared {
     pub figures: Figures,
     /// Messages that others pushed.
     pub outbox: Outbox,
+    /// Whether and how it is told of changes to keys.
+    pub tracked: Tracked,
     /// What it waits for, while a command of it is blocked.
     pub wait: Mutex<Option<Arc<dyn Unblock>>>,
     marks: AtomicU32,
@@ -190,6 +197,7 @@ impl Shared {
             names: Mutex::new(Names { user: "default".into(), ..Names::default() }),
             figures: Figures::new(created_ms),
             outbox: Outbox::default(),
+            tracked: Tracked::default(),
             wait: Mutex::new(None),
             marks: AtomicU32::new(if link == Link::Unix { Mark::Unix as u32 } else { 0 }),
             closing: AtomicBool::new(false),
@@ -223,6 +231,7 @@ impl Shared {
         size_of::<Shared>()
             + texts
             + input.into_iter().map(load).sum::<usize>()
+            + load(&figures.subscription_bytes)
             + load(&figures.output_capacity).max(load(&figures.output_bytes))
             + self.outbox.bytes()
     }
@@ -244,17 +253,25 @@ impl Shared {
         self.closing.load(Ordering::Acquire)
     }
 
-    /// Pushes a message; returns how many bytes of pushed messages wait now.
+    /// Pushes a message that is the same in every protocol; returns how many bytes of pushed messages wait now.
     pub fn push(&self, message: Bytes) -> usize {
-        let waiting = self.outbox.push(message);
+        self.push_as(|_| Some(&message))
+    }
+
+    /// Pushes a message, which `encoded` gives in the protocol that the client speaks, if it has that form; returns
+    /// how many bytes of pushed messages wait now.
+    pub fn push_as<'a>(&self, encoded: impl FnOnce(Protocol) -> Option<&'a Bytes>) -> usize {
+        let waiting = self.outbox.push_as(encoded);
         self.wake();
         waiting
     }
 
     /// Wakes the connection's task, so that it looks at its outbox and at [`Shared::is_closing`].
     pub fn wake(&self) {
-        self.nudged.store(true, Ordering::Release);
-        if let Some(waker) = &*self.waker.lock() {
+        // Whoever was first has it woken, and it has yet to look.
+        if !self.nudged.swap(true, Ordering::AcqRel)
+            && let Some(waker) = &*self.waker.lock()
+        {
             waker.wake_by_ref();
         }
     }

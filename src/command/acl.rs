@@ -14,7 +14,7 @@ use crate::command::client;
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::error::Error;
 use crate::command::table::{Command, CommandTable};
-use crate::command::{help, permission};
+use crate::command::{help, permission, pubsub};
 use crate::config::choice::AclPubsubDefault;
 use crate::config::load::LoadError;
 use crate::config::table::{Config, FileLine};
@@ -165,7 +165,7 @@ fn follow(ctx: &mut Context<'_>, losses: &[Loss]) {
                     }
                 }
             }
-            Loss::Channels(_) => {}
+            Loss::Channels(account) => pubsub::end_unpermitted(ctx, account),
         }
     }
 }

@@ -18,7 +18,9 @@ use smallvec::SmallVec;
 use crate::acl::users::Account;
 use crate::client::session::{ReplyMode, Session};
 use crate::client::shared::{Mark, Shared, Unblock};
+use crate::client::tracking::Choice;
 use crate::command::args::Args;
+use crate::command::client::tracking;
 use crate::command::context::Context;
 use crate::command::error::Error;
 use crate::command::permission;
@@ -182,12 +184,16 @@ impl Waiter {
         let mut session = Session::new(self.shared.clone(), self.account.clone());
         session.db = self.db;
         session.authenticated = true;
+        let tracked = &self.shared.tracked;
+        session.tracks_reads = tracked.has(Choice::On) && !tracked.has(Choice::Broadcast);
         let (words, spans) = &self.request;
         let args = Args::new(words, spans);
-        if let Ok(entry) = engine.commands.resolve(args.at(0), args.opt(1)) {
+        let entry = engine.commands.resolve(args.at(0), args.opt(1)).ok();
+        if let Some(entry) = entry {
             // Its user's rules may have changed since it asked.
             permission::check(engine, &session, entry, &args)?;
         }
+        let origin = mem::replace(&mut context.db.effects.origin, self.shared.id);
         let mut out = Output::new(self.protocol);
         let before = context.db.index();
         mem::swap(context.session, &mut session);
@@ -208,10 +214,14 @@ impl Waiter {
             if context.db.effects.any() {
                 engine.pass_on(self.db, context.db.effects, || args.to_vecs());
             }
+            if let Some(entry) = entry.filter(|_| context.session.tracks_reads) {
+                tracking::remember(context, entry, &args);
+            }
             if result != Ok(Served::No) {
                 break;
             }
         }
+        context.db.effects.origin = origin;
         context.db.select(before);
         mem::swap(context.out, &mut out);
         mem::swap(context.session, &mut session);

@@ -12,6 +12,7 @@ use crate::client::session::{ReplyMode, Session};
 use crate::client::shared::Link;
 use crate::command::args::Args;
 use crate::command::blocking::{Wait, serve_ready};
+use crate::command::client::tracking;
 use crate::command::context::{Context, Job, Outcome, Reply};
 use crate::command::engine::Engine;
 use crate::command::error::Error;
@@ -62,6 +63,10 @@ pub fn call(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, before: T
             serve_ready(context);
         }
     }
+    if context.session.tracks_reads {
+        tracking::remember(context, entry, args);
+        tracking::end_exception(context.session, entry);
+    }
     if let Some(rest) = rest {
         return Err(rest);
     }
@@ -99,6 +104,9 @@ pub fn call_inside(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>) ->
     }
     if context.db.effects.any() {
         engine.pass_on(context.db.index(), context.db.effects, || args.to_vecs());
+    }
+    if context.session.tracks_reads {
+        tracking::remember(context, entry, args);
     }
     conclude(context, entry, args, ended, before);
     ended

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 
 use crate::command::aof;
 use crate::command::args::Args;
+use crate::command::client::tracking;
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::error::Error;
 use crate::command::help;
@@ -120,9 +121,11 @@ fn set(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         {
             new.dir.0 = path.into_os_string().into_vec();
         }
+        engine.follow(&new);
         let new = Arc::new(new);
         engine.config.store(new.clone());
         aof::follow(engine, &new, &old);
+        tracking::make_room(engine, ctx.db.effects);
     }
     ctx.out.ok();
     DONE

@@ -10,10 +10,10 @@ use crate::command::args::Args;
 use crate::command::client;
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::error::Error;
-use crate::command::permission;
 use crate::command::table::Command;
 use crate::command::transaction::{forget_watched, take_transaction};
-use crate::resp::reply::Protocol;
+use crate::command::{permission, pubsub};
+use crate::resp::reply::{Output, Protocol};
 use crate::spec::{Arity, Flag, Group, REDIS_VERSION};
 use crate::stdx::number::parse_i64;
 
@@ -55,6 +55,13 @@ pub const PING: Command = Command {
 };
 
 fn ping(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    if ctx.session.subscriptions.is_some() && ctx.out.protocol() == Protocol::Resp2 && args.len() <= 2 {
+        // Among messages a plain PONG could not be told from one.
+        ctx.out.array(2);
+        ctx.out.bulk(b"pong");
+        ctx.out.bulk(args.opt(1).unwrap_or_default());
+        return DONE;
+    }
     match args.len() {
         1 => ctx.out.simple("PONG"),
         2 => ctx.out.bulk(args.at(1)),
@@ -200,6 +207,13 @@ fn hello(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 
 /// Replies in this version of the protocol from here on.
 fn speak(ctx: &mut Context<'_>, protocol: Protocol) {
+    // What was pushed before goes out before, unless this very reply is not wanted.
+    let mut kept = Output::new(protocol);
+    let before = if ctx.session.reply == ReplyMode::On { &mut *ctx.out } else { &mut kept };
+    ctx.session.shared.outbox.speak(protocol, before);
+    if !kept.is_empty() {
+        ctx.session.shared.push(kept.into_vec().into());
+    }
     ctx.out.set_protocol(protocol);
     let number = if protocol == Protocol::Resp3 { 3 } else { 2 };
     ctx.session.shared.figures.protocol.store(number, Ordering::Relaxed);
@@ -241,6 +255,9 @@ fn reset(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
     let session = &mut *ctx.session;
     let shared = &session.shared;
     ctx.engine.monitors.remove(shared.id);
+    pubsub::leave(ctx.engine, session);
+    client::tracking::stop(ctx.engine, session);
+    let shared = &session.shared;
     for mark in [Mark::Monitor, Mark::NoEvict, Mark::NoTouch] {
         shared.mark(mark, false);
     }

@@ -11,7 +11,10 @@ use crate::acl::log::AclLog;
 use crate::acl::users::Users;
 use crate::client::registry::Registry;
 use crate::client::shared::Shared;
+use crate::client::tracking::Tracking;
 use crate::command::acl;
+use crate::command::client::tracking;
+use crate::command::pubsub::events;
 use crate::command::table::CommandTable;
 use crate::config::choice::MaxmemoryPolicy;
 use crate::config::table::Config;
@@ -24,6 +27,7 @@ use crate::observe::stats::{Counter, Stats};
 use crate::persist::aof::Aof;
 use crate::persist::log::WriteLog;
 use crate::persist::saves::Saves;
+use crate::pubsub::PubSub;
 use crate::stdx::clock::Clock;
 
 /// Which commands CLIENT PAUSE holds back.
@@ -240,7 +244,7 @@ pub struct Engine {
     /// All databases.
     pub keyspace: Keyspace,
     /// The configuration; replaced as a whole.
-    pub config: ArcSwap<Config>,
+    pub config: Arc<ArcSwap<Config>>,
     /// Held while CONFIG SET replaces the configuration.
     pub config_change: Mutex<()>,
     /// All connections.
@@ -263,6 +267,10 @@ pub struct Engine {
     pub pause: Pause,
     /// Clients that follow MONITOR.
     pub monitors: Monitors,
+    /// Clients that follow channels.
+    pub pubsub: PubSub<Shared>,
+    /// Clients that are told of changes to what they have read.
+    pub tracking: Tracking,
     /// Every change, in order.
     pub log: WriteLog,
     /// What the server around it does.
@@ -316,19 +324,22 @@ impl Engine {
         let commands = CommandTable::new(&renamed_commands(&config))?;
         let users = acl::configured_users(&commands, &config)?;
         let workers = usize::try_from(config.io_threads).unwrap_or(1);
+        let interest = events_interest(&config);
         Ok(Engine {
             keyspace,
             stats: Stats::new(workers, commands.count()),
             commands,
             users,
             acl_log: AclLog::default(),
-            config: ArcSwap::from_pointee(config),
+            config: Arc::new(ArcSwap::from_pointee(config)),
             config_change: Mutex::new(()),
             clients: Registry::default(),
             slowlog: SlowLog::new(),
             latency: Latency::new(),
             pause: Pause::default(),
             monitors: Monitors::default(),
+            pubsub: PubSub::default(),
+            tracking: Tracking::default(),
             log: WriteLog::default(),
             host,
             identity: Identity {
@@ -348,7 +359,7 @@ impl Engine {
             myself: OnceLock::new(),
             clock,
             observers: RwLock::default(),
-            interest: AtomicU8::new(0),
+            interest: AtomicU8::new(interest.0),
             memory_peak: AtomicU64::new(0),
             memory_startup: AtomicU64::new(0),
             exceeded_since_us: AtomicU64::new(0),
@@ -423,7 +434,34 @@ impl Engine {
                 None => effects.logged = self.log.append(&commands.collect::<Vec<_>>()),
             }
         }
-        effects.changes.drain(..).for_each(|change| self.announce(&change));
+        if !effects.changes.is_empty() {
+            let mut changes = std::mem::take(&mut effects.changes);
+            let classes = self.config.load().notify_keyspace_events;
+            for change in changes.drain(..) {
+                self.announce(&change);
+                events::publish(self, effects, classes, &change);
+                tracking::changed(self, effects, change);
+            }
+            // Its memory serves the next command.
+            effects.changes = changes;
+            if effects.group.is_none() {
+                tracking::broadcast(self, effects);
+            }
+        }
+    }
+
+    /// Has what runs follow a changed configuration.
+    pub fn follow(&self, new: &Config) {
+        self.set_interest(Interest::EVENTS, events_interest(new) != Interest::NONE);
+    }
+
+    /// Says whether somebody wants to hear of changes, and who.
+    pub fn set_interest(&self, interest: Interest, on: bool) {
+        if on {
+            self.interest.fetch_or(interest.0, Ordering::Release);
+        } else {
+            self.interest.fetch_and(!interest.0, Ordering::Release);
+        }
     }
 
     /// Ends what began when [`Effects::group`] was set: passes everything on that ran inside, as one.
@@ -432,6 +470,7 @@ impl Engine {
         if let Some(group) = effects.group.take().filter(|group| !group.is_empty()) {
             effects.logged = self.log.append(&group);
         }
+        tracking::broadcast(self, effects);
     }
 
     /// Sees to it that changes up to `offset` of the log are as safe as the configuration wants them before their
@@ -448,7 +487,7 @@ impl Engine {
     /// Adds somebody who hears of every change.
     pub fn observe(&self, observer: Observer) {
         self.observers.write().push(observer);
-        self.interest.fetch_or(Interest::CHANGES.0, Ordering::Release);
+        self.set_interest(Interest::OBSERVERS, true);
     }
 
     /// Tells everyone who listens to single changes.
@@ -466,6 +505,12 @@ impl Engine {
 fn renamed_commands(config: &Config) -> Vec<(Vec<u8>, Vec<u8>)> {
     let lines = config.lines.iter().filter(|line| line.directive == "rename-command");
     lines.filter_map(|line| Some((line.words.first()?.clone(), line.words.get(1)?.clone()))).collect()
+}
+
+/// Whether keyspace events are published: of some class, on some channel.
+fn events_interest(config: &Config) -> Interest {
+    let classes = config.notify_keyspace_events;
+    if classes.are_published() { Interest::EVENTS } else { Interest::NONE }
 }
 
 /// How the configuration wants accesses to be noted.

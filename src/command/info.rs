@@ -2,7 +2,7 @@
 //!
 //! Each section has a function that answers its fields. What is dear to find out is found out once, and
 //! only if a field asks for it. Fields of what Spinel cannot do yet (snapshots, append only file,
-//! replication, scripts, pub/sub, tracking, cluster) show what a Redis shows that makes no use of it.
+//! replication, scripts, cluster) show what a Redis shows that makes no use of it.
 
 use std::cell::OnceCell;
 use std::env;
@@ -26,6 +26,7 @@ use crate::observe::info::{
 };
 use crate::observe::process::{self, CpuTime, Whose};
 use crate::observe::stats::Counter;
+use crate::pubsub::Kind;
 use crate::spec::{Arity, Flag, Group};
 use crate::stdx::ticks::Ticks;
 
@@ -167,11 +168,9 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "total_blocking_keys" => to.put(self.engine.keyspace.listened(self.hold).0),
             "total_watched_keys" => to.put(self.engine.keyspace.listened(self.hold).1),
             "blocked_clients" => to.put(all().iter().filter(|client| client.has(Mark::Blocked)).count()),
-            "cluster_connections"
-            | "tracking_clients"
-            | "pubsub_clients"
-            | "clients_in_timeout_table"
-            | "total_blocking_keys_on_nokey" => to.put(0),
+            "pubsub_clients" => to.put(all().iter().filter(|client| client.figures.is_subscribed()).count()),
+            "tracking_clients" => to.put(self.engine.tracking.clients()),
+            "cluster_connections" | "clients_in_timeout_table" | "total_blocking_keys_on_nokey" => to.put(0),
             "paused_reason" | "paused_actions" | "paused_timeout_milliseconds" => {
                 if let Some((mode, until_ms)) = self.engine.pause.active(self.now_ms) {
                     match field {
@@ -357,10 +356,10 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
                 let now = self.engine.clock.monotonic_us();
                 to.put(if since == 0 { 0 } else { now.saturating_sub(since) / 1000 });
             }
-            "pubsub_channels"
-            | "pubsub_patterns"
-            | "pubsubshard_channels"
-            | "latest_fork_usec"
+            "pubsub_channels" => to.put(self.engine.pubsub.topics(Kind::Channel).len()),
+            "pubsub_patterns" => to.put(self.engine.pubsub.topics(Kind::Pattern).len()),
+            "pubsubshard_channels" => to.put(self.engine.pubsub.topics(Kind::ShardChannel).len()),
+            "latest_fork_usec"
             | "migrate_cached_sockets"
             | "slave_expires_tracked_keys"
             | "active_defrag_hits"
@@ -368,10 +367,10 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             | "active_defrag_key_hits"
             | "active_defrag_key_misses"
             | "total_active_defrag_time"
-            | "current_active_defrag_time"
-            | "tracking_total_keys"
-            | "tracking_total_items"
-            | "tracking_total_prefixes" => to.put(0),
+            | "current_active_defrag_time" => to.put(0),
+            "tracking_total_keys" => to.put(self.engine.tracking.keys()),
+            "tracking_total_items" => to.put(self.engine.tracking.items()),
+            "tracking_total_prefixes" => to.put(self.engine.tracking.prefixes()),
             _ => return false,
         }
         true

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use smallvec::smallvec;
 
 use crate::command::args::{Args, word};
+use crate::command::client::tracking;
 use crate::command::context::{Context, DONE, Reply, later};
 use crate::command::error::Error;
 use crate::command::key::database;
@@ -352,6 +353,7 @@ fn flush(ctx: &mut Context<'_>, args: &Args<'_>, db: Option<usize>) -> Reply {
     ctx.db.touch_all(|index| if db.is_none_or(|db| db == index) { smallvec![index] } else { smallvec![] });
     let flushed = keyspace.take_all(&mut ctx.db.hold, db);
     ctx.db.effects.dirty += flushed.keys;
+    tracking::flushed(ctx);
     if db.is_none() {
         save::flushed(ctx.engine, ctx.config, &mut ctx.db.hold);
     }

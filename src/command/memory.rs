@@ -127,7 +127,8 @@ fn of_client(client: &Shared) -> u64 {
     let figures = &client.figures;
     let buffers = [&figures.query_bytes, &figures.query_free, &figures.argument_bytes, &figures.output_bytes];
     let buffers: usize = buffers.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum();
-    (size_of::<Shared>() + buffers + client.outbox.bytes()) as u64
+    let subscriptions = figures.subscription_bytes.load(Ordering::Relaxed);
+    (size_of::<Shared>() + buffers + subscriptions + client.outbox.bytes()) as u64
 }
 
 /// What most subcommands have in common.

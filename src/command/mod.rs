@@ -36,6 +36,7 @@ pub mod list;
 pub mod memory;
 pub mod monitor;
 pub mod permission;
+pub mod pubsub;
 pub mod save;
 pub mod scan;
 pub mod server;

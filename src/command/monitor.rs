@@ -57,6 +57,7 @@ mod tests {
 
     use crate::client::shared::{Link, Mark, Shared};
     use crate::command::testing::Bench;
+    use crate::resp::reply::{Output, Protocol};
 
     /// A client that monitors a bench.
     fn watcher(bench: &Bench) -> Arc<Shared> {
@@ -67,8 +68,9 @@ mod tests {
     }
 
     fn heard(watcher: &Shared) -> String {
-        let lines: Vec<u8> = watcher.outbox.take().iter().flat_map(|message| message.to_vec()).collect();
-        String::from_utf8(lines).unwrap().replace("\r\n", "|")
+        let mut out = Output::new(Protocol::Resp2);
+        watcher.outbox.drain(&mut out);
+        String::from_utf8(out.into_vec()).unwrap().replace("\r\n", "|")
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
     acl, aof, bitmap, config, connection, debug, dump, expire, geo, hash, hyperloglog, info, introspect, key, keyspace,
-    latency, list, memory, monitor, save, server, set, slowlog, sort, stream, string, transaction, zset,
+    latency, list, memory, monitor, pubsub, save, server, set, slowlog, sort, stream, string, transaction, zset,
 };
 use crate::spec::{self, Flag, Group, Keys};
 
@@ -36,6 +36,7 @@ const FAMILIES: &[&[Command]] = &[
     list::wait::COMMANDS,
     memory::COMMANDS,
     monitor::COMMANDS,
+    pubsub::COMMANDS,
     save::COMMANDS,
     server::COMMANDS,
     set::COMMANDS,
@@ -118,7 +119,7 @@ impl Entry {
         } else {
             Way::Single
         };
-        let brief = has(Flag::Fast) || command.complexity.starts_with("O(1)") && !has(Flag::Blocking);
+        let brief = !has(Flag::Blocking) && (has(Flag::Fast) || command.complexity.starts_with("O(1)"));
         let reaches_further = command.keys.iter().any(|keys| matches!(keys, Keys::Unknown { .. }));
         let names_element = command.group == Group::Hash && only_key.is_some() && command.usage.contains("field");
         Entry { command, index, full_name, subcommands, only_key, way, brief, names_element, reaches_further, flags }

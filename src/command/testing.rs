@@ -131,6 +131,27 @@ impl Bench {
         self.out.set_protocol(protocol);
     }
 
+    /// Runs one request on another connection, which is gone again then; the reply as [`Bench::run`] gives it.
+    pub fn run_elsewhere(&mut self, line: &str) -> String {
+        let id = self.engine.clients.next_id();
+        let shared = Arc::new(Shared::new(id, Link::Tcp, "5.6.7.8:9".into(), "1.2.3.4:6".into(), 10, 1_000_000_000));
+        let other = Session::new(shared, self.engine.users.default_account().clone());
+        let mine = std::mem::replace(&mut self.session, other);
+        let protocol = self.out.protocol();
+        self.out.set_protocol(Protocol::Resp2);
+        let reply = self.run(line);
+        self.out.set_protocol(protocol);
+        self.session = mine;
+        reply
+    }
+
+    /// What others pushed to the client meanwhile.
+    pub fn heard(&mut self) -> String {
+        let mut out = Output::new(self.out.protocol());
+        self.session.shared.outbox.drain(&mut out);
+        String::from_utf8_lossy(&out.into_vec()).replace("\r\n", "|")
+    }
+
     /// Runs one request, its words split as an inline command's; returns the bytes of its reply.
     pub fn raw(&mut self, line: &str) -> Vec<u8> {
         let words = split_words(line.as_bytes()).expect("a test knows what it asks for");

@@ -327,6 +327,12 @@ impl EventClasses {
         (b'm', Self::KEY_MISS),
     ];
 
+    /// Whether any event is published at all: there is a class, and a channel to publish it on.
+    pub fn are_published(self) -> bool {
+        let channels = Self::KEYSPACE.0 | Self::KEYEVENT.0;
+        self.0 & channels != 0 && self.0 & !channels != 0
+    }
+
     /// Whether all of `classes` are in the set.
     #[inline]
     pub fn contains(self, classes: EventClasses) -> bool {

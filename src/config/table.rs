@@ -431,7 +431,7 @@ directives! {
     KeysTracking {
         /// How many keys are remembered for clients with tracking. Beyond it keys are invalidated to make room. 0
         /// is no limit.
-        tracking_table_max_keys("tracking-table-max-keys"): u64 = 1_000_000, within(0, I64), [], Stored("client-side caching");
+        tracking_table_max_keys("tracking-table-max-keys"): u64 = 1_000_000, within(0, I64), [], Effective;
     }
     Security {
         /// How many denied accesses ACL LOG remembers.
@@ -643,7 +643,7 @@ directives! {
         /// Which events on keys are published: K on the key's channel, E on the event's; g generic, $ string, l
         /// list, s set, h hash, z sorted set, x expired, e evicted, t stream, d module, A all of these; m miss, n
         /// new key. Empty publishes none.
-        notify_keyspace_events("notify-keyspace-events"): EventClasses = EventClasses::default(), (), [], Stored("keyspace events");
+        notify_keyspace_events("notify-keyspace-events"): EventClasses = EventClasses::default(), (), [], Effective;
     }
     Encodings {
         /// A hash of at most so many fields is stored compactly.

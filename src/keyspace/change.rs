@@ -28,10 +28,16 @@ pub struct Interest(pub u8);
 impl Interest {
     /// Nobody.
     pub const NONE: Interest = Interest(0);
-    /// Somebody listens to each change: watchers, tracking, keyspace events, blocked clients.
-    pub const CHANGES: Interest = Interest(1);
+    /// Somebody listens to each change: any of those below.
+    pub const CHANGES: Interest = Interest(Interest::OBSERVERS.0 | Interest::EVENTS.0 | Interest::TRACKING.0);
     /// The write log is fed: the AOF, replicas, an observer.
     pub const LOG: Interest = Interest(2);
+    /// The program that the server is part of listens to each change.
+    pub const OBSERVERS: Interest = Interest(1);
+    /// Keyspace events are published.
+    pub const EVENTS: Interest = Interest(4);
+    /// Clients are told of changes to what they have read.
+    pub const TRACKING: Interest = Interest(8);
 
     /// Whether `other` is part of it.
     #[inline]
@@ -66,6 +72,12 @@ pub type Effect = Vec<Vec<u8>>;
 #[derive(Debug, Default)]
 pub struct Effects {
     interest: Interest,
+    /// The number of the client whose commands these are the effects of; 0 for no client.
+    pub origin: u64,
+    /// That client has messages in its outbox which came of its own command, and follow the reply of it.
+    pub echo: bool,
+    /// Keys whose change is to be told to those who follow their prefixes, and the client that changed each.
+    pub broadcast: Vec<(Vec<u8>, u64)>,
     /// How many changes, as `rdb_changes_since_last_save` counts them.
     pub dirty: u64,
     /// Each change, where somebody listens.

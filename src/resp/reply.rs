@@ -11,6 +11,8 @@ use std::fmt::{self, Write as _};
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::stdx::number::append_i64;
 use crate::stdx::number::double::append_double;
 
@@ -58,7 +60,27 @@ pub struct Output {
 #[derive(Debug)]
 struct Shared {
     at: u64,
-    value: Arc<Vec<u8>>,
+    value: Piece,
+}
+
+/// Bytes that somebody else has too.
+#[derive(Debug)]
+enum Piece {
+    /// A value of the keyspace.
+    Value(Arc<Vec<u8>>),
+    /// A message that others get as well.
+    Message(Bytes),
+}
+
+impl std::ops::Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Piece::Value(value) => value,
+            Piece::Message(message) => message,
+        }
+    }
 }
 
 /// Writing replies.
@@ -165,7 +187,7 @@ impl Output {
         self.header(b'$', value.len() as i64);
         let at = self.end();
         self.shared_bytes += value.len();
-        self.shared.push_back(Shared { at, value });
+        self.shared.push_back(Shared { at, value: Piece::Value(value) });
         self.buf.extend_from_slice(b"\r\n");
     }
 
@@ -174,7 +196,14 @@ impl Output {
     pub fn raw_shared(&mut self, encoded: Arc<Vec<u8>>) {
         let at = self.end();
         self.shared_bytes += encoded.len();
-        self.shared.push_back(Shared { at, value: encoded });
+        self.shared.push_back(Shared { at, value: Piece::Value(encoded) });
+    }
+
+    /// A message that is encoded already and goes to others too: sent by reference.
+    pub fn raw_bytes(&mut self, message: Bytes) {
+        let at = self.end();
+        self.shared_bytes += message.len();
+        self.shared.push_back(Shared { at, value: Piece::Message(message) });
     }
 
     /// No value: the null string of RESP2, the null of RESP3.
@@ -406,6 +435,11 @@ impl Output {
         all
     }
 
+    /// Everything that was written, of which nothing was sent yet.
+    pub fn into_vec(self) -> Vec<u8> {
+        if self.shared.is_empty() && self.sent == 0 { self.buf } else { self.to_vec() }
+    }
+
     /// Lends a buffer to an output that has nothing to send, so that replies need no allocation.
     pub fn lend(&mut self, buf: Vec<u8>) {
         if self.is_empty() && self.buf.capacity() < buf.capacity() {
@@ -418,6 +452,12 @@ impl Output {
     /// Takes the buffer back, unless something is still to be sent.
     pub fn take_back(&mut self) -> Option<Vec<u8>> {
         self.is_empty().then(|| std::mem::take(&mut self.buf))
+    }
+
+    /// All that is to be sent, where that is one piece.
+    #[inline]
+    pub fn only_piece(&self) -> Option<&[u8]> {
+        self.shared.is_empty().then(|| &self.buf[self.sent..])
     }
 
     /// Puts the next bytes to be sent into `into`, `limit` bytes at most; how many slices were set.
@@ -435,8 +475,19 @@ impl Output {
     }
 
     /// Forgets the next `n` bytes, which were sent. Panics if there are not so many.
-    pub fn advance(&mut self, mut n: usize) {
+    #[inline]
+    pub fn advance(&mut self, n: usize) {
         assert!(n <= self.len(), "more was sent than there was");
+        if n == self.len() && self.shared.is_empty() && self.buf.capacity() <= IDLE_CAPACITY {
+            self.dropped += self.buf.len() as u64;
+            self.sent = 0;
+            self.buf.clear();
+        } else {
+            self.advance_over(n);
+        }
+    }
+
+    fn advance_over(&mut self, mut n: usize) {
         while n > 0 {
             let own_end = match self.shared.front() {
                 Some(shared) => (shared.at - self.dropped) as usize,

@@ -18,9 +18,13 @@ use crate::resp::reply::{Output, Protocol};
 use crate::resp::value::Value;
 use crate::server::connection::joined;
 use crate::server::running::End;
+use crate::server::subscription::Subscription;
 
 /// What a client is told whose server has ended.
 pub const ENDED: &str = "ERR the server was shut down";
+
+/// What a client is told that was killed, once.
+pub const KILLED: &str = "ERR the client was killed";
 
 /// An error reply: its [`Display`](fmt::Display) is the text as a socket would have it, code first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +60,11 @@ impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
         self.0.unpark();
     }
+}
+
+/// What wakes the calling thread.
+pub(crate) fn this_thread() -> Waker {
+    Waker::from(Arc::new(Unpark(thread::current())))
 }
 
 /// How long a caller waits before it looks whether the server still runs.
@@ -94,12 +103,7 @@ type Result<T> = std::result::Result<T, ReplyError>;
 impl Client {
     /// A client of `engine`.
     pub(crate) fn new(engine: Arc<Engine>, end: Arc<End>) -> Client {
-        let id = engine.clients.next_id();
-        let now = engine.clock.now_ms();
-        let shared = Arc::new(Shared::new(id, Link::InProcess, "in-process:0".into(), "in-process:0".into(), -1, now));
-        engine.clients.add(shared.clone());
-        let mut session = Session::new(shared, engine.users.owner().clone());
-        session.in_process = true;
+        let session = connect(&engine);
         let executor = Executor::new(&engine, None);
         let state = Mutex::new(State { session, executor, out: Output::new(Protocol::Resp3) });
         Client { engine, end, state }
@@ -111,6 +115,9 @@ impl Client {
     /// over a large keyspace) runs to its end. What is answered with nothing (SHUTDOWN, CLIENT REPLY OFF)
     /// returns [`Value::Nil`]. Once the server was shut down every command is answered with
     /// an error, [`ENDED`].
+    ///
+    /// CLIENT KILL does to it what it does to a connection whose program connects again: the next command
+    /// is answered with an error, [`KILLED`], and from then on it is a new client, with database 0 selected.
     pub fn execute<A: AsRef<[u8]>>(&self, args: &[A]) -> Value {
         if args.is_empty() {
             return Value::Error(b"ERR no command".to_vec());
@@ -122,6 +129,11 @@ impl Client {
         let request = [Request { first: 0, args: spans.len(), start: 0 }];
         let mut state = self.state.lock();
         let State { session, executor, out } = &mut *state;
+        if session.shared.is_closing() {
+            *session = connect(&self.engine);
+            *out = Output::new(Protocol::Resp3);
+            return Value::Error(KILLED.as_bytes().to_vec());
+        }
         let (_, mut stop) = executor.run(&self.engine, session, out, &buf, &spans, &request);
         while let Stop::Pending(pending) = stop {
             stop = executor.resume(&self.engine, session, out, pending).map_or(Stop::Done, Stop::Pending);
@@ -141,10 +153,37 @@ impl Client {
         }
     }
 
+    /// SUBSCRIBE: receives what is published on these channels. The subscription is a client of its own; this one goes on.
+    pub fn subscribe<C: AsRef<[u8]>>(&self, channels: &[C]) -> Subscription {
+        let mut subscription = Subscription::new(self.engine.clone(), self.end.clone());
+        channels.iter().for_each(|channel| subscription.subscribe(channel));
+        subscription
+    }
+
+    /// PSUBSCRIBE: receives what is published on the channels that fit these patterns.
+    pub fn psubscribe<P: AsRef<[u8]>>(&self, patterns: &[P]) -> Subscription {
+        let mut subscription = Subscription::new(self.engine.clone(), self.end.clone());
+        patterns.iter().for_each(|pattern| subscription.psubscribe(pattern));
+        subscription
+    }
+
+    /// PUBLISH: returns how many received the message.
+    ///
+    /// # Errors
+    /// None that depends on the channel.
+    pub fn publish(&self, channel: impl AsRef<[u8]>, message: impl AsRef<[u8]>) -> Result<i64> {
+        self.integer(&[b"PUBLISH", channel.as_ref(), message.as_ref()])
+    }
+
     /// Waits until a blocked command is over, or the server.
     fn wait(&self, waiting: &Waiting, session: &Session) {
-        session.shared.set_waker(&Waker::from(Arc::new(Unpark(thread::current()))));
-        while !waiting.is_over() {
+        session.shared.set_waker(&this_thread());
+        loop {
+            // Whoever finds it woken already does not wake it again.
+            session.shared.take_nudge();
+            if waiting.is_over() {
+                return;
+            }
             let left = waiting.until_ms().map(|until| until.saturating_sub(self.engine.clock.now_ms()));
             if left == Some(0) || self.end.has_begun() {
                 return waiting.time_out();
@@ -362,6 +401,17 @@ impl Client {
 
 fn prefixed<'a, K: AsRef<[u8]>>(name: &'a [u8], keys: &'a [K]) -> Vec<&'a [u8]> {
     std::iter::once(name).chain(keys.iter().map(AsRef::as_ref)).collect()
+}
+
+/// The session of a client that begins, which others can see from here on.
+fn connect(engine: &Engine) -> Session {
+    let id = engine.clients.next_id();
+    let now = engine.clock.now_ms();
+    let shared = Arc::new(Shared::new(id, Link::InProcess, "in-process:0".into(), "in-process:0".into(), -1, now));
+    engine.clients.add(shared.clone());
+    let mut session = Session::new(shared, engine.users.owner().clone());
+    session.in_process = true;
+    session
 }
 
 fn bytes_of(value: Value) -> Option<Vec<u8>> {

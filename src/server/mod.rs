@@ -13,5 +13,6 @@ pub mod process;
 pub mod running;
 pub mod standalone;
 mod stream;
+pub mod subscription;
 mod timers;
 mod worker;

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use crate::client::shared::Link;
 use crate::command::engine::{Engine, Refusal, ShutdownRequest};
 use crate::command::save;
 use crate::config::table::Config;
@@ -304,8 +305,8 @@ impl Controller {
             handles.push(handle);
             threads.push(thread);
         }
-        let stop_timers = Arc::new(AtomicBool::new(false));
-        let timers = timers::start(engine.clone(), stop_timers.clone())?;
+        // Where a later step fails they end with it, as the workers do.
+        let timers = timers::start(engine.clone())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
             crash::prepare_thread();
@@ -322,6 +323,12 @@ impl Controller {
             });
             announce.0.begun.store(true, Ordering::Release);
             announce.1 = request;
+            // Those who wait for messages in this process learn that none will come.
+            controller.reception.engine.clients.for_each(|client| {
+                if client.link == Link::InProcess {
+                    client.wake();
+                }
+            });
             drop(runtime);
             // The workers end when the last way to them is gone.
             drop(controller);
@@ -330,10 +337,7 @@ impl Controller {
                     warning!("A worker ended by a panic");
                 }
             }
-            stop_timers.store(true, Ordering::Release);
-            timers.thread().unpark();
-            // A panic there was reported where it happened.
-            let _ = timers.join();
+            drop(timers);
         })?;
         Ok(thread)
     }

@@ -154,6 +154,30 @@ fn shutdown_in_process_does_the_same() {
     assert!(error_of(&client.execute(&["PING"])).contains("shut down"));
 }
 
+#[test]
+fn a_killed_client_is_told_once_and_begins_anew() {
+    let server = Server::builder().no_listener().start().unwrap();
+    let (client, other) = (server.client(), server.client());
+    client.select(3).unwrap();
+    client.set("a", "1").unwrap();
+    let id = client.execute(&["CLIENT", "ID"]).as_integer().unwrap();
+    assert_eq!(other.execute(&["CLIENT", "KILL", "ID", &id.to_string()]), Value::Integer(1));
+    assert_eq!(error_of(&client.execute(&["GET", "a"])), "ERR the client was killed");
+    assert_eq!(client.get("a").unwrap(), None, "it is in database 0 again");
+    assert!(client.execute(&["CLIENT", "ID"]).as_integer().unwrap() > id);
+    let list = other.execute(&["CLIENT", "LIST"]);
+    let list = String::from_utf8_lossy(list.as_bytes().unwrap()).into_owned();
+    assert_eq!(list.lines().count(), 2, "{list}");
+    assert!(!list.contains(&format!("id={id} ")), "{list}");
+}
+
+#[test]
+fn words_of_a_browser_are_unknown_commands_where_no_browser_can_be() {
+    let server = Server::builder().no_listener().start().unwrap();
+    let reply = error_of(&server.client().execute(&["POST", "/"]));
+    assert_eq!(reply, "ERR unknown command 'POST', with args beginning with: '/' ");
+}
+
 /// The masks of signals that the process catches and ignores.
 fn signals() -> Vec<String> {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux has this file");
@@ -350,4 +374,60 @@ fn a_server_and_its_clients_go_from_thread_to_thread() {
     fn is_shared<T: Send + Sync>() {}
     is_shared::<Server>();
     is_shared::<Client>();
+}
+
+#[test]
+fn a_subscription_receives_what_anyone_publishes() {
+    let server = Server::builder().start().unwrap();
+    let client = server.client();
+    let mut subscription = client.subscribe(&["a", "b"]);
+    subscription.psubscribe("a*");
+    assert_eq!(subscription.try_recv(), None);
+    let mut remote = Remote::tcp(server.addr().unwrap()).unwrap();
+    assert_eq!(remote.cmd(&["PUBLISH", "a", "1"]), b":2\r\n");
+    assert_eq!(client.publish("b", "2").unwrap(), 1);
+    subscription.unsubscribe("b");
+    assert_eq!(client.publish("b", "3").unwrap(), 0);
+    let message = |channel: &str, pattern: Option<&str>, payload: &str| {
+        let pattern = pattern.map(|pattern| pattern.as_bytes().to_vec());
+        Some(spinel::Message { channel: channel.into(), pattern, payload: payload.into() })
+    };
+    assert_eq!(subscription.recv(), message("a", None, "1"));
+    assert_eq!(subscription.recv(), message("a", Some("a*"), "1"));
+    assert_eq!(subscription.recv(), message("b", None, "2"));
+    assert_eq!(subscription.recv_timeout(Duration::from_millis(1)), None);
+    let large = "x".repeat(100_000);
+    assert_eq!(client.publish("ab", &large).unwrap(), 1);
+    assert_eq!(subscription.recv(), message("ab", Some("a*"), &large));
+    assert!(error_of(&client.execute(&["SUBSCRIBE", "a"])).contains("Subscription"));
+    drop(subscription);
+    assert_eq!(client.publish("a", "4").unwrap(), 0);
+    assert_eq!(remote.cmd(&["PUBSUB", "CHANNELS"]), b"*0\r\n");
+}
+
+#[test]
+fn who_waits_for_a_message_learns_that_none_will_come() {
+    let server = Server::builder().no_listener().start().unwrap();
+    let client = server.client();
+    let killed = client.subscribe(&["a"]);
+    let waits = client.subscribe(&["a"]);
+    let threads = [killed, waits].map(|subscription| std::thread::spawn(move || subscription.count()));
+    assert_eq!(client.publish("a", "1").unwrap(), 2);
+    assert_eq!(client.execute(&["CLIENT", "KILL", "ID", "2"]), Value::Integer(1));
+    let [killed, waits] = threads;
+    assert_eq!(killed.join().unwrap(), 1);
+    assert_eq!(client.publish("a", "2").unwrap(), 1);
+    server.shutdown();
+    assert_eq!(waits.join().unwrap(), 2);
+}
+
+#[test]
+fn a_subscription_that_lets_too_much_wait_is_cut_off() {
+    let limit = "normal 0 0 0 pubsub 10000 0 0";
+    let server = Server::builder().directive("client-output-buffer-limit", limit).no_listener().start().unwrap();
+    let client = server.client();
+    let mut slow = client.subscribe(&["a"]);
+    let sent = (0..100).take_while(|_| client.publish("a", "x".repeat(1000)).unwrap() == 1).count();
+    assert_eq!(sent, 10);
+    assert_eq!(slow.by_ref().count(), sent);
 }

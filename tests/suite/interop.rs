@@ -6,6 +6,7 @@
 
 mod arity;
 mod connection;
+mod events;
 mod geo;
 mod keys;
 mod language;
@@ -49,13 +50,15 @@ families! {
     key_options: crate::interop::keys::options(), &[];
     connection: include_str!("interop/connection.table"), &[];
     login: include_str!("interop/login.table"), &["--requirepass", "sesame"];
+    pubsub: include_str!("interop/pubsub.table"), &[];
     sets: include_str!("interop/sets.table"), &[];
     streams: include_str!("interop/streams.table"), &[];
     small_streams: include_str!("interop/streams.table"), &["--stream-node-max-entries", "3"];
+    tracking: include_str!("interop/tracking.table"), &[];
     server: include_str!("interop/server.table"), &[];
+    transactions: include_str!("interop/transactions.table"), &[];
     sort: include_str!("interop/sort.table"), &[];
     small_nodes_sort: include_str!("interop/sort.table"), &["--list-max-listpack-size", "2", "--zset-max-listpack-entries", "0"];
-    transactions: include_str!("interop/transactions.table"), &[];
     sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes"];
     large_sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes", "--zset-max-listpack-entries", "0"];
     places: include_str!("interop/geo.table"), &[];

@@ -86,6 +86,20 @@ fn who_follows_monitor_and_does_not_read_is_held_to_the_limit_of_replicas() {
 }
 
 #[test]
+fn a_subscriber_that_does_not_read_is_held_to_the_limit_of_pubsub() {
+    let server = Server::subject(&["--client-output-buffer-limit", "pubsub", "1mb", "0", "0"]);
+    let mut good = server.connect();
+    let mut slow = server.connect();
+    assert_eq!(slow.cmd(&["SUBSCRIBE", "c"]), b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n");
+    let large = value(MB / 4);
+    let gone = (0..200).any(|_| good.cmd(&[b"PUBLISH".as_slice(), b"c", &large]) == b":0\r\n");
+    assert!(gone, "nobody ended it");
+    eventually("the subscriber is gone", || figure(&mut good, "connected_clients") == 1);
+    assert!(is_closed(&mut slow));
+    assert_eq!(figure(&mut good, "pubsub_channels"), 0);
+}
+
+#[test]
 fn a_request_beyond_the_query_buffer_limit_closes_its_connection() {
     let server = Server::subject(&["--client-query-buffer-limit", "1mb"]);
     let mut good = server.connect();

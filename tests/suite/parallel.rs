@@ -241,3 +241,51 @@ fn walks_find_every_key_that_is_there_all_the_time() {
     }));
     together(&server, actors);
 }
+
+#[test]
+fn all_subscribers_hear_all_publishers_in_one_order() {
+    const EACH: usize = 2000;
+    let server = Server::subject(&["--io-threads", "4"]);
+    let subscribers: Vec<Client> = (0..6)
+        .map(|n| {
+            let mut client = server.connect();
+            let request: &[&str] = if n % 2 == 0 { &["SUBSCRIBE", "c"] } else { &["PSUBSCRIBE", "[c]"] };
+            client.cmd(request);
+            client
+        })
+        .collect();
+    let (heard, counts) = std::thread::scope(|scope| {
+        let listeners: Vec<_> = subscribers
+            .into_iter()
+            .map(|mut client| {
+                scope.spawn(move || {
+                    let last = |reply: Vec<u8>| reply.rsplit(|byte| *byte == b'\n').nth(1).map(<[u8]>::to_vec);
+                    (0..3 * EACH).map(|_| last(client.reply().expect("it comes")).unwrap()).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        let publishers: Vec<_> = (0..3)
+            .map(|n| {
+                let mut client = server.connect();
+                scope.spawn(move || {
+                    let commands: Vec<Vec<String>> =
+                        (0..EACH).map(|i| vec!["PUBLISH".into(), "c".into(), format!("{n}:{i}")]).collect();
+                    client.pipeline(&commands).expect("it is answered")
+                })
+            })
+            .collect();
+        let counts: Vec<Vec<u8>> = publishers.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        (listeners.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>(), counts)
+    });
+    assert!(counts.iter().all(|count| count == b":6\r\n"));
+    // Who listens by the same topic hears the same.
+    for (n, one) in heard.iter().enumerate() {
+        assert!(*one == heard[n % 2], "subscriber {n} heard another order");
+        for publisher in 0..3 {
+            let mark = format!("{publisher}:");
+            let own = one.iter().filter(|message| message.starts_with(mark.as_bytes()));
+            let expected = (0..EACH).map(|i| format!("{publisher}:{i}\r").into_bytes());
+            assert!(own.cloned().eq(expected), "subscriber {n} misses messages of publisher {publisher}");
+        }
+    }
+}

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::client::shared::{Mark, Shared};
+use crate::client::tracking::Choice;
 
 /// So many bytes of waiting replies count as Redis' fixed buffer, the others as its list of replies.
 const FIXED_BUFFER: usize = 16 * 1024;
@@ -67,7 +68,11 @@ pub fn append(line: &mut Vec<u8>, client: &Shared, scene: &Scene<'_>) {
     text(format_args!(" events={} cmd={command} user=", if output + pushed > 0 { "rw" } else { "r" },));
     line.extend_from_slice(&names.user);
     let mut text = |args: std::fmt::Arguments<'_>| line.write_fmt(args).expect("a vector takes all that is written");
-    text(format_args!(" redir=-1 resp={} lib-name=", figures.protocol.load(Ordering::Relaxed)));
+    text(format_args!(
+        " redir={} resp={} lib-name=",
+        client.tracked.shown_redirect(),
+        figures.protocol.load(Ordering::Relaxed)
+    ));
     line.extend_from_slice(&names.library);
     line.extend_from_slice(b" lib-ver=");
     line.extend_from_slice(&names.version);
@@ -89,6 +94,9 @@ fn flags(client: &Shared, scene: &Scene<'_>) -> String {
         ('P', client.figures.is_subscribed()),
         ('x', client.figures.queued.load(Ordering::Relaxed) >= 0),
         ('b', blocked),
+        ('t', client.tracked.has(Choice::On)),
+        ('R', client.tracked.has(Choice::Broken)),
+        ('B', client.tracked.has(Choice::Broadcast)),
         ('c', client.has(Mark::Closing)),
         ('U', client.has(Mark::Unix)),
         ('e', client.has(Mark::NoEvict)),

@@ -2,6 +2,7 @@
 
 mod filter;
 mod line;
+pub mod tracking;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -51,9 +52,10 @@ pub const CLIENT: Command = Command {
     summary: "A container for client connection commands.",
     complexity: "Depends on subcommand.",
     subcommands: &[
+        tracking::CACHING,
         CAPA,
         GETNAME,
-        GETREDIR,
+        tracking::GETREDIR,
         HELP,
         ID,
         INFO,
@@ -65,7 +67,8 @@ pub const CLIENT: Command = Command {
         REPLY,
         SETINFO,
         SETNAME,
-        TRACKINGINFO,
+        tracking::TRACKING,
+        tracking::TRACKINGINFO,
         UNBLOCK,
         UNPAUSE,
     ],
@@ -432,38 +435,6 @@ fn unblock(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     DONE
 }
 
-const GETREDIR: Command = Command {
-    name: "GETREDIR",
-    since: "6.0.0",
-    summary: "Returns the client ID to which the connection's tracking notifications are redirected.",
-    run: |ctx, _| {
-        ctx.out.integer(NOT_REDIRECTED);
-        DONE
-    },
-    ..SUB
-};
-
-/// What stands for the client that notifications go to while tracking is off.
-const NOT_REDIRECTED: i64 = -1;
-
-const TRACKINGINFO: Command = Command {
-    name: "TRACKINGINFO",
-    since: "6.2.0",
-    summary: "Returns information about server-assisted client-side caching for the connection.",
-    run: |ctx, _| {
-        ctx.out.map(3);
-        ctx.out.bulk(b"flags");
-        ctx.out.set(1);
-        ctx.out.bulk(b"off");
-        ctx.out.bulk(b"redirect");
-        ctx.out.integer(NOT_REDIRECTED);
-        ctx.out.bulk(b"prefixes");
-        ctx.out.array(0);
-        DONE
-    },
-    ..SUB
-};
-
 const HELP: Command = Command {
     name: "HELP",
     since: "5.0.0",
@@ -476,6 +447,8 @@ const HELP: Command = Command {
 /// What CLIENT HELP says, line by line.
 const HELP_LINES: &[&str] = &[
     "CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "CACHING (YES|NO)",
+    "    Track the keys of the next request, or do not, where tracking is OPTIN or OPTOUT.",
     "CAPA <capability> [<capability> ...]",
     "    Tell what this client can do: REDIRECT, to follow a redirection to the primary.",
     "GETNAME",
@@ -512,6 +485,8 @@ const HELP_LINES: &[&str] = &[
     "    Tell the name or version of the library that this connection is made with.",
     "SETNAME <name>",
     "    Name this connection.",
+    "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]] [OPTIN] [OPTOUT] [NOLOOP]",
+    "    Be told when keys change that this connection has read, or that begin with a prefix.",
     "TRACKINGINFO",
     "    How keys are tracked for this connection.",
     "UNBLOCK <client-id> [TIMEOUT|ERROR]",

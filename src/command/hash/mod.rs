@@ -333,6 +333,7 @@ pub const HSTRLEN: Command = Command {
 pub const HEXISTS: Command = Command {
     name: "HEXISTS",
     summary: "Determines whether a field exists in a hash.",
+    keys: &[Keys::At { first: 1, access: Access::META }],
     run: |ctx, args| {
         let key = args.key(&ctx.db, 1);
         let exists = read(ctx, &key)?.is_some_and(|hash| hash.get(args.at(2)).is_some());

@@ -117,11 +117,10 @@ impl Scores {
 
 /// Stores a sorted set, in place of whatever was there; an empty one only removes that. Notes either.
 pub(crate) fn store(ctx: &mut Context<'_>, key: &Key<'_>, zset: ZSet, event: &'static str) {
-    let existed = ctx.db.remove(key);
     if !zset.is_empty() {
-        insert(ctx, key, zset);
+        ctx.db.put(key, Object::SortedSet(zset));
         ctx.db.note(key, Class::SortedSet, event);
-    } else if existed {
+    } else if ctx.db.remove(key) {
         ctx.db.note(key, Class::Generic, "del");
     }
 }
