@@ -69,7 +69,7 @@ impl Host for Nowhere {
 
 /// An engine and one client that runs batches on it.
 struct Client {
-    engine: Engine,
+    engine: Arc<Engine>,
     executor: Executor,
     session: Session,
     out: Output,
@@ -82,8 +82,8 @@ impl Client {
     fn new() -> Client {
         let keyspace = Keyspace::new(Routing::Hash, 1).expect("threads can be started");
         let config = Config { io_threads: 1, ..Config::default() };
-        let engine =
-            Engine::new(config, Clock::real(), Box::new(Nowhere::default()), keyspace).expect("the defaults are good");
+        let engine = Engine::shared(config, Clock::real(), Box::new(Nowhere::default()), keyspace)
+            .expect("the defaults are good");
         let shared = Shared::new(1, Link::InProcess, String::new(), String::new(), -1, engine.clock.now_ms());
         Client {
             executor: Executor::new(&engine, Some(0)),

@@ -62,13 +62,13 @@ const WORDS: &[&str] = &[
 fn is_excluded(words: &[&[u8]]) -> bool {
     let is = |word: &[u8], name: &str| word.eq_ignore_ascii_case(name.as_bytes());
     let Some(first) = words.first() else { return true };
-    ["SHUTDOWN", "DEBUG", "MONITOR"].iter().any(|name| is(first, name))
+    ["SHUTDOWN", "DEBUG", "MONITOR", "SAVE", "BGSAVE", "BGREWRITEAOF"].iter().any(|name| is(first, name))
         || is(first, "CONFIG") && words.get(1).is_some_and(|word| is(word, "SET"))
         || is(first, "CLIENT") && words.get(1).is_some_and(|word| is(word, "PAUSE") || is(word, "KILL"))
 }
 
 struct World {
-    engine: Engine,
+    engine: Arc<Engine>,
     clock: ManualClock,
     executor: Executor,
     vocabulary: Vec<Vec<u8>>,
@@ -77,10 +77,12 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let config = Config { io_threads: 1, proto_max_bulk_len: 1 << 20, ..Config::default() };
+        // Nothing is written to files.
+        let mut config = Config { io_threads: 1, proto_max_bulk_len: 1 << 20, ..Config::default() };
+        config.save.0.clear();
         let (clock, hands) = Clock::manual(1_000_000_000_000);
         let keyspace = Keyspace::new(Routing::Hash, 1).expect("threads can be started");
-        let engine = Engine::new(config, clock, Box::new(Nowhere), keyspace).expect("the defaults are good");
+        let engine = Engine::shared(config, clock, Box::new(Nowhere), keyspace).expect("the defaults are good");
         let mut vocabulary: Vec<Vec<u8>> = WORDS.iter().map(|word| word.as_bytes().to_vec()).collect();
         for entry in engine.commands.entries() {
             entry.visit(&mut |entry| {

@@ -64,6 +64,10 @@ pub struct Session {
     pub watching: Option<Box<Watching>>,
     /// Executes for a caller in this process: there is no socket to close.
     pub in_process: bool,
+    /// Executes what a log holds: nothing is refused that was done before.
+    pub replaying: bool,
+    /// The offset in the log behind its last change: replies may have to wait until the disk has the log so far.
+    pub logged: u64,
 }
 
 impl Session {
@@ -86,6 +90,8 @@ impl Session {
             transaction: None,
             watching: None,
             in_process: false,
+            replaying: false,
+            logged: 0,
         }
     }
 

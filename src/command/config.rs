@@ -4,9 +4,13 @@
 //! beside the old one, applied by the host to what runs, and only then put in the old one's place; one
 //! change at a time.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::command::aof;
 use crate::command::args::Args;
 use crate::command::client::tracking;
 use crate::command::context::{Context, DONE, Reply};
@@ -15,6 +19,7 @@ use crate::command::help;
 use crate::command::table::Command;
 use crate::config::change::{Changer, SetError};
 use crate::config::table::{Config, find};
+use crate::persist::disk;
 use crate::spec::{Arity, Flag, Group};
 
 /// This family's commands.
@@ -100,18 +105,26 @@ fn set(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let words: Vec<&[u8]> = args.from(2).collect();
     let changes: Vec<(&[u8], &[u8])> = words.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
     let engine = ctx.engine;
-    // Nothing is loaded while commands are served: that comes with persistence.
-    let changer = Changer { local: ctx.session.shared.is_local(), loading: false };
+    let loading = engine.saves.loading.active.load(Ordering::Relaxed);
+    let changer = Changer { local: ctx.session.shared.is_local(), loading };
     let _one_at_a_time = engine.config_change.lock();
     let old = engine.config.load_full();
-    let (new, changed) = old.with(&changes, changer).map_err(refusal)?;
+    let (mut new, changed) = old.with(&changes, changer).map_err(refusal)?;
     if !changed.is_empty() {
         if let Err((directive, reason)) = engine.host.apply(&new, &old) {
             return Err(refusal(SetError::Failed { argument: directive.into(), reason }));
         }
         follow(ctx, &new, &old);
+        // As a path that is right wherever the process goes; it exists, or it would have been refused.
+        if changed.iter().any(|directive| directive.name == "dir")
+            && let Ok(path) = disk::absolute(Path::new(OsStr::from_bytes(&new.dir.0)))
+        {
+            new.dir.0 = path.into_os_string().into_vec();
+        }
+        let new = Arc::new(new);
+        engine.config.store(new.clone());
+        aof::follow(engine, &new, &old);
         engine.follow(&new);
-        engine.config.store(Arc::new(new));
         tracking::make_room(engine, ctx.db.effects);
     }
     ctx.out.ok();
@@ -129,7 +142,7 @@ fn follow(ctx: &Context<'_>, new: &Config, old: &Config) {
 
 fn refusal(error: SetError) -> Error {
     match error {
-        SetError::Loading => Error::text("LOADING Redis is loading the dataset in memory"),
+        SetError::Loading => Error::Loading,
         error => Error::text(format!("ERR {error}")),
     }
 }

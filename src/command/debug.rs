@@ -14,13 +14,16 @@ use crate::command::context::{Context, DONE, Reply};
 use crate::command::engine::random_id;
 use crate::command::error::Error;
 use crate::command::eviction::needs_clocks;
+use crate::command::save::{self, Reload};
 use crate::command::table::Command;
-use crate::command::{config, help};
+use crate::command::{aof, config, help};
 use crate::config::memory::parse_bytes;
 use crate::keyspace::entry::{Entry, Str, Value};
 use crate::keyspace::shard::{SHARDS, SLOTS_PER_SHARD};
 use crate::observe::allocator;
 use crate::observe::log::warning;
+use crate::persist::rdb::value;
+use crate::persist::rdb::writer::{Compression, Writer};
 use crate::resp::reply::Protocol;
 use crate::spec::{Arity, Flag, Group};
 use crate::stdx::number::double::append_double_17;
@@ -75,6 +78,10 @@ const SUBCOMMANDS: &[Sub] = &[
     ("HELP", 2..=2, help_text),
     ("HTSTATS", 3..=3, htstats),
     ("HTSTATS-KEY", 3..=4, htstats_key),
+    ("LOADAOF", 2..=2, |ctx, _| {
+        aof::reload(ctx.engine, &mut ctx.db.hold).map_err(Error::text)?;
+        ok(ctx)
+    }),
     ("LOG", 3..=3, |ctx, args| {
         warning!("DEBUG LOG: {}", String::from_utf8_lossy(args.at(2)));
         ok(ctx)
@@ -87,6 +94,7 @@ const SUBCOMMANDS: &[Sub] = &[
     ("POPULATE", 3..=5, populate),
     ("PROTOCOL", 3..=3, protocol),
     ("QUICKLIST-PACKED-THRESHOLD", 3..=3, packed_threshold),
+    ("RELOAD", 2..=ANY, reload),
     ("REPLYBUFFER", 4..=4, reply_buffer),
     ("SEGFAULT", 2..=2, |ctx, _| {
         ctx.engine.host.crash();
@@ -146,6 +154,22 @@ fn packed_threshold(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     if parse_bytes(args.at(2)).is_none_or(|bytes| bytes > 4 << 30) {
         return Err(Error::text("ERR argument must be a memory value bigger than 1 and smaller than 4gb"));
     }
+    ok(ctx)
+}
+
+fn reload(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    let mut reload = Reload { save: true, flush: true, merge: false };
+    for arg in args.from(2) {
+        match word(arg, &["MERGE", "NOFLUSH", "NOSAVE"]) {
+            Some("MERGE") => reload.merge = true,
+            Some("NOFLUSH") => reload.flush = false,
+            Some(_) => reload.save = false,
+            None => {
+                return Err(Error::text("ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options."));
+            }
+        }
+    }
+    save::reload(ctx.engine, &mut ctx.db.hold, reload).map_err(Error::text)?;
     ok(ctx)
 }
 
@@ -271,7 +295,7 @@ fn object(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         entry.id(),
         if shared { i32::MAX } else { 1 },
         entry.encoding(),
-        serialized_bytes(entry.value()),
+        serialized_bytes(entry.value(), ctx.config.rdbcompression.into()),
         entry.clock(),
         moment.idle_seconds(entry.clock()),
     );
@@ -279,22 +303,11 @@ fn object(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     DONE
 }
 
-/// What a value takes in a snapshot that does not compress.
-fn serialized_bytes(value: Value<'_>) -> usize {
-    let text = |len: usize| match len {
-        0..64 => 1 + len,
-        64..16384 => 2 + len,
-        _ => 5 + len,
-    };
-    match value {
-        Value::Int(n) if i8::try_from(n).is_ok() => 2,
-        Value::Int(n) if i16::try_from(n).is_ok() => 3,
-        Value::Int(n) if i32::try_from(n).is_ok() => 5,
-        Value::Int(n) => text(n.to_string().len()),
-        Value::Bytes(bytes) => text(bytes.len()),
-        Value::Large(large) => text(large.bytes().len()),
-        Value::Object(object) => object.memory(),
-    }
+/// What a value takes in a snapshot.
+fn serialized_bytes(value: Value<'_>, compression: Compression) -> usize {
+    let mut writer = Writer::new(compression);
+    value::write(&mut writer, value);
+    writer.bytes.len()
 }
 
 /// A digest of data in which the order of additions counts for `mix` and does not for `add`: SHA-1 sums,
@@ -473,6 +486,7 @@ fn help_text(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
             ("ERROR <string>", &["Reply with an error of this text."]),
             ("HTSTATS <dbid>", &["Tell about the tables of a database."]),
             ("HTSTATS-KEY <key> [full]", &["The same for the table in a value."]),
+            ("LOADAOF", &["Write the append only file out, forget the data set, and read it again from there."]),
             ("LOG <message>", &["Write a message to the log."]),
             ("MALLCTL <key> [<val>]", &["Read or set a number of the allocator."]),
             ("MALLCTL-STR <key>", &["Read a text of the allocator."]),
@@ -482,6 +496,10 @@ fn help_text(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
             ("POPULATE <count> [<prefix>] [<size>]", &["Add <count> strings named key:<num>."]),
             ("PROTOCOL <type>", &["Reply with a value of this type."]),
             ("QUICKLIST-PACKED-THRESHOLD <size>", &["Accepted without effect."]),
+            (
+                "RELOAD [MERGE] [NOFLUSH] [NOSAVE]",
+                &["Save the data set to its file, forget it, and read it again, but for what is told not to be done."],
+            ),
             ("REPLYBUFFER <PEAK-RESET-TIME|RESIZING> <value>", &["Accepted without effect."]),
             ("SEGFAULT", &["Crash by a signal."]),
             ("SET-ACTIVE-EXPIRE <0|1>", &["Stop removing keys that nobody accesses when they expire."]),
@@ -631,7 +649,7 @@ mod tests {
     #[test]
     fn wrong_forms_are_told_as_such() {
         let mut bench = bench();
-        for line in ["NONSENSE", "SLEEP", "DIGEST x", "LOG a b", "RELOAD", "REPLYBUFFER FOO 0", "HELP x"] {
+        for line in ["NONSENSE", "SLEEP", "DIGEST x", "LOG a b", "REPLYBUFFER FOO 0", "HELP x"] {
             let name = line.split(' ').next().unwrap();
             let error = format!("-ERR unknown subcommand or wrong number of arguments for '{name}'. Try DEBUG HELP.|");
             assert_eq!(bench.run(&format!("DEBUG {line}")), error);
@@ -641,7 +659,7 @@ mod tests {
         assert!(bench.run("DEBUG QUICKLIST-PACKED-THRESHOLD 5gb").starts_with("-ERR argument must be a memory"));
         assert_eq!(bench.run("DEBUG QUICKLIST-PACKED-THRESHOLD 100b"), "+OK|");
         assert_eq!(bench.run("DEBUG REPLYBUFFER PEAK-RESET-TIME NEVER"), "+OK|");
-        assert!(bench.run("DEBUG HELP").starts_with("*47|+DEBUG <subcommand>"));
+        assert!(bench.run("DEBUG HELP").starts_with("*51|+DEBUG <subcommand>"));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::command::args::Args;
 use crate::command::blocking::{Waiting, enqueue, serve_ready, shards_to_serve};
 use crate::command::call::{Rest, call, count_call, count_error, notable_ns, note_slow, write_error};
 use crate::command::context::{Context, Job, Outcome};
-use crate::command::engine::{Engine, PauseMode};
+use crate::command::engine::{Engine, PauseMode, Refusal};
 use crate::command::error::Error;
 use crate::command::eviction::{Eviction, Room, unseen_bytes};
 use crate::command::table::{Entry, Way};
@@ -145,18 +145,53 @@ impl Executor {
         spans: &[Span],
         requests: &[Request],
     ) -> (usize, Stop) {
+        let ran = self.run_all(engine, session, out, buf, spans, requests);
+        self.commit(engine, session);
+        ran
+    }
+
+    /// Sees to what was appended to the log, once nothing is held any more.
+    #[inline]
+    fn commit(&mut self, engine: &Engine, session: &mut Session) {
+        let logged = std::mem::take(&mut self.effects.logged);
+        if logged > 0 {
+            session.logged = logged;
+            engine.commit(logged);
+        }
+    }
+
+    fn run_all(
+        &mut self,
+        engine: &Engine,
+        session: &mut Session,
+        out: &mut Output,
+        buf: &[u8],
+        spans: &[Span],
+        requests: &[Request],
+    ) -> (usize, Stop) {
         let mut config = self.current_config(engine);
         let worker = self.worker;
         let mut moment = engine.moment(&config);
         let limited = config.maxmemory > 0;
         let unseen = unseen_bytes(&config).cast_signed();
-        let mut gate = Some(engine.keyspace.gates().enter(self.gate));
+        // Who replays runs alone.
+        let mut gate = (!session.replaying).then(|| engine.keyspace.gates().enter(self.gate));
+        self.effects.replaying = session.replaying;
         let mut ready: SmallVec<[Ready<'_>; 16]> = SmallVec::new();
         let mut at = 0;
         session.shared.figures.active_ms.store(moment.now_ms, Ordering::Relaxed);
         while at < requests.len() {
+            if engine.is_refusing(Refusal::Ending) {
+                // What is not answered was not done: the data set is on disk and nothing is added to it.
+                session.fate = Fate::Close;
+                return (at, Stop::Close);
+            }
             ready.clear();
-            let mut room = self.eviction.make_room(engine, &config, &moment);
+            let mut room = match session.replaying {
+                // What was evicted is removed by the log.
+                true => Room::Enough,
+                false => self.eviction.make_room(engine, &config, &moment),
+            };
             while room == Room::Soon && session.in_process {
                 // Whose thread this is has nothing else to do.
                 std::thread::yield_now();
@@ -299,7 +334,7 @@ impl Executor {
             || entry.way == Way::Transaction && session.transaction.as_ref().is_some_and(|queued| queued.alone);
         let hold = if takes_all {
             *gate = None;
-            alone = Some(engine.keyspace.gates().alone());
+            alone = (!session.replaying).then(|| engine.keyspace.gates().alone());
             engine.keyspace.hold(ShardSet::ALL)
         } else if entry.way == Way::Transaction {
             let mut shards = session.watching.as_ref().map_or(ShardSet::default(), |watching| watching.shards());
@@ -318,7 +353,7 @@ impl Executor {
         drop(context);
         drop(alone);
         self.count_lookups(engine, counts);
-        if gate.is_none() {
+        if gate.is_none() && !session.replaying {
             *gate = Some(engine.keyspace.gates().enter(self.gate));
         }
         self.serve_postponed(engine, session, out, config, moment);
@@ -348,11 +383,23 @@ impl Executor {
         engine: &Engine,
         session: &mut Session,
         out: &mut Output,
+        pending: Box<Pending>,
+    ) -> Option<Box<Pending>> {
+        let rest = self.run_piece(engine, session, out, pending);
+        self.commit(engine, session);
+        rest
+    }
+
+    fn run_piece(
+        &mut self,
+        engine: &Engine,
+        session: &mut Session,
+        out: &mut Output,
         mut pending: Box<Pending>,
     ) -> Option<Box<Pending>> {
         let config = self.current_config(engine);
         let moment = engine.moment(&config);
-        let _gate = engine.keyspace.gates().enter(self.gate);
+        let _gate = (!session.replaying).then(|| engine.keyspace.gates().enter(self.gate));
         let piece = Ticks::now();
         let hold = engine.keyspace.hold_none();
         let Pending { job, request, unwanted, spent_ns, .. } = &mut *pending;
@@ -489,6 +536,9 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
     if !entry.command.arity.accepts(args.len()) {
         return Verdict::Refuse(Some(entry), Error::WrongArity(entry.full_name.clone()));
     }
+    if session.replaying {
+        return Verdict::Run(entry);
+    }
     if !session.authenticated && !entry.has(Flag::NoAuth) && !engine.users.default_account().is_open() {
         return Verdict::Refuse(Some(entry), Error::NoAuth);
     }
@@ -508,6 +558,11 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
             _ => Verdict::Refuse(Some(entry), Error::OutOfMemory),
         };
     }
+    if engine.is_refusing_any()
+        && let Some(error) = refusal(engine, entry)
+    {
+        return Verdict::Refuse(Some(entry), error);
+    }
     if let Some((mode, until_ms)) = engine.pause.active(now_ms) {
         let held_back = mode == PauseMode::All
             || may_write(entry)
@@ -523,6 +578,24 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
         return Verdict::Queue(entry);
     }
     Verdict::Run(entry)
+}
+
+/// Why a command is not run that is right in itself, if it is not.
+#[cold]
+fn refusal(engine: &Engine, entry: &Entry) -> Option<Error> {
+    if engine.is_refusing(Refusal::SaveFailed) && (entry.has(Flag::Write) || entry.full_name == "ping") {
+        let config = engine.config.load();
+        if config.stop_writes_on_bgsave_error && !config.save.0.is_empty() {
+            return Some(Error::SaveFailed);
+        }
+    }
+    if engine.is_refusing(Refusal::LogFailed)
+        && (entry.has(Flag::Write) || entry.full_name == "ping")
+        && let Some(trouble) = engine.aof.appender.trouble()
+    {
+        return Some(Error::LogFailed(trouble.reason));
+    }
+    (engine.is_refusing(Refusal::Loading) && !entry.has(Flag::Loading)).then_some(Error::Loading)
 }
 
 /// Whether a command may have something to tell replicas.

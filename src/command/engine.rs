@@ -1,8 +1,8 @@
 //! What is there once per server: the keyspace, the configuration, the clients, what is measured.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
@@ -24,7 +24,9 @@ use crate::keyspace::space::Keyspace;
 use crate::observe::latency::Latency;
 use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, Stats};
+use crate::persist::aof::Aof;
 use crate::persist::log::WriteLog;
+use crate::persist::saves::Saves;
 use crate::pubsub::PubSub;
 use crate::stdx::clock::Clock;
 
@@ -220,6 +222,20 @@ pub struct DebugSwitches {
     pub cron: AtomicBool,
 }
 
+/// Why commands may be refused that are right in themselves. While there is no reason, that costs one look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Refusal {
+    /// Data is being loaded.
+    Loading = 1 << 0,
+    /// The last save in the background failed.
+    SaveFailed = 1 << 1,
+    /// The data set was saved for the last time: what changes now would be lost.
+    Ending = 1 << 2,
+    /// The append only file cannot be written.
+    LogFailed = 1 << 3,
+}
+
 /// Hears of a change while the key's shard is still held: it must be quick and must not touch keys.
 pub type Observer = Box<dyn Fn(&Change) + Send + Sync>;
 
@@ -265,6 +281,12 @@ pub struct Engine {
     pub debug: DebugSwitches,
     /// Changes since the last save.
     pub dirty: AtomicU64,
+    /// Saves and loads.
+    pub saves: Saves,
+    /// The append only file.
+    pub aof: Aof,
+    refusals: AtomicU8,
+    myself: OnceLock<Weak<Engine>>,
     observers: RwLock<Vec<Observer>>,
     interest: AtomicU8,
     /// The most memory that was in use, as the timer saw it.
@@ -280,7 +302,25 @@ impl Engine {
     ///
     /// # Errors
     /// Redis' text for a bad `rename-command`, or for users that cannot be used.
-    pub fn new(config: Config, clock: Clock, host: Box<dyn Host>, keyspace: Keyspace) -> Result<Engine, String> {
+    pub fn shared(
+        config: Config,
+        clock: Clock,
+        host: Box<dyn Host>,
+        keyspace: Keyspace,
+    ) -> Result<Arc<Engine>, String> {
+        let engine = Arc::new(Engine::new(config, clock, host, keyspace)?);
+        // It was made a moment ago and nobody else has it yet.
+        let _ = engine.myself.set(Arc::downgrade(&engine));
+        Ok(engine)
+    }
+
+    /// One more owner, for a thread that works beside the commands.
+    pub fn arc(&self) -> Arc<Engine> {
+        let shared = self.myself.get().and_then(Weak::upgrade);
+        shared.expect("an engine is shared from its beginning, and whoever calls this has it from an owner")
+    }
+
+    fn new(config: Config, clock: Clock, host: Box<dyn Host>, keyspace: Keyspace) -> Result<Engine, String> {
         let commands = CommandTable::new(&renamed_commands(&config))?;
         let users = acl::configured_users(&commands, &config)?;
         let workers = usize::try_from(config.io_threads).unwrap_or(1);
@@ -307,13 +347,17 @@ impl Engine {
                 replication_id: Mutex::new(random_id()),
                 started_ms: clock.now_ms(),
             },
-            clock,
             debug: DebugSwitches {
                 active_expire: AtomicBool::new(true),
                 rewrite_all: AtomicBool::new(false),
                 cron: AtomicBool::new(true),
             },
             dirty: AtomicU64::new(0),
+            saves: Saves::new(clock.now_ms()),
+            aof: Aof::default(),
+            refusals: AtomicU8::new(0),
+            myself: OnceLock::new(),
+            clock,
             observers: RwLock::default(),
             interest: AtomicU8::new(interest.0),
             memory_peak: AtomicU64::new(0),
@@ -328,6 +372,26 @@ impl Engine {
         Moment { now_ms: self.clock.now_ms(), policy: access_policy(config) }
     }
 
+    /// Refuses commands for this reason from now on, or no longer.
+    pub fn refuse(&self, reason: Refusal, refuse: bool) {
+        if refuse {
+            self.refusals.fetch_or(reason as u8, Ordering::Release);
+        } else {
+            self.refusals.fetch_and(!(reason as u8), Ordering::Release);
+        }
+    }
+
+    /// Whether commands are refused for any reason.
+    #[inline]
+    pub fn is_refusing_any(&self) -> bool {
+        self.refusals.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether commands are refused for this reason.
+    pub fn is_refusing(&self, reason: Refusal) -> bool {
+        self.refusals.load(Ordering::Acquire) & reason as u8 != 0
+    }
+
     /// Who wants to hear of changes.
     #[inline]
     pub fn interest(&self) -> Interest {
@@ -338,6 +402,12 @@ impl Engine {
     /// Passes on what one request changed in database `db`: the only way from a handler to whoever
     /// listens. Called while the shards are still held.
     pub fn pass_on(&self, db: usize, effects: &mut Effects, request: impl FnOnce() -> Effect) {
+        if effects.replaying {
+            (effects.dirty, effects.canonical) = (0, None);
+            effects.expired.clear();
+            effects.expired_fields.clear();
+            return effects.changes.clear();
+        }
         let dirty = std::mem::take(&mut effects.dirty);
         self.dirty.fetch_add(dirty, Ordering::Relaxed);
         let keys = effects.expired.drain(..).map(|(db, key)| (db, vec![b"DEL".to_vec(), key]));
@@ -349,7 +419,7 @@ impl Engine {
         // Inside of EXEC or a script it goes to the log when these end.
         match &mut effects.group {
             Some(group) => group.extend(deletions),
-            None => deletions.for_each(|deletion| self.log.append(&[deletion])),
+            None => deletions.for_each(|deletion| effects.logged = self.log.append(&[deletion])),
         }
         if self.log.is_active() {
             let commands = match effects.canonical.take() {
@@ -360,7 +430,8 @@ impl Engine {
             let commands = commands.into_iter().map(|command| (db, command));
             match &mut effects.group {
                 Some(group) => group.extend(commands),
-                None => self.log.append(&commands.collect::<Vec<_>>()),
+                None if commands.len() == 0 => {}
+                None => effects.logged = self.log.append(&commands.collect::<Vec<_>>()),
             }
         }
         if !effects.changes.is_empty() {
@@ -396,8 +467,19 @@ impl Engine {
     /// Ends what began when [`Effects::group`] was set: passes everything on that ran inside, as one.
     /// Called while the shards are still held.
     pub fn end_group(&self, effects: &mut Effects) {
-        if let Some(group) = effects.group.take() {
-            self.log.append(&group);
+        if let Some(group) = effects.group.take().filter(|group| !group.is_empty()) {
+            effects.logged = self.log.append(&group);
+        }
+    }
+
+    /// Sees to it that changes up to `offset` of the log are as safe as the configuration wants them before their
+    /// replies leave; called with no shard held.
+    pub fn commit(&self, offset: u64) {
+        if self.aof.is_on() {
+            self.aof.appender.commit(offset);
+            if self.aof.appender.trouble().is_some() {
+                self.refuse(Refusal::LogFailed, true);
+            }
         }
         tracking::broadcast(self, effects);
     }

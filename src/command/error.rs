@@ -46,6 +46,12 @@ pub enum Error {
     InvalidCursor,
     /// COPY or MOVE onto itself.
     SameObject,
+    /// Data is being loaded.
+    Loading,
+    /// The last snapshot could not be saved, and writes are refused until one is.
+    SaveFailed,
+    /// The append only file cannot be written, for this reason, and writes are refused until it can.
+    LogFailed(String),
     /// Memory is at its limit and nothing can make room.
     OutOfMemory,
     /// Any other text, its code included.
@@ -98,6 +104,14 @@ impl fmt::Display for Error {
             Error::DbOutOfRange => "ERR DB index is out of range",
             Error::InvalidDbIndex => "ERR invalid DB index",
             Error::InvalidCursor => "ERR invalid cursor",
+            Error::Loading => "LOADING Redis is loading the dataset in memory",
+            Error::SaveFailed => {
+                "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. \
+                 Commands that may modify the data set are disabled, because this instance is configured to report \
+                 errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). \
+                 Please check the Redis logs for details about the RDB error."
+            }
+            Error::LogFailed(reason) => return write!(f, "MISCONF Errors writing to the AOF file: {reason}"),
             Error::SameObject => "ERR source and destination objects are the same",
             Error::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
             Error::Text(text) => text,

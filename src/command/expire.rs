@@ -121,7 +121,7 @@ fn expire(ctx: &mut Context<'_>, args: &Args<'_>, unit: TimeUnit, origin: Origin
         ctx.out.integer(0);
         return DONE;
     }
-    match u64::try_from(deadline).ok().filter(|deadline| *deadline > now) {
+    match u64::try_from(deadline).ok().filter(|deadline| !ctx.db.has_passed(*deadline)) {
         Some(deadline) => set_deadline(ctx, &key, deadline),
         None => remove_expired(ctx, &key),
     }

@@ -247,45 +247,98 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             | "mem_total_replication_buffers"
             | "mem_replica_full_sync_buffer"
             | "mem_clients_slaves"
-            | "mem_cluster_links"
-            | "mem_aof_buffer" => 0,
+            | "mem_cluster_links" => 0,
+            "mem_aof_buffer" => self.engine.aof.appender.buffered() as u64,
             // A table that grows rehashes one segment at a time and keeps no second copy of itself.
             "mem_overhead_db_hashtable_rehashing" => 0,
             _ => return None,
         })
     }
 
+    /// How much of the file that is being loaded has been read, from 0 to 1.
+    fn loaded_share(&self) -> f64 {
+        let loading = &self.engine.saves.loading;
+        let total = loading.total_bytes.load(Ordering::Relaxed).max(1);
+        loading.progress.bytes.load(Ordering::Relaxed) as f64 / total as f64
+    }
+
     fn persistence(&self, field: &str, to: &mut Answer<'_>) -> bool {
+        let (saves, aof) = (&self.engine.saves, &self.engine.aof);
         match field {
+            "loading" => to.flag(saves.loading.active.load(Ordering::Relaxed)),
+            "loading_start_time"
+            | "loading_total_bytes"
+            | "loading_rdb_used_mem"
+            | "loading_loaded_bytes"
+            | "loading_loaded_perc"
+            | "loading_eta_seconds"
+                if !saves.loading.active.load(Ordering::Relaxed) => {}
+            "loading_start_time" => to.put(saves.loading.started_ms.load(Ordering::Relaxed) / 1000),
+            "loading_total_bytes" => to.put(saves.loading.total_bytes.load(Ordering::Relaxed)),
+            "loading_rdb_used_mem" => to.put(saves.loading.progress.used_memory.load(Ordering::Relaxed)),
+            "loading_loaded_bytes" => to.put(saves.loading.progress.bytes.load(Ordering::Relaxed)),
+            "loading_loaded_perc" => to.put(format_args!("{:.2}", self.loaded_share() * 100.0)),
+            "loading_eta_seconds" => {
+                let elapsed_s = self.now_ms.saturating_sub(saves.loading.started_ms.load(Ordering::Relaxed)) / 1000;
+                let share = self.loaded_share();
+                let left = if share > 0.0 { elapsed_s as f64 / share - elapsed_s as f64 } else { 1.0 };
+                to.put(left as u64);
+            }
+            "rdb_bgsave_in_progress" => to.flag(saves.is_running()),
+            "rdb_saves" => to.put(saves.count.load(Ordering::Relaxed)),
+            "rdb_last_load_keys_expired" => to.put(saves.loaded_expired.load(Ordering::Relaxed)),
+            "rdb_last_load_keys_loaded" => to.put(saves.loaded_keys.load(Ordering::Relaxed)),
+            "rdb_last_bgsave_status" => to.put(if saves.failed.load(Ordering::Relaxed) { "err" } else { "ok" }),
+            "rdb_last_bgsave_time_sec" => to.put(saves.took_s.load(Ordering::Relaxed)),
+            "rdb_current_bgsave_time_sec" => match saves.running.lock().as_ref() {
+                Some(running) => to.put(self.now_ms.saturating_sub(running.started_ms) / 1000),
+                None => to.put(-1),
+            },
+            "current_save_keys_processed" => {
+                to.put(saves.running.lock().as_ref().map_or(0, |running| running.progress.done()));
+            }
+            "current_save_keys_total" => to.put(saves.running.lock().as_ref().map_or(0, |running| running.keys)),
             "rdb_changes_since_last_save" => to.put(self.engine.dirty.load(Ordering::Relaxed)),
             // Before the first save this is when the server started.
-            "rdb_last_save_time" => to.put(self.engine.identity.started_ms / 1000),
-            "rdb_last_bgsave_status" | "aof_last_bgrewrite_status" | "aof_last_write_status" => to.put("ok"),
-            "rdb_last_bgsave_time_sec"
-            | "rdb_current_bgsave_time_sec"
-            | "aof_last_rewrite_time_sec"
-            | "aof_current_rewrite_time_sec" => to.put(-1),
+            "rdb_last_save_time" => to.put(saves.last_s.load(Ordering::Relaxed)),
+            "aof_enabled" => to.flag(aof.is_on()),
+            "aof_rewrite_in_progress" => to.flag(aof.is_rewriting()),
+            "aof_rewrite_scheduled" => to.flag(aof.scheduled.load(Ordering::Relaxed)),
+            "aof_last_rewrite_time_sec" => to.put(aof.took_s.load(Ordering::Relaxed)),
+            "aof_current_rewrite_time_sec" => match aof.rewrite.lock().as_ref() {
+                Some(rewrite) => to.put(self.now_ms.saturating_sub(rewrite.started_ms) / 1000),
+                None => to.put(-1),
+            },
+            "aof_last_bgrewrite_status" => to.put(if aof.failed.load(Ordering::Relaxed) { "err" } else { "ok" }),
+            "aof_rewrites" => to.put(aof.rewrites.load(Ordering::Relaxed)),
+            "aof_rewrites_consecutive_failures" => to.put(aof.failures.load(Ordering::Relaxed)),
+            "aof_last_write_status" => to.put(if aof.appender.trouble().is_some() { "err" } else { "ok" }),
+            "aof_last_cow_size" => to.put(aof.peak_bytes.load(Ordering::Relaxed)),
+            "aof_current_size"
+            | "aof_base_size"
+            | "aof_pending_rewrite"
+            | "aof_buffer_length"
+            | "aof_pending_bio_fsync"
+            | "aof_delayed_fsync"
+                if !aof.is_on() => {}
+            "aof_current_size" => to.put(aof.bytes()),
+            "aof_base_size" => to.put(aof.base_bytes.load(Ordering::Relaxed)),
+            // What comes after a rewrite goes to a file of its own: nothing waits for its end.
+            "aof_pending_rewrite" => to.put(0),
+            "aof_buffer_length" => to.put(aof.appender.buffered()),
+            "aof_pending_bio_fsync" => to.flag(aof.appender.is_syncing()),
+            "aof_delayed_fsync" => to.put(aof.appender.delayed.load(Ordering::Relaxed)),
+            "current_cow_size" => {
+                to.put(saves.running.lock().as_ref().map_or(0, |running| running.progress.kept_bytes()));
+            }
+            "current_cow_peak" => {
+                to.put(saves.running.lock().as_ref().map_or(0, |running| running.progress.peak_bytes()));
+            }
+            "rdb_last_cow_size" => to.put(saves.peak_bytes.load(Ordering::Relaxed)),
             "current_fork_perc" => to.put("0.00"),
-            "loading"
-            | "async_loading"
-            | "current_cow_peak"
-            | "current_cow_size"
-            | "current_cow_size_age"
-            | "current_save_keys_processed"
-            | "current_save_keys_total"
-            | "rdb_bgsave_in_progress"
-            | "rdb_saves"
-            | "rdb_last_cow_size"
-            | "rdb_last_load_keys_expired"
-            | "rdb_last_load_keys_loaded"
-            | "aof_enabled"
-            | "aof_rewrite_in_progress"
-            | "aof_rewrite_scheduled"
-            | "aof_rewrites"
-            | "aof_rewrites_consecutive_failures"
-            | "aof_last_cow_size"
-            | "module_fork_in_progress"
-            | "module_fork_last_cow_size" => to.put(0),
+            "async_loading" | "current_cow_size_age" | "module_fork_in_progress" | "module_fork_last_cow_size" => {
+                to.put(0)
+            }
             _ => return false,
         }
         true

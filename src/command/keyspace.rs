@@ -13,6 +13,7 @@ use crate::command::client::tracking;
 use crate::command::context::{Context, DONE, Reply, later};
 use crate::command::error::Error;
 use crate::command::key::database;
+use crate::command::save;
 use crate::command::scan::{DEFAULT_COUNT, Strings, matches, parse_count, parse_cursor, pattern};
 use crate::command::table::Command;
 use crate::keyspace::entry::Entry;
@@ -353,6 +354,9 @@ fn flush(ctx: &mut Context<'_>, args: &Args<'_>, db: Option<usize>) -> Reply {
     let flushed = keyspace.take_all(&mut ctx.db.hold, db);
     ctx.db.effects.dirty += flushed.keys;
     tracking::flushed(ctx);
+    if db.is_none() {
+        save::flushed(ctx.engine, ctx.config, &mut ctx.db.hold);
+    }
     // A replica may have keys that we had not, so it hears of a flush that removed nothing too.
     ctx.db.effects.log_as(|| vec![args.to_vecs()]);
     if in_background {

@@ -4,6 +4,7 @@
 //! it may touch. A file per family holds handlers and declarations side by side.
 
 pub mod acl;
+pub mod aof;
 pub mod args;
 pub mod bitmap;
 pub mod blocking;
@@ -15,6 +16,7 @@ pub mod connection;
 pub mod context;
 pub mod debug;
 pub mod dispatch;
+pub mod dump;
 pub mod engine;
 pub mod error;
 pub mod eviction;
@@ -35,6 +37,7 @@ pub mod memory;
 pub mod monitor;
 pub mod permission;
 pub mod pubsub;
+pub mod save;
 pub mod scan;
 pub mod server;
 pub mod set;

@@ -6,6 +6,7 @@ use crate::command::context::{Context, DONE, Reply};
 use crate::command::engine::ShutdownRequest;
 use crate::command::error::Error;
 use crate::command::gem;
+use crate::command::save;
 use crate::command::table::Command;
 use crate::spec::{Arity, Category, Flag, Group, REDIS_VERSION};
 use crate::stdx::number::parse_i64;
@@ -101,7 +102,7 @@ fn lolwut(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 pub const SHUTDOWN: Command = Command {
     name: "SHUTDOWN",
     arity: Arity::AtLeast(1),
-    flags: &[Flag::Admin, Flag::NoScript, Flag::Loading, Flag::Stale, Flag::NoMulti, Flag::AllowBusy],
+    flags: &[Flag::Admin, Flag::NoScript, Flag::Loading, Flag::Stale, Flag::NoMulti, Flag::AllowBusy, Flag::Alone],
     usage: "[save-selector(NOSAVE | SAVE)] [NOW]@7.0.0 [FORCE]@7.0.0 [ABORT]@7.0.0",
     summary: "Synchronously saves the database(s) to disk and shuts down the Redis server.",
     complexity: "O(N) when saving, where N is the total number of keys in all databases when saving data, otherwise O(1)",
@@ -129,7 +130,7 @@ fn shutdown(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         ctx.engine.host.abort_shutdown().map_err(Error::text)?;
         ctx.out.ok();
     } else {
-        ctx.engine.host.shutdown(request).map_err(Error::text)?;
+        save::end(ctx.engine, &mut ctx.db.hold, request).map_err(Error::text)?;
         ctx.session.fate = Fate::Close;
     }
     DONE

@@ -397,7 +397,7 @@ fn getex(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     };
     match deadline {
         // A deadline in the past removes the key.
-        Some(deadline) if deadline <= now => {
+        Some(deadline) if ctx.db.has_passed(deadline) => {
             ctx.db.remove(&key);
             ctx.db.note(&key, Class::Generic, "del");
             ctx.db.effects.log_as(|| vec![vec![b"DEL".to_vec(), key.bytes.to_vec()]]);

@@ -69,7 +69,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// A server with default settings.
+    /// A server with default settings, but that it saves nothing by itself.
     #[allow(clippy::new_without_default, reason = "a test says that it makes a server")]
     pub fn new() -> Bench {
         Bench::with("")
@@ -98,11 +98,11 @@ impl Bench {
                 Ok(Vec::new())
             }
         }
+        let config = format!("save \"\"\n{config}");
         let config = from_text(config.as_bytes(), &mut NoFiles).expect("a test knows what it asks for");
         let (clock, manual) = Clock::manual(1_000_000_000);
         let keyspace = Keyspace::new(Routing::Hash, 1).expect("a test knows what it asks for");
-        let engine =
-            Arc::new(Engine::new(config, clock, Box::new(host), keyspace).expect("a test knows what it asks for"));
+        let engine = Engine::shared(config, clock, Box::new(host), keyspace).expect("a test knows what it asks for");
         Bench::of(engine, manual)
     }
 

@@ -251,7 +251,7 @@ mod tests {
             other.run(before);
             bench.run("WATCH w");
             match change {
-                "LATER" => _ = bench.clock.advance(11),
+                "LATER" => bench.clock.advance(11),
                 change => _ = other.run(change),
             }
             bench.run("MULTI");

@@ -350,24 +350,24 @@ directives! {
     Snapshotting {
         /// Saves a snapshot after so many seconds if at least so many changes were made; any number of pairs. An
         /// empty value never saves. Several lines add up.
-        save("save"): SavePoints = SavePoints::default(), (), [], Stored("persistence");
+        save("save"): SavePoints = SavePoints::default(), (), [], Effective;
         /// Whether writes are refused while the last snapshot could not be saved, so that somebody notices.
-        stop_writes_on_bgsave_error("stop-writes-on-bgsave-error"): bool = true, None, [], Stored("persistence");
+        stop_writes_on_bgsave_error("stop-writes-on-bgsave-error"): bool = true, None, [], Effective;
         /// Whether strings in snapshots are compressed.
-        rdbcompression("rdbcompression"): bool = true, None, [], Stored("persistence");
+        rdbcompression("rdbcompression"): bool = true, None, [], Effective;
         /// Whether snapshots end in a checksum that is verified on loading.
-        rdbchecksum("rdbchecksum"): bool = true, None, [immutable], Stored("persistence");
+        rdbchecksum("rdbchecksum"): bool = true, None, [immutable], Effective;
         /// Whether values in snapshots and RESTORE are checked in depth: `no`, `yes`, or `clients` for all but the
         /// primary's. Spinel never trusts them with memory, whatever is set.
-        sanitize_dump_payload("sanitize-dump-payload"): SanitizeDumpPayload = SanitizeDumpPayload::No, (), [], Stored("persistence");
+        sanitize_dump_payload("sanitize-dump-payload"): SanitizeDumpPayload = SanitizeDumpPayload::No, (), [], Moot("every payload is checked in depth");
         /// The name of the snapshot in `dir`.
-        dbfilename("dbfilename"): Vec<u8> = text("dump.rdb"), dbfilename, [protected], Stored("persistence");
+        dbfilename("dbfilename"): Vec<u8> = text("dump.rdb"), dbfilename, [protected], Effective;
         /// Whether snapshots made for replication only are deleted afterwards, if neither snapshots nor the append
         /// only file are on.
         rdb_del_sync_files("rdb-del-sync-files"): bool = false, None, [], Stored("persistence");
         /// Whether a snapshot is synced to disk every few megabytes while it is written, to avoid one long stall at
         /// the end.
-        rdb_save_incremental_fsync("rdb-save-incremental-fsync"): bool = true, None, [], Stored("persistence");
+        rdb_save_incremental_fsync("rdb-save-incremental-fsync"): bool = true, None, [], Effective;
         /// The working directory: snapshot, append only files and cluster state are kept here. A name of a file
         /// cannot be given.
         dir("dir"): Directory = Directory(text("./")), (), [protected, deny_loading], Effective;
@@ -532,30 +532,30 @@ directives! {
     }
     AppendOnly {
         /// Whether every write is logged to the append only file, which loses less in a crash than snapshots do.
-        appendonly("appendonly"): bool = false, None, [deny_loading], Stored("persistence");
+        appendonly("appendonly"): bool = false, None, [deny_loading], Effective;
         /// What the names of the append only files begin with.
-        appendfilename("appendfilename"): Vec<u8> = text("appendonly.aof"), appendfilename, [immutable], Stored("persistence");
+        appendfilename("appendfilename"): Vec<u8> = text("appendonly.aof"), appendfilename, [immutable], Effective;
         /// The directory in `dir` that holds them.
-        appenddirname("appenddirname"): Vec<u8> = text("appendonlydir"), appenddirname, [immutable], Stored("persistence");
+        appenddirname("appenddirname"): Vec<u8> = text("appendonlydir"), appenddirname, [immutable], Effective;
         /// When the append only file is synced to disk: before every reply (`always`), once a second (`everysec`),
         /// or when the system likes (`no`).
-        appendfsync("appendfsync"): AppendFsync = AppendFsync::EverySec, (), [], Stored("persistence");
+        appendfsync("appendfsync"): AppendFsync = AppendFsync::EverySec, (), [], Effective;
         /// Whether syncing pauses while a snapshot or a rewrite is busy with the disk.
-        no_appendfsync_on_rewrite("no-appendfsync-on-rewrite"): bool = false, None, [], Stored("persistence");
+        no_appendfsync_on_rewrite("no-appendfsync-on-rewrite"): bool = false, None, [], Effective;
         /// Rewrites the append only file when it has grown by so many percent since the last time. 0 never does.
-        auto_aof_rewrite_percentage("auto-aof-rewrite-percentage"): u32 = 100, within(0, I32), [], Stored("persistence");
+        auto_aof_rewrite_percentage("auto-aof-rewrite-percentage"): u32 = 100, within(0, I32), [], Effective;
         /// The size below which it is not rewritten by itself.
-        auto_aof_rewrite_min_size("auto-aof-rewrite-min-size"): u64 = 64 << 20, bytes(0, I64), [], Stored("persistence");
+        auto_aof_rewrite_min_size("auto-aof-rewrite-min-size"): u64 = 64 << 20, bytes(0, I64), [], Effective;
         /// Whether the server starts, and says so, when the append only file ends in the middle of a command, as it
         /// does after a crash.
-        aof_load_truncated("aof-load-truncated"): bool = true, None, [], Stored("persistence");
+        aof_load_truncated("aof-load-truncated"): bool = true, None, [], Effective;
         /// Whether a rewritten file begins with a snapshot, which is smaller and loads faster than commands.
-        aof_use_rdb_preamble("aof-use-rdb-preamble"): bool = true, None, [], Stored("persistence");
+        aof_use_rdb_preamble("aof-use-rdb-preamble"): bool = true, None, [], Effective;
         /// Whether the time is noted in the append only file, so that it can be restored to a point in time. Old
         /// parsers do not understand it.
-        aof_timestamp_enabled("aof-timestamp-enabled"): bool = false, None, [], Stored("persistence");
+        aof_timestamp_enabled("aof-timestamp-enabled"): bool = false, None, [], Effective;
         /// Whether a rewrite syncs to disk every few megabytes, to avoid one long stall at the end.
-        aof_rewrite_incremental_fsync("aof-rewrite-incremental-fsync"): bool = true, None, [], Stored("persistence");
+        aof_rewrite_incremental_fsync("aof-rewrite-incremental-fsync"): bool = true, None, [], Effective;
     }
     Shutdown {
         /// Seconds that shutting down waits for replicas that lag behind. 0 does not wait.
@@ -697,11 +697,11 @@ directives! {
     }
     Testing {
         /// Microseconds to wait after each key that is saved; negative: one microsecond after so many keys.
-        rdb_key_save_delay("rdb-key-save-delay"): i32 = 0, within(I32_MIN, I32), [hidden], Stored("persistence");
+        rdb_key_save_delay("rdb-key-save-delay"): i32 = 0, within(I32_MIN, I32), [hidden], Effective;
         /// Microseconds to wait after each key that is loaded; negative: one microsecond after so many keys.
-        key_load_delay("key-load-delay"): i32 = 0, within(I32_MIN, I32), [hidden], Stored("persistence");
+        key_load_delay("key-load-delay"): i32 = 0, within(I32_MIN, I32), [hidden], Effective;
         /// After how many loaded bytes clients are looked after.
-        loading_process_events_interval_bytes("loading-process-events-interval-bytes"): u32 = 2 << 20, within(1024, I32), [hidden], Stored("persistence");
+        loading_process_events_interval_bytes("loading-process-events-interval-bytes"): u32 = 2 << 20, within(1024, I32), [hidden], Moot("commands are answered all the time");
         /// Milliseconds between pings on the cluster bus. 0 is the usual pace.
         cluster_ping_interval("cluster-ping-interval"): u64 = 0, within(0, I64), [hidden], Stored("cluster");
         /// Whether a failed assertion exits instead of aborting.
@@ -709,7 +709,7 @@ directives! {
         /// Whether costly assertions are checked.
         enable_debug_assert("enable-debug-assert"): bool = false, None, [immutable, hidden], Stored("crash reports");
         /// Whether append only files that are no longer needed stay.
-        aof_disable_auto_gc("aof-disable-auto-gc"): bool = false, None, [hidden], Stored("persistence");
+        aof_disable_auto_gc("aof-disable-auto-gc"): bool = false, None, [hidden], Effective;
         /// Milliseconds after which a stall is reported in the log. 0 switches it off.
         watchdog_period("watchdog-period"): u32 = 0, within(0, I32), [hidden], Stored("crash reports");
         /// A file that requests and replies are noted in.

@@ -88,6 +88,11 @@ pub struct Effects {
     pub expired_fields: Vec<(usize, Vec<u8>, Vec<Vec<u8>>)>,
     /// What goes to the log instead of the request, where a handler said so.
     pub canonical: Option<Vec<Effect>>,
+    /// The offset behind what was last appended to the log for this caller; whoever takes note of it sets it to 0.
+    pub logged: u64,
+    /// These are changes that were made before and are made again, from a log: they go to no log, and nothing expires
+    /// meanwhile, because what expired is removed by the log.
+    pub replaying: bool,
     /// Changed keys that clients are blocked on, to be served before their shards are released.
     pub ready: VecDeque<(usize, Vec<u8>)>,
     /// Ready keys whose clients need shards that are not held: served as soon as these are released.

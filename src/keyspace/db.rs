@@ -119,6 +119,19 @@ impl<'a> Db<'a> {
         self.moment.now_ms
     }
 
+    /// The time by which fields of hashes are there or have expired: while a log is read all are there, as
+    /// [`Db::has_passed`] says of keys.
+    #[inline]
+    pub fn fields_now_ms(&self) -> u64 {
+        if self.effects.replaying { 0 } else { self.moment.now_ms }
+    }
+
+    /// Whether a deadline has come, so that a key that gets it is removed. While a log is read none has: what follows
+    /// in the log may still need the key.
+    pub fn has_passed(&self, deadline: u64) -> bool {
+        deadline <= self.moment.now_ms && !self.effects.replaying
+    }
+
     /// The key with these bytes.
     #[inline]
     pub fn key<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
@@ -130,7 +143,7 @@ impl<'a> Db<'a> {
     #[inline]
     fn expire_if_due(&mut self, key: &Key<'_>) {
         let Some(part) = self.hold.shard(key.hash.shard()).part_mut(self.index) else { return };
-        if !part.can_expire() {
+        if !part.can_expire() || self.effects.replaying {
             return;
         }
         let now = self.moment.now_ms;

@@ -39,6 +39,7 @@ const KIND_MASK: u64 = 0b111;
 const ENCODING_SHIFT: u32 = 3;
 const ENCODING_MASK: u64 = 0b1111 << ENCODING_SHIFT;
 const EXPIRY: u64 = 1 << 7;
+const PARITY: u64 = 1 << 8;
 const WIDTH_SHIFT: u32 = 9;
 const WIDTH_MASK: u64 = 0b11 << WIDTH_SHIFT;
 const CLOCK_SHIFT: u32 = 16;
@@ -51,6 +52,22 @@ const EMBSTR: u64 = 1;
 const RAW: u64 = 2;
 const LARGE: u64 = 3;
 const OBJECT: u64 = 4;
+
+/// Which of two generations an entry belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs, reason = "one is what the other is not")]
+pub enum Parity {
+    #[default]
+    Even,
+    Odd,
+}
+
+impl Parity {
+    /// The other one.
+    pub fn other(self) -> Parity {
+        if self == Parity::Even { Parity::Odd } else { Parity::Even }
+    }
+}
 
 /// An owned entry: 8 bytes in a table.
 pub struct Entry(NonNull<u8>);
@@ -324,6 +341,19 @@ impl Entry {
         if new != header {
             self.set_header(new);
         }
+    }
+
+    /// Which of two generations the entry belongs to; see [`snapshot`](crate::keyspace::snapshot). A new one is even.
+    #[inline]
+    pub fn parity(&self) -> Parity {
+        if self.header() & PARITY == 0 { Parity::Even } else { Parity::Odd }
+    }
+
+    /// Moves the entry to a generation.
+    #[inline]
+    pub fn set_parity(&mut self, parity: Parity) {
+        let header = self.header() & !PARITY;
+        self.set_header(if parity == Parity::Odd { header | PARITY } else { header });
     }
 
     /// The name that OBJECT ENCODING answers.

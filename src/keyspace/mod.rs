@@ -16,5 +16,6 @@ pub mod listen;
 pub mod moment;
 pub mod reclaim;
 pub mod shard;
+pub mod snapshot;
 pub mod space;
 mod volatile;

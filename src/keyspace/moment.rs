@@ -79,6 +79,11 @@ impl Moment {
         ((self.now_ms / 1000).wrapping_sub(seconds) & CLOCK_BITS) as u32
     }
 
+    /// The clock of a key whose LFU counter stands at `frequency` now.
+    pub fn clock_for_frequency(&self, frequency: u8) -> u32 {
+        self.minutes() << 8 | u32::from(frequency)
+    }
+
     #[inline]
     fn seconds(&self) -> u32 {
         ((self.now_ms / 1000) & CLOCK_BITS) as u32

@@ -2,11 +2,15 @@
 //!
 //! What must stay true of a [`Part`]: `len` is the sum of its tables' lengths, `filled` has a bit for
 //! each table that is not empty, `volatile` holds just the entries with a deadline, and `fields` just the hashes
-//! with fields that have one. So there is one way to change an entry, [`Part::update`], which sees to it.
+//! with fields that have one. While a snapshot is taken of it, no entry is changed or removed before the snapshot has
+//! it. So there is one way to change an entry, [`Part::update`], and one to take it out, which see to all of this.
 
-use crate::keyspace::entry::Entry;
+use std::ops::ControlFlow;
+
+use crate::keyspace::entry::{Entry, Parity};
 use crate::keyspace::hash::KeyHash;
 use crate::keyspace::listen::Listeners;
+use crate::keyspace::snapshot::Capture;
 use crate::keyspace::volatile::{Fields, Sort, Volatile};
 use crate::types::Object;
 use crate::types::table::Table;
@@ -26,6 +30,8 @@ pub struct Shard {
     first: Option<Box<Part>>,
     /// Database 1 and on.
     others: Vec<Option<Box<Part>>>,
+    /// The generation that new entries belong to.
+    parity: Parity,
     /// Who listens to keys, if anybody does.
     listeners: Option<Box<Listeners>>,
 }
@@ -77,7 +83,8 @@ impl Shard {
     /// A database's part, allocated where it is missing.
     #[inline]
     pub fn part_or_new(&mut self, db: usize) -> &mut Part {
-        self.place(db).get_or_insert_default()
+        let parity = self.parity;
+        self.place(db).get_or_insert_with(|| Box::new(Part { parity, ..Part::default() }))
     }
 
     /// Takes a database's part out and leaves it empty.
@@ -91,8 +98,26 @@ impl Shard {
     /// Gives back the parts that hold no key any more.
     pub fn release_empty_parts(&mut self) {
         for part in std::iter::once(&mut self.first).chain(&mut self.others) {
-            drop(part.take_if(|part| part.is_empty()));
+            drop(part.take_if(|part| part.is_empty() && part.capture.is_none()));
         }
+    }
+
+    /// Begins a new generation: what is here now belongs to a snapshot, for which `capture` is asked once per
+    /// database that has keys.
+    pub fn begin_generation(&mut self, mut capture: impl FnMut(usize, &Part) -> Capture) {
+        self.parity = self.parity.other();
+        let parity = self.parity;
+        for (db, part) in std::iter::once(&mut self.first).chain(&mut self.others).enumerate() {
+            let Some(part) = part else { continue };
+            part.parity = parity;
+            part.capture = (!part.is_empty()).then(|| Box::new(capture(db, part)));
+        }
+    }
+
+    /// The first part that a snapshot has yet to be done with.
+    pub fn captured_mut(&mut self) -> Option<&mut Part> {
+        let parts = std::iter::once(&mut self.first).chain(&mut self.others);
+        parts.flatten().map(|part| &mut **part).find(|part| part.capture.is_some())
     }
 
     /// Exchanges two databases' parts.
@@ -133,6 +158,10 @@ pub struct Part {
     len: usize,
     volatile: Volatile,
     fields: Volatile<Fields>,
+    /// The generation that new and changed entries belong to.
+    parity: Parity,
+    /// While a snapshot is taken: entries of the other generation go here before they are changed.
+    capture: Option<Box<Capture>>,
 }
 
 impl Default for Part {
@@ -143,6 +172,8 @@ impl Default for Part {
             len: 0,
             volatile: Volatile::default(),
             fields: Volatile::default(),
+            parity: Parity::Even,
+            capture: None,
         }
     }
 }
@@ -246,6 +277,7 @@ impl Part {
     #[inline]
     pub fn update<R>(&mut self, hash: KeyHash, key: &[u8], change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
         let entry = self.slots[hash.slot_in_shard()].find_mut(hash.table_hash(), |e| is(e, hash, key))?;
+        keep(entry, self.parity, &mut self.capture);
         Some(changed(entry, &mut self.volatile, &mut self.fields, change))
     }
 
@@ -262,6 +294,7 @@ impl Part {
         let slot = hash.slot_in_shard();
         let table = &mut self.slots[slot];
         if let Some(entry) = table.find_mut(hash.table_hash(), |e| is(e, hash, key)) {
+            keep(entry, self.parity, &mut self.capture);
             changed(entry, &mut self.volatile, &mut self.fields, change);
             return false;
         }
@@ -271,7 +304,10 @@ impl Part {
 
     /// Adds an entry whose key is not here.
     #[inline]
-    pub fn insert(&mut self, hash: KeyHash, entry: Entry) {
+    pub fn insert(&mut self, hash: KeyHash, mut entry: Entry) {
+        if entry.parity() != self.parity {
+            entry.set_parity(self.parity);
+        }
         self.volatile.insert(&entry);
         self.fields.insert(&entry);
         let slot = hash.slot_in_shard();
@@ -295,12 +331,57 @@ impl Part {
     fn remove_unindexed(&mut self, hash: KeyHash, key: &[u8]) -> Option<Entry> {
         let slot = hash.slot_in_shard();
         let table = &mut self.slots[slot];
-        let entry = table.remove(hash.table_hash(), |e| is(e, hash, key), table_hash)?;
+        let mut entry = table.remove(hash.table_hash(), |e| is(e, hash, key), table_hash)?;
+        keep(&mut entry, self.parity, &mut self.capture);
         self.len -= 1;
         if table.is_empty() {
             self.filled &= !(1 << slot);
         }
         Some(entry)
+    }
+
+    /// What a snapshot has yet to collect.
+    pub fn capture_mut(&mut self) -> Option<&mut Capture> {
+        self.capture.as_deref_mut()
+    }
+
+    /// Has the snapshot that is being taken go on with this part, until it has enough at hand; returns what it
+    /// collected, and whether it is done with the part.
+    pub fn capture_some(&mut self) -> Option<(Capture, ControlFlow<()>)> {
+        let capture = self.capture.as_deref_mut()?;
+        let mut left = self.filled >> capture.slot << capture.slot;
+        while left != 0 && !capture.is_full() {
+            let slot = left.trailing_zeros() as usize;
+            left &= left - 1;
+            if slot != capture.slot {
+                (capture.slot, capture.from) = (slot, 0);
+            }
+            let mut from = Some(capture.from);
+            while let Some(hash) = from {
+                let (flow, next) = self.slots[slot].visit_segment_mut(hash, |entry| {
+                    if entry.parity() != self.parity {
+                        capture.take(entry);
+                        entry.set_parity(self.parity);
+                    }
+                    if capture.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                });
+                if flow.is_break() {
+                    // Entries that were taken are known by their parity: the segment is looked at again.
+                    return Some((capture.collected(), ControlFlow::Continue(())));
+                }
+                from = next;
+                capture.from = next.unwrap_or(0);
+            }
+            capture.slot = slot + 1;
+            if capture.slot == SLOTS_PER_SHARD {
+                break;
+            }
+        }
+        if left == 0 || capture.slot == SLOTS_PER_SHARD {
+            let done = *self.capture.take()?;
+            return Some((done, ControlFlow::Break(())));
+        }
+        Some((capture.collected(), ControlFlow::Continue(())))
     }
 
     /// Removes entries whose deadline lies before `now`, about the oldest first, `limit` at most; returns
@@ -348,6 +429,7 @@ impl Part {
             let slot = hash.slot_in_shard();
             let entry = self.slots[slot].find_mut(hash.table_hash(), |e| is(e, hash, &key));
             let entry = entry.expect("the index of deadlines holds only keys that exist");
+            keep(entry, self.parity, &mut self.capture);
             let (mut names, mut deadlines) = (Vec::new(), Vec::new());
             let mut empty = false;
             if let Some(Object::Hash(fields)) = entry.object_mut() {
@@ -375,6 +457,22 @@ impl Part {
             + self.slots.iter().map(Table::allocated_bytes).sum::<usize>()
             + self.volatile.memory()
             + self.fields.memory()
+    }
+}
+
+/// Has the snapshot that is being taken, if one is, keep an entry that is about to change.
+#[inline]
+fn keep(entry: &mut Entry, parity: Parity, capture: &mut Option<Box<Capture>>) {
+    if let Some(capture) = capture {
+        keep_for(entry, parity, capture);
+    }
+}
+
+#[cold]
+fn keep_for(entry: &mut Entry, parity: Parity, capture: &mut Capture) {
+    if entry.parity() != parity {
+        capture.take(entry);
+        entry.set_parity(parity);
     }
 }
 

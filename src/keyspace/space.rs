@@ -9,6 +9,7 @@ use crate::keyspace::hash::{KeyHash, KeyHasher, Routing};
 use crate::keyspace::hold::{Hold, Locked, ShardSet, Shards};
 use crate::keyspace::reclaim::{INLINE_FREE_MAX, Reclaimer};
 use crate::keyspace::shard::{Part, SHARDS, SLOTS_PER_SHARD, Shard};
+use crate::keyspace::snapshot::Running;
 use crate::types::Object;
 use crate::types::table::Table;
 
@@ -22,6 +23,7 @@ pub struct Keyspace {
     /// For each shard a time before which nothing in it is due, so that the timer need not touch shards
     /// to learn that. Written under the shard's lock; [`NEVER`] where no key has a deadline.
     next_due: Box<[AtomicU64]>,
+    snapshot: Running,
 }
 
 /// What stands for no deadline at all.
@@ -73,6 +75,7 @@ impl Keyspace {
             gates: Gates::new(workers),
             reclaimer: Reclaimer::start()?,
             next_due: (0..SHARDS).map(|_| AtomicU64::new(NEVER)).collect(),
+            snapshot: Running::default(),
         })
     }
 
@@ -105,6 +108,11 @@ impl Keyspace {
     /// What frees large values.
     pub fn reclaimer(&self) -> &Reclaimer {
         &self.reclaimer
+    }
+
+    /// The snapshot that is being taken, if one is.
+    pub fn snapshot(&self) -> &Running {
+        &self.snapshot
     }
 
     /// Holds the shards in `set`.
@@ -151,7 +159,8 @@ impl Keyspace {
         }
     }
 
-    /// Removes every key of `db`, or of all databases; returns what was there, still to be freed.
+    /// Removes every key of `db`, or of all databases; returns what was there, still to be freed, but for what
+    /// belongs to a snapshot.
     ///
     /// The caller runs alone. The keys are gone when this returns, after some microseconds; freeing
     /// them is what takes long.
@@ -162,7 +171,7 @@ impl Keyspace {
                 let all: Vec<usize> = db.map_or_else(|| shard.databases().collect(), |db| vec![db]);
                 for part in all.into_iter().filter_map(|db| shard.take_part(db)) {
                     flushed.keys += part.len() as u64;
-                    flushed.parts.push(part);
+                    flushed.parts.extend(self.snapshot.take_over(part));
                 }
             });
         }

@@ -23,7 +23,9 @@ pub struct WriteLog {
 
 #[derive(Default)]
 struct State {
-    readers: Vec<Reader>,
+    readers: Vec<(u64, Reader)>,
+    /// The number of the next reader.
+    next: u64,
     /// The database that the last command was for.
     db: Option<usize>,
     offset: u64,
@@ -32,10 +34,33 @@ struct State {
 impl WriteLog {
     /// Adds a reader; it begins with the next command, which a SELECT precedes.
     pub fn read_with(&self, reader: Reader) {
+        self.join(|_| reader);
+    }
+
+    /// The same with the reader that `make` makes of the offset that the log has reached; returns a number by which it
+    /// can [`WriteLog::leave`].
+    pub fn join(&self, make: impl FnOnce(u64) -> Reader) -> u64 {
         let mut state = self.state.lock();
-        state.readers.push(reader);
+        let (number, reader) = (state.next, make(state.offset));
+        state.next += 1;
+        state.readers.push((number, reader));
         state.db = None;
         self.active.store(true, Ordering::Release);
+        number
+    }
+
+    /// Removes a reader: it is not called again once this returns.
+    pub fn leave(&self, number: u64) {
+        let mut state = self.state.lock();
+        state.readers.retain(|(known, _)| *known != number);
+        self.active.store(!state.readers.is_empty(), Ordering::Release);
+    }
+
+    /// Runs `f` between two commands; a SELECT precedes the next one, so that what follows can be read by itself.
+    pub fn cut<R>(&self, f: impl FnOnce() -> R) -> R {
+        let mut state = self.state.lock();
+        state.db = None;
+        f()
     }
 
     /// Whether anybody reads.
@@ -49,10 +74,10 @@ impl WriteLog {
         self.state.lock().offset
     }
 
-    /// Appends commands that took effect together, each on its database.
-    pub fn append(&self, effects: &[(usize, Effect)]) {
+    /// Appends commands that took effect together, each on its database; returns the offset behind them.
+    pub fn append(&self, effects: &[(usize, Effect)]) -> u64 {
         if effects.is_empty() {
-            return;
+            return self.offset();
         }
         let mut state = self.state.lock();
         let mut bytes = Output::new(Protocol::Resp2);
@@ -72,7 +97,8 @@ impl WriteLog {
         }
         let bytes = bytes.to_vec();
         state.offset += bytes.len() as u64;
-        state.readers.iter_mut().for_each(|reader| reader(&bytes));
+        state.readers.iter_mut().for_each(|(_, reader)| reader(&bytes));
+        state.offset
     }
 }
 
@@ -108,5 +134,28 @@ mod tests {
             ["SELECT", "3", "DEL", "a", "MULTI", "DEL", "b", "DEL", "c", "SELECT", "0", "DEL", "d", "EXEC"]
         );
         assert_eq!(log.offset(), text.len() as u64);
+    }
+
+    #[test]
+    fn a_reader_comes_and_goes_and_a_cut_selects_the_database_again() {
+        let log = WriteLog::default();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let theirs = seen.clone();
+        let ping = || vec![b"X".to_vec()];
+        assert!(!log.is_active());
+        let number = log.join(|offset| {
+            assert_eq!(offset, 0);
+            Box::new(move |bytes| theirs.lock().extend_from_slice(bytes))
+        });
+        log.append(&[(0, ping())]);
+        log.cut(|| ());
+        let end = log.append(&[(0, ping())]);
+        assert_eq!(end, log.offset());
+        log.leave(number);
+        assert!(!log.is_active());
+        log.append(&[(0, ping())]);
+        let text = String::from_utf8(seen.lock().clone()).unwrap();
+        assert_eq!(text.matches("SELECT").count(), 2);
+        assert_eq!(text.len() as u64, end);
     }
 }

@@ -12,8 +12,9 @@ use crate::stdx::words::{quoted, split_words};
 
 /// What a server is to be like. Nothing of it is global: a process may run several.
 ///
-/// The defaults are those of a server process, but for three things: it listens on a free port of
-/// the loopback interface, installs no signal handlers, and never ends the process.
+/// The defaults are those of a server process, but for four things: it listens on a free port of
+/// the loopback interface, installs no signal handlers, never ends the process, and keeps its data in memory only:
+/// files are read where `dir`, `dbfilename` or `appendonly` says which, and saved by itself where `save` says when.
 ///
 /// ```
 /// let server = spinel::Server::builder().directive("databases", "4").start()?;
@@ -27,11 +28,14 @@ pub struct Builder {
     lines: Vec<u8>,
     clock: Clock,
     listen: Listen,
+    /// Whether it was told where to keep its data.
+    keeps: bool,
 }
 
 impl Default for Builder {
     fn default() -> Builder {
-        Builder { lines: b"bind 127.0.0.1\n".to_vec(), clock: Clock::real(), listen: Listen::Ephemeral }
+        let lines = b"bind 127.0.0.1\nsave \"\"\n".to_vec();
+        Builder { lines, clock: Clock::real(), listen: Listen::Ephemeral, keeps: false }
     }
 }
 
@@ -74,6 +78,7 @@ impl Builder {
             Some(_) => self.lines.extend_from_slice(b" \"\""),
         }
         self.lines.push(b'\n');
+        self.keeps |= ["dir", "dbfilename", "appendonly"].iter().any(|known| name.eq_ignore_ascii_case(known));
         if name.eq_ignore_ascii_case("port") && self.listen == Listen::Ephemeral {
             self.listen = Listen::Configured;
         }
@@ -122,7 +127,13 @@ impl Builder {
         let config = self.config()?;
         let executable = std::env::current_exe().map_or_else(|_| String::new(), |path| path.display().to_string());
         let host = ServerHost::new(None, executable, None);
-        Server::start(Parts { config, clock: self.clock, listen: self.listen, host })
+        let server = Server::start(Parts { config, clock: self.clock, listen: self.listen, host })?;
+        if self.keeps {
+            server.load()?;
+        } else {
+            server.announce();
+        }
+        Ok(server)
     }
 }
 

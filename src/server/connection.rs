@@ -99,6 +99,9 @@ impl Connection {
 
     /// Sends what waits, as far as the socket takes it; `Err` where the peer is gone.
     fn flush(&mut self, cx: &mut Context<'_>, tools: &Tools) -> io::Result<()> {
+        if self.waits_for_disk(cx) {
+            return Ok(());
+        }
         if self.out.len() > UNLIMITED_BYTES {
             // Redis looks before it writes: a reply beyond the limit ends the connection however fast it reads.
             self.check_output_limit();
@@ -128,6 +131,12 @@ impl Connection {
         }
         self.check_output_limit();
         Ok(())
+    }
+
+    /// Whether replies wait until the disk has what they acknowledge; the connection is woken then.
+    fn waits_for_disk(&self, cx: &Context<'_>) -> bool {
+        let (appender, logged) = (&self.engine.aof.appender, self.session.logged);
+        logged > 0 && !appender.is_durable(logged) && !appender.wait(logged, cx.waker())
     }
 
     /// Closes the connection where too much waits for it.
@@ -431,6 +440,10 @@ impl Connection {
             }
             if !self.out.is_empty() && self.flush(cx, tools).is_err() {
                 return Poll::Ready(());
+            }
+            // What comes behind waits with its replies: else they might never leave.
+            if !self.out.is_empty() && self.waits_for_disk(cx) {
+                return Poll::Pending;
             }
             match self.read(cx, tools) {
                 Poll::Ready(Ok(true)) => {}

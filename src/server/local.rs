@@ -137,6 +137,7 @@ impl Client {
             executor.resume_wait(&self.engine, session, out, &waiting);
         }
         session.fate = Fate::Stay;
+        self.engine.aof.appender.block_until_durable(session.logged);
         let bytes = out.to_vec();
         out.advance(bytes.len());
         match Value::decode(&bytes) {

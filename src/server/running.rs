@@ -1,8 +1,10 @@
 //! A running server: its threads, and the handle to them.
 
+use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -11,13 +13,15 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::client::shared::Link;
-use crate::command::engine::{Engine, ShutdownRequest};
+use crate::command::engine::{Engine, Refusal, ShutdownRequest};
+use crate::command::save;
 use crate::config::table::Config;
 use crate::keyspace::change::Change;
 use crate::keyspace::hash::Routing;
+use crate::keyspace::hold::ShardSet;
 use crate::keyspace::space::Keyspace;
 use crate::observe::crash;
-use crate::observe::log::{notice, warning};
+use crate::observe::log::warning;
 use crate::persist::disk;
 use crate::persist::log::Reader;
 use crate::server::host::{Control, ServerHost};
@@ -47,6 +51,8 @@ pub enum StartError {
     UnixSocket(io::Error),
     /// The configuration cannot be carried out.
     Config(String),
+    /// The data set cannot be loaded.
+    Load(String),
     /// The system refuses threads or sockets.
     System(io::Error),
 }
@@ -57,6 +63,7 @@ impl std::fmt::Display for StartError {
             StartError::Listen(port) => write!(f, "Failed listening on port {port} (tcp), aborting."),
             StartError::UnixSocket(error) => write!(f, "Failed opening Unix socket: bind: {error}"),
             StartError::Config(reason) => f.write_str(reason),
+            StartError::Load(reason) => f.write_str(reason),
             StartError::System(error) => write!(f, "The system refuses what the server needs: {error}"),
         }
     }
@@ -143,6 +150,10 @@ impl Server {
     /// Where it cannot listen, or the system refuses threads.
     pub fn start(parts: Parts) -> Result<Server, StartError> {
         let Parts { mut config, clock, listen, mut host } = parts;
+        // Where it does not exist, nothing can be saved there, and saving says so.
+        if let Ok(dir) = disk::absolute(Path::new(OsStr::from_bytes(&config.dir.0))) {
+            config.dir.0 = dir.into_os_string().into_vec();
+        }
         let port = config.port;
         let listening = match listen {
             Listen::Configured => listener::bind(&config, port),
@@ -169,12 +180,34 @@ impl Server {
         let workers = usize::try_from(config.io_threads).unwrap_or(1).max(1);
         let routing = if config.cluster_enabled { Routing::Slot } else { Routing::Hash };
         let keyspace = Keyspace::new(routing, workers)?;
-        let engine = Arc::new(Engine::new(config, clock, Box::new(host), keyspace).map_err(StartError::Config)?);
+        let engine = Engine::shared(config, clock, Box::new(host), keyspace).map_err(StartError::Config)?;
         let end = Arc::new(End::default());
         let unix_path = unix.as_ref().map(|(_, path)| path.clone());
         let control = Controller::start(engine.clone(), workers, listening, unix, receiver, end.clone())?;
         engine.memory_startup.store(memory::used() as u64, Ordering::Relaxed);
         Ok(Server { engine, addrs, end, control: Some(control), unix_path })
+    }
+
+    /// Reads the data set that the configuration names, if it is there, and says that the server is ready.
+    ///
+    /// # Errors
+    /// The file cannot be read, or not to its end.
+    pub(crate) fn load(&self) -> Result<(), StartError> {
+        save::load_at_start(&self.engine).map_err(StartError::Load)?;
+        if !self.engine.is_refusing(Refusal::Ending) {
+            self.announce();
+        }
+        Ok(())
+    }
+
+    /// Says that connections are accepted, in the words that supervisors wait for.
+    pub(crate) fn announce(&self) {
+        if !self.addrs.is_empty() {
+            listener::announce("tcp");
+        }
+        if self.unix_path.is_some() {
+            listener::announce("unix");
+        }
     }
 
     /// The first address that it began to listen on; `None` where it listens nowhere.
@@ -220,8 +253,9 @@ impl Server {
 
     /// Asks it to end, without waiting: connections are closed, and [`Server::wait`] returns soon.
     pub fn ask_to_end(&self, request: ShutdownRequest) {
-        // An error means that it ends already.
-        let _ = self.engine.host.shutdown(request);
+        let _alone = self.engine.keyspace.gates().alone();
+        // What could not be saved was logged; an error of the host means that it ends already.
+        let _ = save::end(&self.engine, &mut self.engine.keyspace.hold(ShardSet::ALL), request);
     }
 
     /// Ends it: closes listeners and connections, and waits for its threads.
@@ -230,7 +264,9 @@ impl Server {
     }
 
     fn end(&mut self) {
-        self.ask_to_end(ShutdownRequest::default());
+        if self.control.is_some() && !self.end.has_begun() {
+            self.ask_to_end(ShutdownRequest { force: true, ..ShutdownRequest::default() });
+        }
         if let Some(control) = self.control.take() {
             // A panic there was reported where it happened.
             let _ = control.join();
@@ -282,7 +318,6 @@ impl Controller {
                 if let Some((listener, path)) = unix {
                     let reception = controller.reception.clone();
                     tokio::spawn(reception.unix(listener, path.to_string_lossy().into_owned()));
-                    listener::announce("unix");
                 }
                 controller.run(receiver).await
             });
@@ -311,12 +346,8 @@ impl Controller {
     }
 
     fn listen(&mut self, listening: Listening) {
-        let any = !listening.tcp.is_empty();
         for listener in listening.tcp {
             self.accepting.push(tokio::spawn(self.reception.clone().tcp(listener)));
-        }
-        if any {
-            listener::announce("tcp");
         }
     }
 
@@ -333,10 +364,7 @@ impl Controller {
                     // Who asked may have gone.
                     let _ = answer.send(());
                 }
-                Control::Stop(request) => {
-                    notice!("User requested shutdown...");
-                    return request;
-                }
+                Control::Stop(request) => return request,
             }
         }
         ShutdownRequest::default()

@@ -15,20 +15,21 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::command::acl;
 use crate::command::engine::{Engine, ShutdownRequest};
-use crate::command::info;
+use crate::command::{info, save};
 use crate::config::choice::{
     LogFormat, LogLevel, LogTimestampFormat, OomScoreAdj, ShutdownOptions, Supervised, SyslogFacility,
 };
 use crate::config::expand_title;
 use crate::config::load::{LoadError, Loaded, Source, from_args};
 use crate::config::table::Config;
+use crate::keyspace::hold::ShardSet;
 use crate::observe::info::Selection;
 use crate::observe::log::{self, notice, warning};
 use crate::observe::{allocator, crash};
 use crate::persist::disk;
 use crate::server::host::ServerHost;
-use crate::server::process;
 use crate::server::running::{Listen, Parts, Server, StartError};
+use crate::server::{check, process};
 use crate::stdx::clock::Clock;
 use crate::stdx::memory;
 
@@ -94,6 +95,8 @@ fn answer_and_leave(program: &str, args: &[Vec<u8>]) -> Option<ExitCode> {
         b"-v" | b"--version" => println!("{}", version_line()),
         b"-h" | b"--help" => println!("{}", help(program)),
         b"--check-system" => return Some(check_system()),
+        b"--check-rdb" => return Some(check::rdb(&args[1..])),
+        b"--check-aof" => return Some(check::aof(&args[1..])),
         b"--test-memory" => {
             eprintln!("Memory is tested better by programs that boot without an operating system, such as memtest86.");
             return Some(ExitCode::FAILURE);
@@ -116,6 +119,8 @@ fn help(program: &str) -> String {
        {program} -v or --version
        {program} -h or --help
        {program} --check-system
+       {program} --check-rdb <file>
+       {program} --check-aof [--fix] <manifest or file>
 
 Examples:
        {program}                                  (run with the defaults)
@@ -228,6 +233,11 @@ fn run(program: &str, no_arguments: bool, loaded: Loaded) -> Result<(), Box<dyn 
     };
     notice!("Server initialized");
     install_crash_report(server.engine());
+    signals.watch(server.engine().clone())?;
+    if let Err(error) = server.load() {
+        warning!("{error}");
+        std::process::exit(1);
+    }
     if let Some(Supervised::Systemd) = supervised {
         // Nobody may be listening, which is not our failure.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -235,7 +245,6 @@ fn run(program: &str, no_arguments: bool, loaded: Loaded) -> Result<(), Box<dyn 
     if let Some(Supervised::Upstart) = supervised {
         process::raise(libc::SIGSTOP);
     }
-    signals.watch(server.engine().clone())?;
     server.wait();
     if let Some(path) = &pidfile {
         notice!("Removing the pid file.");
@@ -538,10 +547,20 @@ async fn follow_signals(engine: &Engine, mut term: Signal, mut int: Signal) {
             }
         }
         asked = scheduled.swap(false, Ordering::AcqRel);
-        if asked && let Err(reason) = engine.host.shutdown(request_of(options)) {
+        if asked && engine.saves.loading.active.load(Ordering::Relaxed) {
+            warning!("Received shutdown signal during loading, exiting now.");
+            std::process::exit(0);
+        }
+        if asked && let Err(reason) = end(engine, request_of(options)) {
             warning!("{reason}");
         }
     }
+}
+
+/// Ends the server as SHUTDOWN does.
+fn end(engine: &Engine, request: ShutdownRequest) -> Result<(), String> {
+    let _alone = engine.keyspace.gates().alone();
+    save::end(engine, &mut engine.keyspace.hold(ShardSet::ALL), request)
 }
 
 fn request_of(options: ShutdownOptions) -> ShutdownRequest {

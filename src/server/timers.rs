@@ -9,6 +9,7 @@ use crate::client::shared::Mark;
 use crate::command::client::tracking;
 use crate::command::engine::Engine;
 use crate::command::eviction::Eviction;
+use crate::command::{aof, save};
 use crate::keyspace::change::Effects;
 use crate::keyspace::shard::SHARDS;
 use crate::keyspace::space::Patience;
@@ -62,8 +63,13 @@ impl Timers {
     /// Does what is due; returns whether more may be due soon.
     fn tick(&mut self, engine: &Engine) -> bool {
         let started = Instant::now();
-        let volatile = engine.debug.active_expire.load(Ordering::Relaxed) && self.expire(engine);
-        self.make_room(engine);
+        let volatile = engine.debug.active_expire.load(Ordering::Relaxed)
+            // What is read from a log may still need a key whose time has come.
+            && !engine.saves.loading.active.load(Ordering::Relaxed)
+            && self.expire(engine);
+        if !engine.saves.loading.active.load(Ordering::Relaxed) {
+            self.make_room(engine);
+        }
         if self.sampled.elapsed() >= SAMPLE_EVERY {
             self.sampled = Instant::now();
             engine.stats.sample(engine.clock.monotonic_us());
@@ -80,6 +86,8 @@ impl Timers {
             disconnect_idle(engine);
             remind_slow_readers(engine);
             tracking::tidy(engine);
+            save::look_at_save_points(engine);
+            aof::look_at_growth(engine);
             let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
             for (counter, by) in [(Counter::LoopCycles, 1), (Counter::LoopUs, us), (Counter::LoopCronUs, us)] {
                 engine.stats.add(counter, by);

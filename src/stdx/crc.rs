@@ -1,11 +1,45 @@
-//! Checksums as a cluster uses them: CRC16 (XMODEM) of a key's hash tag is its slot.
+//! Checksums: CRC16 (XMODEM) of a key's hash tag is its slot, CRC64 closes snapshots and payloads.
 
-use crc::{CRC_16_XMODEM, Crc, Table};
+use crc::{CRC_16_XMODEM, CRC_64_REDIS, Crc, Digest, Table};
 
 /// The number of slots of a database.
 pub const SLOTS: u16 = 16384;
 
 static CRC16: Crc<u16, Table<16>> = Crc::<u16, Table<16>>::new(&CRC_16_XMODEM);
+
+static CRC64: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
+
+/// A CRC64 over bytes that come in pieces.
+#[derive(Clone)]
+pub struct Crc64(Digest<'static, u64, Table<16>>);
+
+impl Crc64 {
+    /// That of no bytes.
+    pub fn new() -> Crc64 {
+        Crc64(CRC64.digest())
+    }
+
+    /// Goes on with these bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The sum of all bytes so far.
+    pub fn sum(&self) -> u64 {
+        self.0.clone().finalize()
+    }
+}
+
+impl Default for Crc64 {
+    fn default() -> Crc64 {
+        Crc64::new()
+    }
+}
+
+/// The CRC64 of `bytes`.
+pub fn crc64(bytes: &[u8]) -> u64 {
+    CRC64.checksum(bytes)
+}
 
 /// The slot of `key`, below [`SLOTS`].
 ///
@@ -38,6 +72,14 @@ mod tests {
         assert_eq!(key_slot(b"somekey"), 11058);
         assert_eq!(key_slot(b"foo{hash_tag}"), 2515);
         assert_eq!(key_slot(b""), 0);
+    }
+
+    #[test]
+    fn the_sum_of_a_snapshot_is_the_one_that_redis_documents() {
+        assert_eq!(crc64(b"123456789"), 0xe9c6_d914_c4b8_d9ca);
+        let mut sum = Crc64::new();
+        [&b"1234"[..], b"", b"56789"].iter().for_each(|piece| sum.update(piece));
+        assert_eq!(sum.sum(), crc64(b"123456789"));
     }
 
     #[test]

@@ -1,9 +1,11 @@
-//! Tools that know no Redis: clock, random numbers, numbers as text, glob patterns, partial sorting, checksums, memory.
+//! Tools that know no Redis: clock, random numbers, numbers as text, glob patterns, partial sorting, checksums,
+//! compression, memory.
 
 pub mod clock;
 pub mod crc;
 pub mod glob;
 pub mod hash;
+pub mod lzf;
 pub mod memory;
 pub mod number;
 pub mod partial_sort;

@@ -4,9 +4,8 @@
 //! elements as [`Limit`] says, with elements that are too large for that in nodes of their own. When a
 //! list becomes a chain and a listpack again can be seen (OBJECT ENCODING) and is just as in Redis.
 //!
-//! A copy of a chain shares its nodes, so that copying a huge list costs next to nothing.
-//!
-//! What must stay true: no node of a chain is empty, and `len` is the sum of the nodes' lengths.
+//! What must stay true: no node of a chain is empty, and `len` is the sum of the nodes' lengths. Nodes are
+//! shared between clones and copied one at a time when they are changed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -57,12 +56,11 @@ impl Limit {
         bytes > self.bytes().unwrap_or(SAFE_BYTES)
     }
 
-    /// Whether a chain's only node is small enough to be the whole list: half of what would make it a chain, so
-    /// that a list that grows and shrinks around the limit is not converted each time.
-    fn allows_listpack(self, bytes: usize, elements: usize) -> bool {
+    /// Whether a chain's only node is small enough to be the whole list: one `part`th of the limit.
+    fn allows_listpack(self, bytes: usize, elements: usize, part: usize) -> bool {
         match self.bytes() {
-            Some(most) => bytes <= most / 2,
-            None => elements <= self.elements() / 2,
+            Some(most) => bytes <= most / part,
+            None => elements <= self.elements() / part,
         }
     }
 }
@@ -102,6 +100,13 @@ impl Node {
 
     fn packed(pack: Listpack) -> Node {
         Node::Packed(Arc::new(pack))
+    }
+
+    fn part(&self) -> Part<'_> {
+        match self {
+            Node::Packed(pack) => Part::Packed(pack),
+            Node::Large(bytes) => Part::Large(bytes),
+        }
     }
 
     fn len(&self) -> usize {
@@ -200,16 +205,54 @@ impl List {
     }
 
     /// Makes the list a listpack where it is small enough: to be called after elements were removed.
+    ///
+    /// That is half of what would make it a chain, so that a list that grows and shrinks around the limit is not
+    /// converted each time.
     pub fn shrink(&mut self, limit: Limit) {
+        self.pack_if(limit, 2);
+    }
+
+    fn pack_if(&mut self, limit: Limit, part: usize) {
         if let Repr::Chain(chain) = &mut self.0
             && chain.nodes.len() == 1
             && let Some(Node::Packed(pack)) = chain.nodes.front_mut()
-            && limit.allows_listpack(pack.byte_len(), chain.len)
+            && limit.allows_listpack(pack.byte_len(), chain.len, part)
         {
             let mut pack = Arc::unwrap_or_clone(std::mem::take(pack));
             pack.shrink();
             self.0 = Repr::Packed(pack);
+        } else if let Repr::Chain(chain) = &self.0
+            && chain.nodes.is_empty()
+        {
+            self.0 = Repr::Packed(Listpack::new());
         }
+    }
+
+    /// The list of these nodes, as a file holds them; empty listpacks are left out. It is a chain unless one
+    /// listpack within the limit is all of it.
+    pub fn from_parts(parts: impl IntoIterator<Item = OwnedPart>, limit: Limit) -> List {
+        let mut chain = Chain::default();
+        for part in parts {
+            let node = match part {
+                OwnedPart::Packed(pack) if pack.is_empty() => continue,
+                OwnedPart::Packed(pack) => Node::Packed(Arc::new(pack)),
+                OwnedPart::Large(bytes) => Node::Large(bytes.into()),
+            };
+            chain.len += node.len();
+            chain.nodes.push_back(node);
+        }
+        let mut list = List(Repr::Chain(Box::new(chain)));
+        list.pack_if(limit, 1);
+        list
+    }
+
+    /// Its nodes, for a file.
+    pub fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        let (one, many) = match &self.0 {
+            Repr::Packed(pack) => (Some(Part::Packed(pack)), None),
+            Repr::Chain(chain) => (None, Some(chain.nodes.iter().map(Node::part))),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
     }
 
     /// Adds an element at one end; [`List::make_room`] comes first.
@@ -285,9 +328,21 @@ impl List {
 }
 
 /// A node, or the whole of a list that is one listpack.
-enum Part<'a> {
+#[derive(Debug, Clone, Copy)]
+pub enum Part<'a> {
+    /// Some elements.
     Packed(&'a Listpack),
+    /// One that is too large for a listpack.
     Large(&'a [u8]),
+}
+
+/// A node that is yet to become part of a list.
+#[derive(Debug)]
+pub enum OwnedPart {
+    /// Some elements.
+    Packed(Listpack),
+    /// One that stands alone.
+    Large(Vec<u8>),
 }
 
 /// Elements of a list in one direction.
@@ -303,10 +358,7 @@ impl<'a> Iter<'a> {
     fn part(&self, node: usize) -> Option<Part<'a>> {
         match &self.list.0 {
             Repr::Packed(pack) => (node == 0).then_some(Part::Packed(pack)),
-            Repr::Chain(chain) => chain.nodes.get(node).map(|node| match node {
-                Node::Packed(pack) => Part::Packed(pack),
-                Node::Large(bytes) => Part::Large(bytes),
-            }),
+            Repr::Chain(chain) => chain.nodes.get(node).map(Node::part),
         }
     }
 
@@ -630,6 +682,7 @@ mod tests {
         RemoveEqual(bool, Vec<u8>, usize),
         Shrink,
         Clone,
+        Rebuild,
     }
 
     fn element() -> impl Strategy<Value = Vec<u8>> {
@@ -649,6 +702,7 @@ mod tests {
             1 => (any::<bool>(), element(), 1usize..5).prop_map(|(e, v, n)| Step::RemoveEqual(e, v, n)),
             1 => Just(Step::Shrink),
             1 => Just(Step::Clone),
+            1 => Just(Step::Rebuild),
         ]
     }
 
@@ -684,6 +738,13 @@ mod tests {
                     }
                     Step::Shrink => list.shrink(limit),
                     Step::Clone => clones.push((list.clone(), model.clone())),
+                    Step::Rebuild => {
+                        let parts: Vec<OwnedPart> = list.parts().map(|part| match part {
+                            Part::Packed(pack) => OwnedPart::Packed(pack.clone()),
+                            Part::Large(bytes) => OwnedPart::Large(bytes.to_vec()),
+                        }).collect();
+                        list = List::from_parts(parts, limit);
+                    }
                 }
                 list.check();
                 prop_assert_eq!(list.len(), model.len());

@@ -484,6 +484,14 @@ impl Listpack {
         self.splice(self.end(), 0, 0, Some(element));
     }
 
+    /// Adds an element from elsewhere behind all others.
+    pub fn push_back_item(&mut self, item: Item<'_>) {
+        match item {
+            Item::Int(n) => self.push_back(itoa::Buffer::new().format(n).as_bytes()),
+            Item::Bytes(bytes) => self.push_back(bytes),
+        }
+    }
+
     /// Adds several elements behind all others, for which `spare` bytes are enough in most cases; the header is
     /// written once.
     ///

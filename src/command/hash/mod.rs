@@ -76,7 +76,7 @@ fn limits(ctx: &Context<'_>) -> Limits {
 
 /// The hash at `key`, read by a command.
 fn read<'c>(ctx: &'c mut Context<'_>, key: &Key<'_>) -> Result<Option<Living<'c>>, Error> {
-    let now = ctx.db.now_ms();
+    let now = ctx.db.fields_now_ms();
     Ok(ctx.db.read(key).map(hash).transpose()?.map(|hash| hash.at(now)))
 }
 
@@ -163,7 +163,7 @@ fn set_all(ctx: &mut Context<'_>, args: &Args<'_>, name: &str) -> Result<i64, Er
         return Err(Error::WrongArity(name.to_owned()));
     }
     let key = args.key(&ctx.db, 1);
-    let (limits, now, pairs) = (limits(ctx), ctx.db.now_ms(), (args.len() - 2) / 2);
+    let (limits, now, pairs) = (limits(ctx), ctx.db.fields_now_ms(), (args.len() - 2) / 2);
     let longest = args.from(2).map(<[u8]>::len).max().unwrap_or(0);
     let new = change_or_create(ctx, &key, |hash| {
         hash.make_room(pairs, longest, limits);
@@ -193,7 +193,7 @@ pub const HSETNX: Command = Command {
 
 fn hsetnx(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let key = args.key(&ctx.db, 1);
-    let (limits, now) = (limits(ctx), ctx.db.now_ms());
+    let (limits, now) = (limits(ctx), ctx.db.fields_now_ms());
     let there = ctx.db.look(&key).map(hash).transpose()?.is_some_and(|hash| hash.at(now).get(args.at(2)).is_some());
     if !there {
         change_or_create(ctx, &key, |hash| hash.set(args.at(2), Text::Bytes(args.at(3)), None, limits))?;
@@ -209,7 +209,7 @@ pub const HGET: Command =
 
 fn hget(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let key = args.key(&ctx.db, 1);
-    let now = ctx.db.now_ms();
+    let now = ctx.db.fields_now_ms();
     let found = ctx.db.read(&key).map(hash).transpose()?.and_then(|hash| hash.at(now).get(args.at(2)));
     write_found(ctx.out, found);
     DONE
@@ -228,7 +228,7 @@ pub const HMGET: Command = Command {
 
 fn hmget(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let key = args.key(&ctx.db, 1);
-    let now = ctx.db.now_ms();
+    let now = ctx.db.fields_now_ms();
     let hash = ctx.db.read(&key).map(hash).transpose()?;
     ctx.out.array(args.len() - 2);
     for name in args.from(2) {
@@ -276,7 +276,7 @@ pub const HVALS: Command = Command {
 
 fn all(ctx: &mut Context<'_>, args: &Args<'_>, part: Part) -> Reply {
     let key = args.key(&ctx.db, 1);
-    let now = ctx.db.now_ms();
+    let now = ctx.db.fields_now_ms();
     let hash = ctx.db.read(&key).map(hash).transpose()?.map(|hash| hash.at(now));
     let out = &mut *ctx.out;
     let len = hash.map_or(0, |hash| hash.len());
@@ -359,7 +359,7 @@ pub const HDEL: Command = Command {
 
 fn hdel(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let key = args.key(&ctx.db, 1);
-    let now = ctx.db.now_ms();
+    let now = ctx.db.fields_now_ms();
     let removed = change(ctx, &key, |hash| {
         // One that is dead already goes too, but does not count.
         let removed = args.from(2).filter(|name| hash.at(now).get(name).is_some() & hash.remove(name)).count();
@@ -416,7 +416,7 @@ fn old_value<R>(
     name: &[u8],
     read: impl FnOnce(Option<Text<'_>>) -> Result<R, Error>,
 ) -> Result<(R, Option<u64>), Error> {
-    let now = ctx.db.now_ms();
+    let now = ctx.db.fields_now_ms();
     let found = ctx.db.look(key).map(hash).transpose()?.and_then(|hash| hash.at(now).get(name));
     Ok((read(found.map(|found| found.value))?, found.and_then(|found| found.deadline)))
 }
@@ -476,7 +476,7 @@ fn hrandfield(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let key = args.key(&ctx.db, 1);
     let mut rng = fastrand::Rng::new();
     if args.len() == 2 {
-        let now = ctx.db.now_ms();
+        let now = ctx.db.fields_now_ms();
         let hash = ctx.db.read(&key).map(hash).transpose()?;
         let out = &mut *ctx.out;
         if !hash.is_some_and(|hash| hash.at(now).random(&mut rng, |name, _| write_text(out, name))) {
@@ -497,7 +497,7 @@ fn hrandfield(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     if part == Part::Both && count.unsigned_abs() > (i64::MAX / 2) as u64 {
         return Err(Error::OutOfRange);
     }
-    let now = ctx.db.now_ms();
+    let now = ctx.db.fields_now_ms();
     let hash = ctx.db.read(&key).map(hash).transpose()?.map(|hash| hash.at(now)).filter(|hash| !hash.is_empty());
     let Some(hash) = hash else {
         ctx.out.array(0);
@@ -574,7 +574,7 @@ pub const HSCAN: Command = Command {
 };
 
 fn hscan(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
-    let now = ctx.db.now_ms();
+    let now = ctx.db.fields_now_ms();
     scan_value(ctx, args, hash, |hash, cursor, count, fields| {
         hash.at(now).scan(cursor, count, |name, found| {
             name.with(|name| {

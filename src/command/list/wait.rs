@@ -144,14 +144,11 @@ pub const BRPOPLPUSH: Command = Command {
     ..BLMOVE
 };
 
+/// Makes what the log gets of both keys and both sides.
+type Logged = fn(&[u8], &[u8], [&[u8]; 2]) -> Effect;
+
 /// Moves an element, or waits for one; `logged` says what the log gets: of both keys and both sides.
-fn move_or_wait(
-    ctx: &mut Context<'_>,
-    args: &Args<'_>,
-    from: End,
-    to: End,
-    logged: fn(&[u8], &[u8], [&[u8]; 2]) -> Effect,
-) -> Reply {
+fn move_or_wait(ctx: &mut Context<'_>, args: &Args<'_>, from: End, to: End, logged: Logged) -> Reply {
     let until_ms = until_seconds(args.at(args.len() - 1), ctx.db.now_ms())?;
     let (source, target) = (args.key(&ctx.db, 1), args.key(&ctx.db, 2));
     let attempt = move |ctx: &mut Context<'_>, source: &Key<'_>, target: &Key<'_>| -> Result<bool, Error> {

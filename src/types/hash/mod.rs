@@ -28,6 +28,15 @@ pub struct Limits {
     pub bytes: usize,
 }
 
+/// What a listpack holds of each field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// Name and value.
+    Plain,
+    /// Name, value, and deadline or 0.
+    Timed,
+}
+
 /// A name or a value, borrowed from its hash.
 #[derive(Clone, Copy)]
 pub enum Text<'a> {
@@ -347,6 +356,51 @@ impl Hash {
             Repr::Table(large) => large.fields.iter().for_each(|field| {
                 f(Text::Bytes(field.name()), Found { value: field.value(), deadline: field.deadline() });
             }),
+        }
+    }
+
+    /// The hash that a listpack is, as files hold it: names and values in turn, or with `Layout::Timed` names, values
+    /// and deadlines. `None` where it is none: a name without a value, a name that is there twice, a deadline that is no
+    /// number. It becomes a table where it has more fields than `limits` allow.
+    pub fn from_listpack(pack: Listpack, layout: Layout, limits: Limits) -> Option<Hash> {
+        let stride = if layout == Layout::Timed { 3 } else { 2 };
+        let fields = pack.len() / stride;
+        if !pack.len().is_multiple_of(stride) {
+            return None;
+        }
+        let (mut hashes, mut deadlines) = (Vec::with_capacity(fields), Vec::new());
+        for (i, item) in pack.iter().enumerate() {
+            match (i % stride, item) {
+                (0, item) => hashes.push(Text::from(item).with(hash_bytes)),
+                // None comes last.
+                (2, Item::Int(n)) => deadlines.push(u64::try_from(n).ok()?.wrapping_sub(1)),
+                (2, Item::Bytes(_)) => return None,
+                _ => {}
+            }
+        }
+        hashes.sort_unstable();
+        let is_timed = !deadlines.is_empty();
+        let as_it_is = fields <= limits.fields && hashes.is_sorted_by(|a, b| a < b) && deadlines.is_sorted();
+        let mut hash = Hash(if is_timed { Repr::Timed(pack) } else { Repr::Packed(pack) });
+        if as_it_is {
+            hash.shrink();
+            return Some(hash);
+        }
+        let mut again = Hash::default();
+        again.make_room(fields, 0, limits);
+        let mut twice = false;
+        hash.for_each(|name, found| {
+            twice |= !name.with(|name| again.set(name, found.value, found.deadline, limits));
+        });
+        (!twice).then_some(again)
+    }
+
+    /// The listpack that the hash is, if it is one.
+    pub fn listpack(&self) -> Option<(&Listpack, Layout)> {
+        match &self.0 {
+            Repr::Packed(pack) => Some((pack, Layout::Plain)),
+            Repr::Timed(pack) => Some((pack, Layout::Timed)),
+            Repr::Table(_) => None,
         }
     }
 

@@ -21,6 +21,7 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
+use std::ops::ControlFlow;
 use std::{fmt, mem};
 
 use directory::Directory;
@@ -255,6 +256,20 @@ impl<T, O: Ownership<T>> Table<T, O> {
                 return end;
             }
         }
+    }
+
+    /// Calls `f` for every element of the segment that `hash` belongs to, in no order, until it breaks off; returns
+    /// whether it did, and where the next segment begins, if there is one. The elements' hashes must stay the same.
+    pub fn visit_segment_mut(
+        &mut self,
+        hash: u64,
+        f: impl FnMut(&mut T) -> ControlFlow<()>,
+    ) -> (ControlFlow<()>, Option<u64>) {
+        let end = match &self.segments {
+            One(_) => None,
+            Many(directory) => directory.segment_and_end(hash).1,
+        };
+        (self.segment_mut(hash).table.iter_mut().try_for_each(f), end)
     }
 
     /// All elements, in no order.

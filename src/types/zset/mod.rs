@@ -96,6 +96,29 @@ impl ZSet {
         }
     }
 
+    /// The sorted set that a listpack of members and scores is, as files hold it; `None` where it is none: a member
+    /// without a score or there twice, a score that is no number. It is put in order where it is not, and becomes a tree
+    /// where it has more members than `limits` allow.
+    pub fn from_listpack(mut pack: Listpack, limits: Limits) -> Option<ZSet> {
+        if !pack.len().is_multiple_of(2) || !packed::has_scores(&pack) {
+            return None;
+        }
+        if pack.len() / 2 <= limits.entries && packed::is_in_order(&pack) {
+            pack.shrink();
+            return Some(ZSet(Repr::Packed(pack)));
+        }
+        let mut set = ZSet::default();
+        set.make_room(pack.len() / 2, 0, limits);
+        let mut twice = false;
+        for (member, score) in packed::ascend(&pack, 0) {
+            set.upsert(&member.to_vec(), limits, |old| {
+                twice |= old.is_some();
+                Some(score)
+            });
+        }
+        (!twice).then_some(set)
+    }
+
     /// Says that so many members, the longest of so many bytes, are about to be added: a listpack that may
     /// not hold them becomes a tree.
     pub fn make_room(&mut self, members: usize, longest: usize, limits: Limits) {

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use crate::stdx::hash::hash_bytes;
 use crate::stdx::number::double::format_double;
 use crate::stdx::number::{append_i64, parse_f64};
 use crate::types::listpack::{Item, Listpack, Needle, Place};
@@ -18,6 +19,30 @@ fn score_of(item: Item<'_>) -> f64 {
         // Nothing else is ever put there.
         Item::Bytes(text) => parse_f64(text).unwrap_or(0.0),
     }
+}
+
+/// Whether each second element is a number.
+pub fn has_scores(pack: &Listpack) -> bool {
+    pack.iter().skip(1).step_by(2).all(|item| match item {
+        Item::Int(_) => true,
+        Item::Bytes(text) => parse_f64(text).is_some_and(|score| !score.is_nan()),
+    })
+}
+
+/// Whether members are in order of their scores, equal scores in order of their bytes, and surely differ.
+pub fn is_in_order(pack: &Listpack) -> bool {
+    let mut hashes = Vec::with_capacity(pack.len() / 2);
+    let mut before: Option<(Vec<u8>, f64)> = None;
+    for (member, score) in ascend(pack, 0) {
+        let member = member.to_vec();
+        hashes.push(hash_bytes(&member));
+        if before.is_some_and(|(other, lower)| lower > score || lower == score && other >= member) {
+            return false;
+        }
+        before = Some((member, score));
+    }
+    hashes.sort_unstable();
+    hashes.is_sorted_by(|a, b| a < b)
 }
 
 /// Compares the bytes of an element.

@@ -119,6 +119,11 @@ impl Server {
         Server::start(&subject_program(), args)
     }
 
+    /// Starts the subject and returns while it is loading its data.
+    pub fn subject_that_loads(args: &[&str]) -> Server {
+        Server::start_until(&subject_program(), args, "Loading RDB")
+    }
+
     /// Starts a real Redis, if there is one: what `SPINEL_ORACLE` names, or the one on the `PATH`.
     pub fn oracle(args: &[&str]) -> Option<Server> {
         static SAID: Once = Once::new();
@@ -139,10 +144,14 @@ impl Server {
     /// # Panics
     /// When it does not: with what it printed.
     fn start(program: &OsString, args: &[&str]) -> Server {
+        Server::start_until(program, args, "Ready to accept")
+    }
+
+    fn start_until(program: &OsString, args: &[&str], line: &str) -> Server {
         let mut tried = String::new();
         for _ in 0..PORTS {
             let server = Server::spawn(program, args, free_port());
-            if server.log.wait("Ready to accept", Instant::now() + START) {
+            if server.log.wait(line, Instant::now() + START) {
                 return server;
             }
             let log = server.log.text();
@@ -241,8 +250,8 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("the loopback has a free port").port()
 }
 
-/// A new directory for one server.
-fn scratch() -> PathBuf {
+/// A new directory for one server, or for the files of several.
+pub fn scratch() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
     let dir = std::env::temp_dir().join(format!("spinel-suite-{}-{n}", std::process::id()));

@@ -158,7 +158,7 @@ fn note_deadline(ctx: &mut Context<'_>, key: &Key<'_>, deadline: u64, names: &[&
     if names.is_empty() {
         return;
     }
-    if deadline > ctx.db.now_ms() {
+    if !ctx.db.has_passed(deadline) {
         ctx.db.note(key, Class::Hash, "hexpire");
         ctx.db.effects.dirty += names.len() as u64 - 1;
         ctx.db.effects.log_as(|| vec![deadline_effect(key.bytes, deadline, names)]);

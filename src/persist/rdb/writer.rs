@@ -1,0 +1,207 @@
+//! Writing: numbers, lengths and strings into a buffer.
+
+use crate::persist::rdb::VERSION;
+use crate::stdx::lzf;
+use crate::stdx::number::{append_i64, parse_i64};
+
+/// Shorter strings are not worth compressing.
+const COMPRESS_FROM: usize = 21;
+/// What compression must save at least.
+const SAVING: usize = 4;
+/// A longer string is no integer of 32 bits.
+const INTEGER_DIGITS: usize = 11;
+
+/// Whether long strings are compressed: `rdbcompression`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// They are.
+    Lzf,
+    /// They are not.
+    None,
+}
+
+impl From<bool> for Compression {
+    fn from(compress: bool) -> Compression {
+        if compress { Compression::Lzf } else { Compression::None }
+    }
+}
+
+/// A buffer that is written.
+#[derive(Debug)]
+pub struct Writer {
+    /// What was written.
+    pub bytes: Vec<u8>,
+    compression: Compression,
+    /// The version that a reader must know.
+    pub version: u32,
+}
+
+impl Writer {
+    /// An empty one.
+    pub fn new(compression: Compression) -> Writer {
+        Writer { bytes: Vec::new(), compression, version: VERSION }
+    }
+
+    /// One byte: an opcode or a type.
+    #[inline]
+    pub fn byte(&mut self, byte: u8) {
+        self.bytes.push(byte);
+    }
+
+    /// Bytes as they are.
+    #[inline]
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// A length.
+    #[inline]
+    pub fn length(&mut self, len: u64) {
+        match len {
+            0..64 => self.byte(len as u8),
+            64..16384 => self.raw(&(0x4000 | len as u16).to_be_bytes()),
+            16384..=0xffff_ffff => {
+                self.byte(0x80);
+                self.raw(&(len as u32).to_be_bytes());
+            }
+            _ => {
+                self.byte(0x81);
+                self.raw(&len.to_be_bytes());
+            }
+        }
+    }
+
+    /// A number of things.
+    #[inline]
+    pub fn count(&mut self, count: usize) {
+        self.length(count as u64);
+    }
+
+    /// A string, as an integer or compressed where that is shorter.
+    pub fn string(&mut self, text: &[u8]) {
+        if text.len() <= INTEGER_DIGITS
+            && let Some(n) = parse_i64(text)
+            && self.small_integer(n)
+        {
+            return;
+        }
+        if self.compression == Compression::Lzf && text.len() >= COMPRESS_FROM && self.compressed(text) {
+            return;
+        }
+        self.count(text.len());
+        self.raw(text);
+    }
+
+    /// A string that is an integer.
+    pub fn integer(&mut self, n: i64) {
+        if !self.small_integer(n) {
+            let mut digits = Vec::with_capacity(20);
+            append_i64(&mut digits, n);
+            self.count(digits.len());
+            self.raw(&digits);
+        }
+    }
+
+    /// Writes an integer of up to 32 bits; returns whether it is one.
+    fn small_integer(&mut self, n: i64) -> bool {
+        if let Ok(n) = i8::try_from(n) {
+            self.byte(0xc0);
+            self.raw(&n.to_le_bytes());
+        } else if let Ok(n) = i16::try_from(n) {
+            self.byte(0xc1);
+            self.raw(&n.to_le_bytes());
+        } else if let Ok(n) = i32::try_from(n) {
+            self.byte(0xc2);
+            self.raw(&n.to_le_bytes());
+        } else {
+            return false;
+        }
+        true
+    }
+
+    fn compressed(&mut self, text: &[u8]) -> bool {
+        let start = self.bytes.len();
+        // The lengths stand before the bytes and are known after them: room for the longest forms is cut out again.
+        const ROOM: usize = 1 + 9 + 9;
+        self.bytes.resize(start + ROOM, 0);
+        let Some(short) = lzf::compress(text, SAVING, &mut self.bytes) else {
+            self.bytes.truncate(start);
+            return false;
+        };
+        let mut head = Writer::new(Compression::None);
+        head.byte(0xc3);
+        head.count(short);
+        head.count(text.len());
+        self.bytes[start..start + head.bytes.len()].copy_from_slice(&head.bytes);
+        self.bytes.copy_within(start + ROOM.., start + head.bytes.len());
+        self.bytes.truncate(start + head.bytes.len() + short);
+        true
+    }
+
+    /// A 64-bit number, lowest byte first.
+    pub fn u64_le(&mut self, n: u64) {
+        self.raw(&n.to_le_bytes());
+    }
+
+    /// A double in its binary form.
+    pub fn double(&mut self, n: f64) {
+        self.raw(&n.to_le_bytes());
+    }
+
+    /// Says that a reader must know this version.
+    pub fn needs(&mut self, version: u32) {
+        self.version = self.version.max(version);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::persist::rdb::reader::Reader;
+    use proptest::prelude::*;
+
+    #[test]
+    fn strings_take_the_shortest_form() {
+        let written = |text: &[u8], compression| {
+            let mut writer = Writer::new(compression);
+            writer.string(text);
+            writer.bytes
+        };
+        assert_eq!(written(b"-5", Compression::Lzf), [0xc0, 0xfb]);
+        assert_eq!(written(b"007", Compression::Lzf), *b"\x03007");
+        assert_eq!(written(b"2147483648", Compression::Lzf), *b"\x0a2147483648");
+        let x = [b'x'; 200];
+        assert_eq!(written(&x, Compression::Lzf), [0xc3, 9, 0x40, 200, 1, b'x', b'x', 0xe0, 187, 0, 1, b'x', b'x']);
+        assert_eq!(written(&x, Compression::None).len(), 202);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_written_is_read(
+            lens in prop::collection::vec(any::<u64>().prop_map(|n| n >> (n % 64)), 0..20),
+            texts in prop::collection::vec(prop_oneof![
+                any::<i64>().prop_map(|n| (n >> (n & 63)).to_string().into_bytes()),
+                "[ab]{0,100}".prop_map(String::into_bytes),
+                prop::collection::vec(any::<u8>(), 0..300),
+            ], 0..20),
+        ) {
+            let mut writer = Writer::new(Compression::Lzf);
+            lens.iter().for_each(|len| writer.length(*len));
+            texts.iter().for_each(|text| writer.string(text));
+            lens.iter().for_each(|len| writer.integer(len.cast_signed()));
+            let mut reader = Reader::of_bytes(&writer.bytes);
+            for len in &lens {
+                prop_assert_eq!(reader.length().unwrap(), *len);
+            }
+            for text in &texts {
+                prop_assert_eq!(&reader.string().unwrap(), text);
+            }
+            for len in &lens {
+                prop_assert_eq!(reader.string().unwrap(), len.cast_signed().to_string().into_bytes());
+            }
+            prop_assert!(reader.rest().is_empty());
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What is known of saving and loading: for INFO, LASTSAVE, the save points, and those who are refused.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::keyspace::snapshot;
+use crate::persist::rdb::load;
+
+/// A save in the background.
+#[derive(Debug, Clone)]
+pub struct Running {
+    /// Unix milliseconds of its start.
+    pub started_ms: u64,
+    /// How many keys it will have.
+    pub keys: u64,
+    /// How many changes had been made since the save before it.
+    pub dirty: u64,
+    /// How far it is.
+    pub progress: snapshot::Progress,
+}
+
+/// A load that goes on.
+#[derive(Debug, Default)]
+pub struct Loading {
+    /// Whether it does.
+    pub active: AtomicBool,
+    /// Unix milliseconds of its start.
+    pub started_ms: AtomicU64,
+    /// How many bytes there are in all.
+    pub total_bytes: AtomicU64,
+    /// How far it is.
+    pub progress: load::Progress,
+}
+
+/// Saves, and what became of them.
+#[derive(Debug)]
+pub struct Saves {
+    /// Unix seconds of the last one that succeeded, or of the start.
+    pub last_s: AtomicU64,
+    /// Unix milliseconds of the last attempt in the background.
+    pub tried_ms: AtomicU64,
+    /// Whether the last in the background failed.
+    pub failed: AtomicBool,
+    /// Seconds that it took; -1 before the first.
+    pub took_s: AtomicI64,
+    /// The most bytes that the last in the background had at hand: taken from the keyspace and not written yet.
+    pub peak_bytes: AtomicU64,
+    /// How many succeeded.
+    pub count: AtomicU64,
+    /// One is wanted as soon as nothing is in its way.
+    pub scheduled: AtomicBool,
+    /// The one that goes on in the background.
+    pub running: Mutex<Option<Running>>,
+    /// The load that goes on, or the last.
+    pub loading: Loading,
+    /// Keys that the last load stored.
+    pub loaded_keys: AtomicU64,
+    /// Keys that it left out because their deadline had passed.
+    pub loaded_expired: AtomicU64,
+}
+
+impl Saves {
+    /// Those of a server that starts now.
+    pub fn new(now_ms: u64) -> Saves {
+        Saves {
+            last_s: AtomicU64::new(now_ms / 1000),
+            tried_ms: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+            took_s: AtomicI64::new(-1),
+            peak_bytes: AtomicU64::new(0),
+            count: AtomicU64::new(0),
+            scheduled: AtomicBool::new(false),
+            running: Mutex::new(None),
+            loading: Loading::default(),
+            loaded_keys: AtomicU64::new(0),
+            loaded_expired: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether one goes on in the background.
+    pub fn is_running(&self) -> bool {
+        self.running.lock().is_some()
+    }
+
+    /// Has the one in the background stop; returns whether there is one. It ends soon after.
+    pub fn stop(&self) -> bool {
+        self.running.lock().as_ref().map(|running| running.progress.stop()).is_some()
+    }
+
+    /// Notes that a save succeeded.
+    pub fn succeeded(&self, now_ms: u64) {
+        self.last_s.store(now_ms / 1000, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.failed.store(false, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,212 @@
+//! Files: what Spinel writes a real Redis reads, and the other way round.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Once;
+
+use crate::support::client::Client;
+use crate::support::server::{Server, have, scratch};
+
+/// A directory for the files of several servers, one after the other.
+struct Shared(PathBuf);
+
+impl Shared {
+    fn new() -> Shared {
+        Shared(scratch())
+    }
+
+    fn args<'a>(&'a self, rest: &[&'a str]) -> Vec<&'a str> {
+        [&["--dir", self.0.to_str().unwrap()], rest].concat()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn ok(client: &mut Client, words: &[&str]) {
+    let reply = client.cmd(words);
+    assert!(!reply.starts_with(b"-"), "{words:?}: {}", reply.escape_ascii());
+}
+
+/// Stores some of every type and encoding that Redis 7.0 has.
+pub fn fill(client: &mut Client) {
+    let long = "abcabcabc-".repeat(40);
+    let huge = "0123456789abcdef".repeat(6000);
+    for words in [
+        &["SET", "int", "-12"][..],
+        &["SET", "large-int", "123456789012"],
+        &["SET", "text", "hello"],
+        &["SET", "long", &long],
+        &["SET", "huge", &huge],
+        &["SET", "binary", "\u{1}\u{0}\r\n\u{ff}"],
+        &["SET", "volatile", "x", "EX", "100000"],
+        &["RPUSH", "list", "a", "1", "-70000", "12345678901234", &long],
+        &["RPUSH", "chain", &huge, "b", &long],
+        &["HSET", "hash", "a", "1", "b", &long],
+        &["HSET", "wide-hash", "a", &huge],
+        &["ZADD", "zset", "1.5", "a", "-inf", "b", "3", "12", "1e300", &long],
+        &["SADD", "intset", "1", "2", "3", "70000", "12345678901"],
+        &["SADD", "set", "a", "b", "1"],
+        &["SADD", "wide-set", &huge, "b"],
+        &["XADD", "stream", "1-1", "a", "1", "b", &long],
+        &["XADD", "stream", "1-2", "a", "2", "b", ""],
+        &["XADD", "stream", "5-0", "other", "x"],
+        &["XDEL", "stream", "1-2"],
+        &["XGROUP", "CREATE", "stream", "group", "0"],
+        &["XGROUP", "CREATE", "stream", "idle", "$"],
+        &["XREADGROUP", "GROUP", "group", "alice", "COUNT", "1", "STREAMS", "stream", ">"],
+        &["XADD", "empty-stream", "MAXLEN", "0", "7-7", "a", "b"],
+        &["SELECT", "9"],
+        &["SET", "elsewhere", "1"],
+        &["SELECT", "0"],
+    ] {
+        ok(client, words);
+    }
+    for i in 0..700 {
+        let (n, member) = (i.to_string(), format!("member:{i}"));
+        ok(client, &["HSET", "large-hash", &member, &n]);
+        ok(client, &["ZADD", "large-zset", &format!("{}.25", i % 50), &member]);
+        ok(client, &["SADD", "large-set", &member]);
+        ok(client, &["SADD", "large-intset", &n]);
+        ok(client, &["XADD", "long-stream", &format!("{i}-1"), "n", &n, &member, "x"]);
+        ok(client, &["RPUSH", "long-list", &format!("{member}{}", "x".repeat(50))]);
+        ok(client, &["SET", &format!("key:{i}"), &member]);
+    }
+}
+
+/// What all keys of all databases come to.
+pub fn digest(client: &mut Client) -> Vec<u8> {
+    client.cmd(&["DEBUG", "DIGEST"])
+}
+
+#[test]
+fn redis_loads_what_was_saved_and_its_files_are_loaded() {
+    let Some(oracle) = Server::oracle(&[]) else { return };
+    drop(oracle);
+    for (first_is_ours, compress) in [(true, "yes"), (true, "no"), (false, "yes"), (false, "no")] {
+        let shared = Shared::new();
+        let args = shared.args(&["--rdbcompression", compress]);
+        let start = |ours: bool| if ours { Server::subject(&args) } else { Server::oracle(&args).unwrap() };
+        let writer = start(first_is_ours);
+        let mut client = writer.connect();
+        fill(&mut client);
+        let expected = digest(&mut client);
+        assert_eq!(client.cmd(&["SAVE"]), b"+OK\r\n");
+        drop(writer);
+        let reader = start(!first_is_ours);
+        let mut client = reader.connect();
+        assert_eq!(digest(&mut client), expected);
+        for key in ["intset", "set", "large-set", "zset", "large-zset", "hash", "large-hash", "list", "chain"] {
+            ok(&mut client, &["OBJECT", "ENCODING", key]);
+        }
+        // Back again.
+        assert_eq!(client.cmd(&["SAVE"]), b"+OK\r\n");
+        drop(reader);
+        let again = start(first_is_ours);
+        assert_eq!(digest(&mut again.connect()), expected);
+    }
+}
+
+#[test]
+fn the_checker_of_redis_finds_nothing_wrong() {
+    static SAID: Once = Once::new();
+    if !have("redis-check-rdb", &SAID) {
+        return;
+    }
+    let shared = Shared::new();
+    let server = Server::subject(&shared.args(&[]));
+    let mut client = server.connect();
+    fill(&mut client);
+    assert_eq!(client.cmd(&["BGSAVE"]), b"+Background saving started\r\n");
+    assert!(server.logs("Background saving terminated with success"));
+    let checked = Command::new("redis-check-rdb").arg(shared.0.join("dump.rdb")).output().unwrap();
+    let text = String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.status.success() && text.contains("Checksum OK"), "{text}");
+}
+
+#[test]
+fn while_a_file_is_loaded_commands_are_refused_but_for_some() {
+    let shared = Shared::new();
+    let server = Server::subject(&shared.args(&[]));
+    let mut client = server.connect();
+    assert_eq!(client.cmd(&["DEBUG", "POPULATE", "20000"]), b"+OK\r\n");
+    assert_eq!(client.cmd(&["SAVE"]), b"+OK\r\n");
+    drop(server);
+    let server = Server::subject_that_loads(&shared.args(&["--key-load-delay", "1000"]));
+    let mut client = server.connect();
+    assert_eq!(client.cmd(&["GET", "key:1"]), b"-LOADING Redis is loading the dataset in memory\r\n");
+    let info = String::from_utf8_lossy(&client.cmd(&["INFO", "persistence"])).into_owned();
+    for field in ["loading:1", "loading_start_time:", "loading_loaded_perc:", "loading_eta_seconds:"] {
+        assert!(info.contains(field), "{field} in {info}");
+    }
+    assert!(client.cmd(&["PING"]).starts_with(b"-LOADING"));
+    // It is let go by a configuration that does not wait.
+    ok(&mut client, &["CONFIG", "GET", "dir"]);
+    client.send(b"SHUTDOWN NOSAVE\r\n").unwrap();
+    assert!(server.logs("bye bye"));
+}
+
+#[test]
+fn redis_reads_the_append_only_file_and_its_own_is_read() {
+    let Some(oracle) = Server::oracle(&[]) else { return };
+    drop(oracle);
+    for (first_is_ours, preamble) in [(true, "yes"), (true, "no"), (false, "yes"), (false, "no")] {
+        let shared = Shared::new();
+        let args = shared.args(&["--appendonly", "yes", "--aof-use-rdb-preamble", preamble]);
+        let start = |ours: bool| if ours { Server::subject(&args) } else { Server::oracle(&args).unwrap() };
+        let writer = start(first_is_ours);
+        let mut client = writer.connect();
+        fill(&mut client);
+        assert!(client.cmd(&["BGREWRITEAOF"]).starts_with(b"+"));
+        ok(&mut client, &["SET", "behind", "1", "EX", "1000"]);
+        ok(&mut client, &["INCR", "behind"]);
+        wait_for_rewrite(&mut client);
+        ok(&mut client, &["LPOP", "list"]);
+        let expected = digest(&mut client);
+        drop(writer);
+        let reader = start(!first_is_ours);
+        let mut client = reader.connect();
+        assert_eq!(digest(&mut client), expected, "ours first: {first_is_ours}, preamble {preamble}");
+        ok(&mut client, &["SET", "more", "1"]);
+        let expected = digest(&mut client);
+        drop(reader);
+        let again = start(first_is_ours);
+        assert_eq!(digest(&mut again.connect()), expected);
+    }
+}
+
+/// Waits until no rewrite goes on.
+fn wait_for_rewrite(client: &mut Client) {
+    loop {
+        let info = String::from_utf8_lossy(&client.cmd(&["INFO", "persistence"])).into_owned();
+        if info.contains("aof_rewrite_in_progress:0") && info.contains("aof_rewrite_scheduled:0") {
+            assert!(info.contains("aof_last_bgrewrite_status:ok"), "{info}");
+            return;
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_checker_of_redis_finds_nothing_wrong_with_the_log() {
+    static SAID: Once = Once::new();
+    if !have("redis-check-aof", &SAID) {
+        return;
+    }
+    for timestamps in ["no", "yes"] {
+        let shared = Shared::new();
+        let server = Server::subject(&shared.args(&["--appendonly", "yes", "--aof-timestamp-enabled", timestamps]));
+        let mut client = server.connect();
+        fill(&mut client);
+        assert!(client.cmd(&["BGREWRITEAOF"]).starts_with(b"+"));
+        wait_for_rewrite(&mut client);
+        ok(&mut client, &["SET", "behind", "1"]);
+        let manifest = shared.0.join("appendonlydir/appendonly.aof.manifest");
+        let checked = Command::new("redis-check-aof").arg(manifest).output().unwrap();
+        let text = String::from_utf8_lossy(&checked.stdout);
+        assert!(checked.status.success() && text.contains("All AOF files and manifest are valid"), "{text}");
+    }
+}
