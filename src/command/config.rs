@@ -121,10 +121,10 @@ fn set(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         {
             new.dir.0 = path.into_os_string().into_vec();
         }
+        engine.follow(&new);
         let new = Arc::new(new);
         engine.config.store(new.clone());
         aof::follow(engine, &new, &old);
-        engine.follow(&new);
         tracking::make_room(engine, ctx.db.effects);
     }
     ctx.out.ok();

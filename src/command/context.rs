@@ -25,7 +25,7 @@ pub enum Outcome {
 /// The rest of a command that works in pieces of about a millisecond.
 ///
 /// It is called again and again until it is done. Between calls nothing is held: it must not keep
-/// anything that refers to keys.
+/// anything that refers to keys. A command with keys hands over a job before it has written any of its reply.
 pub type Job = Box<dyn FnMut(&mut Context<'_>) -> Reply + Send>;
 
 /// How a command ends: with its reply written, or with an error to be written.

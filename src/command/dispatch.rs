@@ -12,6 +12,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use arc_swap::{ArcSwap, Cache};
 use smallvec::SmallVec;
 
 use crate::client::session::{Fate, ReplyMode, Session};
@@ -19,7 +20,7 @@ use crate::command::args::Args;
 use crate::command::blocking::{Waiting, enqueue, serve_ready, shards_to_serve};
 use crate::command::call::{Rest, call, count_call, count_error, notable_ns, note_slow, write_error};
 use crate::command::context::{Context, Job, Outcome};
-use crate::command::engine::{Engine, PauseMode, Refusal};
+use crate::command::engine::{Engine, PauseMode, Refusal, access_policy};
 use crate::command::error::Error;
 use crate::command::eviction::{Eviction, Room, unseen_bytes};
 use crate::command::table::{Entry, Way};
@@ -39,6 +40,7 @@ use crate::observe::stats::{Counter, Outcome as Ended};
 use crate::resp::reply::Output;
 use crate::resp::request::Span;
 use crate::spec::{Flag, keys};
+use crate::stdx::clock::Recent;
 use crate::stdx::memory;
 use crate::stdx::ticks::Ticks;
 use crate::types::Object;
@@ -93,8 +95,11 @@ pub struct Executor {
     gate: usize,
     together: usize,
     effects: Effects,
+    /// Looks whether the configuration is still the same at the price of a load.
+    newest: Cache<Arc<ArcSwap<Config>>, Arc<Config>>,
     config: Arc<Config>,
     notable_ns: u64,
+    time: Recent,
     eviction: Eviction,
 }
 
@@ -123,8 +128,10 @@ impl Executor {
             gate: worker.unwrap_or_else(|| engine.keyspace.gates().shared_index()),
             together: (TOGETHER / workers).max(4),
             effects: Effects::default(),
+            newest: Cache::new(engine.config.clone()),
             notable_ns: notable_ns(&config),
             config,
+            time: Recent::default(),
             eviction: Eviction::default(),
         }
     }
@@ -169,11 +176,11 @@ impl Executor {
         spans: &[Span],
         requests: &[Request],
     ) -> (usize, Stop) {
-        let mut config = self.current_config(engine);
+        self.refresh_config();
         let worker = self.worker;
-        let mut moment = engine.moment(&config);
-        let limited = config.maxmemory > 0;
-        let unseen = unseen_bytes(&config).cast_signed();
+        let mut moment = self.moment(engine);
+        let limited = self.config.maxmemory > 0;
+        let unseen = unseen_bytes(&self.config).cast_signed();
         // Who replays runs alone.
         let mut gate = (!session.replaying).then(|| engine.keyspace.gates().enter(self.gate));
         self.effects.replaying = session.replaying;
@@ -190,12 +197,12 @@ impl Executor {
             let mut room = match session.replaying {
                 // What was evicted is removed by the log.
                 true => Room::Enough,
-                false => self.eviction.make_room(engine, &config, &moment),
+                false => self.eviction.make_room(engine, &self.config, &moment),
             };
             while room == Room::Soon && session.in_process {
                 // Whose thread this is has nothing else to do.
                 std::thread::yield_now();
-                room = self.eviction.make_room(engine, &config, &moment);
+                room = self.eviction.make_room(engine, &self.config, &moment);
             }
             let mut shards = ShardSet::default();
             let mut single = None;
@@ -225,14 +232,15 @@ impl Executor {
             }
             if !ready.is_empty() {
                 let hold = engine.keyspace.hold(shards);
-                let mut context = self.context(engine, session, out, &config, hold, moment);
+                let Executor { effects, config, notable_ns, worker, .. } = &mut *self;
+                let mut context = context(engine, session, out, effects, *worker, (config, *notable_ns), hold, moment);
                 if ready.len() > 1 {
                     prefetch(&mut context.db, &ready, buf, spans);
                 }
                 let mut before = Ticks::now();
+                let mut rest = None;
                 let mut ran = 0;
                 let taken = memory::used_by_this_thread();
-                let mut waiting = None;
                 for ready in &ready {
                     let mut args = args_of(buf, spans, ready.request);
                     if let Some((index, hash)) = ready.first_key {
@@ -240,11 +248,25 @@ impl Executor {
                     }
                     match call(&mut context, ready.entry, &args, before) {
                         Ok(after) => before = after,
-                        // It is the last of these: nothing that may wait is brief.
-                        Err(Rest::Wait(wait)) => {
-                            waiting = Some(enqueue(&mut context, ready.entry, &args, *wait, before.elapsed_ns()));
+                        Err(more) => {
+                            // It is the last of these: nothing that has more to do is brief.
+                            assert!(!ready.entry.brief, "{} is brief and has more to do", ready.entry.full_name);
+                            rest = Some(match more {
+                                Rest::Wait(wait) => {
+                                    let spent_ns = before.elapsed_ns();
+                                    Stop::Waiting(enqueue(&mut context, ready.entry, &args, *wait, spent_ns))
+                                }
+                                Rest::Job(job) => Stop::Pending(Box::new(Pending {
+                                    job,
+                                    index: ready.entry.index,
+                                    spent_ns: before.elapsed_ns(),
+                                    request: args.to_vecs(),
+                                    mark: context.session.reply,
+                                    unwanted: (context.session.reply != ReplyMode::On)
+                                        .then(|| Output::new(context.out.protocol())),
+                                })),
+                            });
                         }
-                        Err(Rest::Job(_)) => panic!("{} works in pieces but runs in a batch", ready.entry.full_name),
                     }
                     if context.db.effects.echo {
                         echo(context.db.effects, context.session, context.out);
@@ -258,10 +280,13 @@ impl Executor {
                 let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
                 drop(context);
                 self.count_lookups(engine, counts);
-                self.serve_postponed(engine, session, out, &config, moment);
+                if !self.effects.postponed.is_empty() {
+                    let config = self.config.clone();
+                    self.serve_postponed(engine, session, out, &config, moment);
+                }
                 at += ran;
-                if let Some(waiting) = waiting {
-                    return (at, Stop::Waiting(waiting));
+                if let Some(stop) = rest {
+                    return (at, stop);
                 }
                 if ran < ready.len() {
                     continue;
@@ -271,7 +296,7 @@ impl Executor {
             let args = args_of(buf, spans, requests[at]);
             match verdict {
                 Verdict::Hold(until_ms) => return (at, Stop::Paused { until_ms }),
-                Verdict::Refuse(None, _) if is_web_request(&args) => {
+                Verdict::Refuse(None, _) if is_web_request(&args) && !session.in_process => {
                     warning!(
                         "Possible SECURITY ATTACK detected. It looks like somebody is sending POST or Host: commands to Spinel. This is likely due to an attacker attempting to use Cross Protocol Scripting to compromise your instance. Connection from {} aborted.",
                         session.shared.addr
@@ -296,6 +321,7 @@ impl Executor {
                 }
                 Verdict::Run(entry) => {
                     at += 1;
+                    let config = self.config.clone();
                     let stop = self.run_single(engine, session, out, &config, moment, entry, &args, &mut gate);
                     if let Some(stop) = stop {
                         return (at, stop);
@@ -304,9 +330,8 @@ impl Executor {
                         return (at, Stop::Close);
                     }
                     // It may have changed the configuration that the next ones run under.
-                    if !Arc::ptr_eq(&config, &engine.config.load()) {
-                        config = self.current_config(engine);
-                        moment = engine.moment(&config);
+                    if self.refresh_config() {
+                        moment = engine.moment(&self.config);
                     }
                 }
             }
@@ -397,8 +422,8 @@ impl Executor {
         out: &mut Output,
         mut pending: Box<Pending>,
     ) -> Option<Box<Pending>> {
-        let config = self.current_config(engine);
-        let moment = engine.moment(&config);
+        let config = self.current_config();
+        let moment = self.moment(engine);
         let _gate = (!session.replaying).then(|| engine.keyspace.gates().enter(self.gate));
         let piece = Ticks::now();
         let hold = engine.keyspace.hold_none();
@@ -443,7 +468,7 @@ impl Executor {
 
     /// Ends a command that waited and waits no more; its reply is written.
     pub fn resume_wait(&mut self, engine: &Engine, session: &mut Session, out: &mut Output, waiting: &Waiting) {
-        let config = self.current_config(engine);
+        let config = self.current_config();
         waiting.leave(&engine.keyspace);
         let mark = out.mark();
         let mut ended = Ended::Done;
@@ -493,20 +518,32 @@ impl Executor {
         hold: Hold<'a>,
         moment: Moment,
     ) -> Context<'a> {
-        let touch = if session.no_touch { Touch::No } else { Touch::Yes };
-        self.effects.origin = session.shared.id;
-        let worker = self.worker;
-        let db = Db::new(&engine.keyspace, hold, &mut self.effects, session.db, moment, touch);
-        Context { db, out, session, engine, config, worker, hidden: SmallVec::new(), notable_ns: self.notable_ns }
+        let effects = &mut self.effects;
+        context(engine, session, out, effects, self.worker, (config, self.notable_ns), hold, moment)
     }
 
-    fn current_config(&mut self, engine: &Engine) -> Arc<Config> {
-        let now = engine.config.load();
-        if !Arc::ptr_eq(&now, &self.config) {
-            self.config = Arc::clone(&now);
+    /// The moment that a batch runs at.
+    #[inline]
+    fn moment(&mut self, engine: &Engine) -> Moment {
+        Moment { now_ms: engine.clock.recent_ms(&mut self.time), policy: access_policy(&self.config) }
+    }
+
+    /// The configuration that is in force.
+    fn current_config(&mut self) -> Arc<Config> {
+        self.refresh_config();
+        self.config.clone()
+    }
+
+    /// Follows the configuration; returns whether it is another one.
+    #[inline]
+    fn refresh_config(&mut self) -> bool {
+        let newest = self.newest.load();
+        let other = !Arc::ptr_eq(newest, &self.config);
+        if other {
+            self.config = Arc::clone(newest);
             self.notable_ns = notable_ns(&self.config);
         }
-        self.config.clone()
+        other
     }
 
     fn count_lookups(&self, engine: &Engine, counts: [u64; 4]) {
@@ -519,6 +556,25 @@ impl Executor {
             }
         }
     }
+}
+
+/// What the handlers of a batch may touch; `config` comes with what [`notable_ns`] says of it.
+#[inline]
+#[allow(clippy::too_many_arguments, reason = "what a batch has in hand")]
+fn context<'a>(
+    engine: &'a Engine,
+    session: &'a mut Session,
+    out: &'a mut Output,
+    effects: &'a mut Effects,
+    worker: Option<usize>,
+    (config, notable_ns): (&'a Config, u64),
+    hold: Hold<'a>,
+    moment: Moment,
+) -> Context<'a> {
+    let touch = if session.no_touch { Touch::No } else { Touch::Yes };
+    effects.origin = session.shared.id;
+    let db = Db::new(&engine.keyspace, hold, effects, session.db, moment, touch);
+    Context { db, out, session, engine, config, worker, hidden: SmallVec::new(), notable_ns }
 }
 
 #[inline]

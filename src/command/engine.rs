@@ -244,7 +244,7 @@ pub struct Engine {
     /// All databases.
     pub keyspace: Keyspace,
     /// The configuration; replaced as a whole.
-    pub config: ArcSwap<Config>,
+    pub config: Arc<ArcSwap<Config>>,
     /// Held while CONFIG SET replaces the configuration.
     pub config_change: Mutex<()>,
     /// All connections.
@@ -331,7 +331,7 @@ impl Engine {
             commands,
             users,
             acl_log: AclLog::default(),
-            config: ArcSwap::from_pointee(config),
+            config: Arc::new(ArcSwap::from_pointee(config)),
             config_change: Mutex::new(()),
             clients: Registry::default(),
             slowlog: SlowLog::new(),
@@ -470,6 +470,7 @@ impl Engine {
         if let Some(group) = effects.group.take().filter(|group| !group.is_empty()) {
             effects.logged = self.log.append(&group);
         }
+        tracking::broadcast(self, effects);
     }
 
     /// Sees to it that changes up to `offset` of the log are as safe as the configuration wants them before their
@@ -481,7 +482,6 @@ impl Engine {
                 self.refuse(Refusal::LogFailed, true);
             }
         }
-        tracking::broadcast(self, effects);
     }
 
     /// Adds somebody who hears of every change.

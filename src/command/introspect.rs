@@ -261,7 +261,7 @@ fn help(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
         "GETKEYSANDFLAGS <full-command>",
         "    Return the keys and the access flags from a full Redis command.",
         "HELP",
-        "    Prints this help.",
+        "    Print this help.",
     ];
     ctx.out.array(LINES.len());
     LINES.iter().for_each(|line| ctx.out.simple(line));

@@ -119,7 +119,7 @@ impl Entry {
         } else {
             Way::Single
         };
-        let brief = has(Flag::Fast) || command.complexity.starts_with("O(1)") && !has(Flag::Blocking);
+        let brief = !has(Flag::Blocking) && (has(Flag::Fast) || command.complexity.starts_with("O(1)"));
         let reaches_further = command.keys.iter().any(|keys| matches!(keys, Keys::Unknown { .. }));
         let names_element = command.group == Group::Hash && only_key.is_some() && command.usage.contains("field");
         Entry { command, index, full_name, subcommands, only_key, way, brief, names_element, reaches_further, flags }

@@ -139,15 +139,19 @@ impl<'a> Db<'a> {
     }
 
     /// Removes `key` where its deadline has passed, and fields of it whose deadline has. Nothing but a look where
-    /// no key of its part can expire.
+    /// nothing in its shard is due.
     #[inline]
     fn expire_if_due(&mut self, key: &Key<'_>) {
-        let Some(part) = self.hold.shard(key.hash.shard()).part_mut(self.index) else { return };
-        if !part.can_expire() || self.effects.replaying {
-            return;
+        if self.keyspace.may_be_due(key.hash.shard(), self.moment.now_ms) && !self.effects.replaying {
+            self.expire_what_is_due(key);
         }
+    }
+
+    #[cold]
+    fn expire_what_is_due(&mut self, key: &Key<'_>) {
         let now = self.moment.now_ms;
-        let Some(entry) = part.find(key.hash, key.bytes) else { return };
+        let part = self.hold.shard(key.hash.shard()).part(self.index);
+        let Some(entry) = part.and_then(|part| part.find(key.hash, key.bytes)) else { return };
         if entry.deadline().is_some_and(|deadline| now > deadline) {
             self.expire_now(key);
         } else if entry.field_deadline().is_some_and(|deadline| now > deadline) {
@@ -155,7 +159,6 @@ impl<'a> Db<'a> {
         }
     }
 
-    #[cold]
     fn expire_now(&mut self, key: &Key<'_>) {
         let part = self.hold.shard(key.hash.shard()).part_mut(self.index);
         if let Some(entry) = part.and_then(|part| part.remove(key.hash, key.bytes)) {

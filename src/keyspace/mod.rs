@@ -4,6 +4,7 @@
 //! ([`Hold`](hold::Hold)) and works on them through [`Db`](db::Db), which hides expired keys, keeps
 //! the access clocks and notes every change.
 
+pub mod alarm;
 pub mod change;
 pub mod db;
 pub mod deadlines;

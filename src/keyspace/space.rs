@@ -1,7 +1,9 @@
 //! The keyspace as a whole: its shards, gates, and walks over all of them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use crate::keyspace::alarm::Alarm;
 use crate::keyspace::change::Effects;
 use crate::keyspace::entry::{Entry, HASH_BITS};
 use crate::keyspace::gate::Gates;
@@ -20,9 +22,10 @@ pub struct Keyspace {
     hasher: KeyHasher,
     gates: Gates,
     reclaimer: Reclaimer,
-    /// For each shard a time before which nothing in it is due, so that the timer need not touch shards
-    /// to learn that. Written under the shard's lock; [`NEVER`] where no key has a deadline.
+    /// For each shard a time before which nothing in it is due, so that neither the timer nor a lookup need look
+    /// further to learn that. Written under the shard's lock; [`NEVER`] where no key has a deadline.
     next_due: Box<[AtomicU64]>,
+    alarm: Alarm,
     snapshot: Running,
 }
 
@@ -75,6 +78,7 @@ impl Keyspace {
             gates: Gates::new(workers),
             reclaimer: Reclaimer::start()?,
             next_due: (0..SHARDS).map(|_| AtomicU64::new(NEVER)).collect(),
+            alarm: Alarm::default(),
             snapshot: Running::default(),
         })
     }
@@ -97,7 +101,20 @@ impl Keyspace {
         let next = &self.next_due[shard];
         if deadline < next.load(Ordering::Relaxed) {
             next.store(deadline, Ordering::Relaxed);
+            self.alarm.note(deadline);
         }
+    }
+
+    /// Sleeps until a key is due, for `least` at least and for `most` at most; see [`Alarm::sleep`].
+    pub fn sleep_until_due(&self, now_ms: u64, least: Duration, most: Duration) {
+        let next = || (0..SHARDS).filter_map(|shard| self.next_due(shard)).min();
+        self.alarm.sleep(now_ms, next, least, most);
+    }
+
+    /// Whether a key of a held shard can have a deadline before `now_ms`.
+    #[inline]
+    pub fn may_be_due(&self, shard: usize, now_ms: u64) -> bool {
+        self.next_due[shard].load(Ordering::Relaxed) < now_ms
     }
 
     /// Says what is due next in a held shard.

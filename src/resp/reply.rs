@@ -454,6 +454,12 @@ impl Output {
         self.is_empty().then(|| std::mem::take(&mut self.buf))
     }
 
+    /// All that is to be sent, where that is one piece.
+    #[inline]
+    pub fn only_piece(&self) -> Option<&[u8]> {
+        self.shared.is_empty().then(|| &self.buf[self.sent..])
+    }
+
     /// Puts the next bytes to be sent into `into`, `limit` bytes at most; how many slices were set.
     pub fn slices<'a>(&'a self, into: &mut [IoSlice<'a>], limit: usize) -> usize {
         let mut pieces = Pieces::of(self);
@@ -469,8 +475,19 @@ impl Output {
     }
 
     /// Forgets the next `n` bytes, which were sent. Panics if there are not so many.
-    pub fn advance(&mut self, mut n: usize) {
+    #[inline]
+    pub fn advance(&mut self, n: usize) {
         assert!(n <= self.len(), "more was sent than there was");
+        if n == self.len() && self.shared.is_empty() && self.buf.capacity() <= IDLE_CAPACITY {
+            self.dropped += self.buf.len() as u64;
+            self.sent = 0;
+            self.buf.clear();
+        } else {
+            self.advance_over(n);
+        }
+    }
+
+    fn advance_over(&mut self, mut n: usize) {
         while n > 0 {
             let own_end = match self.shared.front() {
                 Some(shared) => (shared.at - self.dropped) as usize,

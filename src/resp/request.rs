@@ -177,6 +177,11 @@ impl Parser {
         spans: &mut Vec<Span>,
     ) -> Result<Step, ProtocolError> {
         if self.state == State::Start {
+            if limits.max_bulk >= SMALL_BULK_MAX
+                && let Some((args, consumed)) = small(buf.get(at..).unwrap_or_default(), at, spans)
+            {
+                return Ok(Step::Request { args, consumed });
+            }
             self.fresh(buf, at, limits, spans)
         } else {
             self.resume(buf, at, limits, spans)
@@ -357,6 +362,39 @@ impl Parser {
         }
         Ok(Step::Request { args: spans.len() - begin, consumed })
     }
+}
+
+/// What two digits can announce.
+const SMALL_BULK_MAX: usize = 99;
+
+/// A request as most are: whole, of one to nine arguments of at most [`SMALL_BULK_MAX`] bytes, within the limits
+/// of clients that have not logged in, too. Pushes its arguments with `base` added, and returns how many
+/// there are and how long it is; `None`, and nothing pushed, where it is of any other form.
+#[inline]
+fn small(request: &[u8], base: usize, spans: &mut Vec<Span>) -> Option<(usize, usize)> {
+    let [b'*', count @ b'1'..=b'9', b'\r', _, ..] = request else { return None };
+    let args = usize::from(count - b'0');
+    let begin = spans.len();
+    let mut pos = 4;
+    for _ in 0..args {
+        let (len, after) = match request.get(pos..pos + 5) {
+            Some(&[b'$', one @ b'0'..=b'9', b'\r', _, _]) => (usize::from(one - b'0'), pos + 4),
+            Some(&[b'$', ten @ b'1'..=b'9', one @ b'0'..=b'9', b'\r', _]) => {
+                (usize::from(ten - b'0') * 10 + usize::from(one - b'0'), pos + 5)
+            }
+            _ => {
+                spans.truncate(begin);
+                return None;
+            }
+        };
+        spans.push(Span { start: base + after, len });
+        pos = after + len + 2;
+    }
+    if pos > request.len() {
+        spans.truncate(begin);
+        return None;
+    }
+    Some((args, pos))
 }
 
 /// Reads the number that begins at `bytes[from]` and ends before a `\r`, with the position after that and the byte

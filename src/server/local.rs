@@ -23,6 +23,9 @@ use crate::server::subscription::Subscription;
 /// What a client is told whose server has ended.
 pub const ENDED: &str = "ERR the server was shut down";
 
+/// What a client is told that was killed, once.
+pub const KILLED: &str = "ERR the client was killed";
+
 /// An error reply: its [`Display`](fmt::Display) is the text as a socket would have it, code first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplyError(String);
@@ -100,12 +103,7 @@ type Result<T> = std::result::Result<T, ReplyError>;
 impl Client {
     /// A client of `engine`.
     pub(crate) fn new(engine: Arc<Engine>, end: Arc<End>) -> Client {
-        let id = engine.clients.next_id();
-        let now = engine.clock.now_ms();
-        let shared = Arc::new(Shared::new(id, Link::InProcess, "in-process:0".into(), "in-process:0".into(), -1, now));
-        engine.clients.add(shared.clone());
-        let mut session = Session::new(shared, engine.users.owner().clone());
-        session.in_process = true;
+        let session = connect(&engine);
         let executor = Executor::new(&engine, None);
         let state = Mutex::new(State { session, executor, out: Output::new(Protocol::Resp3) });
         Client { engine, end, state }
@@ -117,6 +115,9 @@ impl Client {
     /// over a large keyspace) runs to its end. What is answered with nothing (SHUTDOWN, CLIENT REPLY OFF)
     /// returns [`Value::Nil`]. Once the server was shut down every command is answered with
     /// an error, [`ENDED`].
+    ///
+    /// CLIENT KILL does to it what it does to a connection whose program connects again: the next command
+    /// is answered with an error, [`KILLED`], and from then on it is a new client, with database 0 selected.
     pub fn execute<A: AsRef<[u8]>>(&self, args: &[A]) -> Value {
         if args.is_empty() {
             return Value::Error(b"ERR no command".to_vec());
@@ -128,6 +129,11 @@ impl Client {
         let request = [Request { first: 0, args: spans.len(), start: 0 }];
         let mut state = self.state.lock();
         let State { session, executor, out } = &mut *state;
+        if session.shared.is_closing() {
+            *session = connect(&self.engine);
+            *out = Output::new(Protocol::Resp3);
+            return Value::Error(KILLED.as_bytes().to_vec());
+        }
         let (_, mut stop) = executor.run(&self.engine, session, out, &buf, &spans, &request);
         while let Stop::Pending(pending) = stop {
             stop = executor.resume(&self.engine, session, out, pending).map_or(Stop::Done, Stop::Pending);
@@ -395,6 +401,17 @@ impl Client {
 
 fn prefixed<'a, K: AsRef<[u8]>>(name: &'a [u8], keys: &'a [K]) -> Vec<&'a [u8]> {
     std::iter::once(name).chain(keys.iter().map(AsRef::as_ref)).collect()
+}
+
+/// The session of a client that begins, which others can see from here on.
+fn connect(engine: &Engine) -> Session {
+    let id = engine.clients.next_id();
+    let now = engine.clock.now_ms();
+    let shared = Arc::new(Shared::new(id, Link::InProcess, "in-process:0".into(), "in-process:0".into(), -1, now));
+    engine.clients.add(shared.clone());
+    let mut session = Session::new(shared, engine.users.owner().clone());
+    session.in_process = true;
+    session
 }
 
 fn bytes_of(value: Value) -> Option<Vec<u8>> {

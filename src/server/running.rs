@@ -305,8 +305,8 @@ impl Controller {
             handles.push(handle);
             threads.push(thread);
         }
-        let stop_timers = Arc::new(AtomicBool::new(false));
-        let timers = timers::start(engine.clone(), stop_timers.clone())?;
+        // Where a later step fails they end with it, as the workers do.
+        let timers = timers::start(engine.clone())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
             crash::prepare_thread();
@@ -337,10 +337,7 @@ impl Controller {
                     warning!("A worker ended by a panic");
                 }
             }
-            stop_timers.store(true, Ordering::Release);
-            timers.thread().unpark();
-            // A panic there was reported where it happened.
-            let _ = timers.join();
+            drop(timers);
         })?;
         Ok(thread)
     }

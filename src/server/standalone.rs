@@ -6,8 +6,8 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -215,6 +215,8 @@ fn run(program: &str, no_arguments: bool, loaded: Loaded) -> Result<(), Box<dyn 
     let title = Title { program: program.to_owned(), config_file: config_file.clone() };
     title.show(&config);
     let signals = Signals::catch()?;
+    // Before anybody is told that the server is ready, as with signals that end it.
+    let known = install_crash_report(config.crash_log_enabled);
     let in_force = handle.clone();
     let process_settings = Box::new(move |new: &Config, old: &Config| follow(&in_force, &title, new, old));
     let host = ServerHost::new(config_file, executable, Some(process_settings));
@@ -232,7 +234,8 @@ fn run(program: &str, no_arguments: bool, loaded: Loaded) -> Result<(), Box<dyn 
         }
     };
     notice!("Server initialized");
-    install_crash_report(server.engine());
+    // Nobody else sets it.
+    let _ = known.set(Arc::downgrade(server.engine()));
     signals.watch(server.engine().clone())?;
     if let Err(error) = server.load() {
         warning!("{error}");
@@ -458,17 +461,19 @@ fn show_banner(config: &Config) {
     ));
 }
 
-fn install_crash_report(engine: &Arc<Engine>) {
-    let enabled = engine.config.load().crash_log_enabled;
-    let engine = Arc::downgrade(engine);
+/// Has crashes reported from now on, with what INFO says once the engine is known.
+fn install_crash_report(enabled: bool) -> Arc<OnceLock<Weak<Engine>>> {
+    let known = Arc::new(OnceLock::<Weak<Engine>>::new());
+    let engine = known.clone();
     crash::install(move |out| {
-        if let Some(engine) = engine.upgrade() {
+        if let Some(engine) = engine.get().and_then(Weak::upgrade) {
             tell_state(&engine, out);
         }
     });
     if !enabled {
         crash::disarm();
     }
+    known
 }
 
 /// What INFO says, for a crash report: section by section, so that one which cannot be had costs no other.

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -34,8 +35,27 @@ impl Stream {
         }
     }
 
+    /// Ready once there may be something to read.
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Tcp(stream) => stream.poll_read_ready(cx),
+            Stream::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
     /// Writes what the socket takes.
+    ///
+    /// It nearly always takes all, so one slice is sent at once; the runtime is asked only where that fails.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if let [only] = slices {
+            let socket = match self {
+                Stream::Tcp(stream) => SockRef::from(&*stream),
+                Stream::Unix(stream) => SockRef::from(&*stream),
+            };
+            if let Ok(n) = socket.send_with_flags(only, libc::MSG_NOSIGNAL) {
+                return Poll::Ready(Ok(n));
+            }
+        }
         match (self, slices) {
             (Stream::Tcp(stream), [only]) => Pin::new(stream).poll_write(cx, only),
             (Stream::Tcp(stream), slices) => Pin::new(stream).poll_write_vectored(cx, slices),

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::client::shared::Mark;
+use crate::client::shared::{Link, Mark};
 use crate::command::client::tracking;
 use crate::command::engine::Engine;
-use crate::command::eviction::Eviction;
+use crate::command::eviction::{Eviction, Room};
 use crate::command::{aof, save};
 use crate::keyspace::change::Effects;
 use crate::keyspace::shard::SHARDS;
@@ -20,22 +20,43 @@ use crate::observe::stats::Counter;
 use crate::stdx::memory;
 use crate::stdx::ticks::Ticks;
 
-/// How often due keys are looked for: half of it is how late a key goes on average.
-const EXPIRE_EVERY: Duration = Duration::from_millis(5);
-/// The same while there is neither a client nor a key that can expire.
-const IDLE_EVERY: Duration = Duration::from_millis(100);
+/// How long due keys gather before they are removed: half of it is how late a key goes on average.
+const GATHER: Duration = Duration::from_millis(5);
+/// The longest that the timers sleep; at most as long as the period of what they do besides.
+const REST: Duration = Duration::from_millis(100);
 /// How often the memory of databases that have become empty is given back: seldom enough that a database which
 /// gets and loses its only key again and again does not pay for it.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 /// How often rates are sampled.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
+/// How much earlier a period may end.
+const SLACK: Duration = Duration::from_millis(1);
 
-/// Starts the timers; they end once `stop` is set and they are unparked.
+/// The timers' thread; dropped, it ends.
+pub struct Running {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // A panic there was reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Starts the timers.
 ///
 /// # Errors
 /// Where the system refuses another thread.
-pub fn start(engine: Arc<Engine>, stop: Arc<AtomicBool>) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("timers".into()).spawn(move || {
+pub fn start(engine: Arc<Engine>) -> std::io::Result<Running> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = stop.clone();
+    let thread = std::thread::Builder::new().name("timers".into()).spawn(move || {
         crash::prepare_thread();
         let mut timers = Timers {
             effects: Effects::default(),
@@ -44,11 +65,19 @@ pub fn start(engine: Arc<Engine>, stop: Arc<AtomicBool>) -> std::io::Result<Join
             tidied: Instant::now(),
             cron: Instant::now(),
         };
-        while !stop.load(Ordering::Acquire) {
-            let busy = timers.tick(&engine);
-            std::thread::park_timeout(if busy { EXPIRE_EVERY } else { IDLE_EVERY });
+        while !asked.load(Ordering::Acquire) {
+            let more = timers.tick(&engine);
+            let rest = if more { GATHER } else { REST };
+            let most = (Duration::from_secs(1) / engine.config.load().hz.max(1)).min(rest);
+            if engine.clock.is_real() {
+                engine.keyspace.sleep_until_due(engine.clock.now_ms(), GATHER.min(most), most);
+            } else {
+                // By a clock that is moved by hand anything may be due at any time.
+                std::thread::park_timeout(GATHER);
+            }
         }
-    })
+    })?;
+    Ok(Running { stop, thread: Some(thread) })
 }
 
 struct Timers {
@@ -60,28 +89,29 @@ struct Timers {
 }
 
 impl Timers {
-    /// Does what is due; returns whether more may be due soon.
+    /// Does what is due; returns whether there is more to do at once.
     fn tick(&mut self, engine: &Engine) -> bool {
         let started = Instant::now();
-        let volatile = engine.debug.active_expire.load(Ordering::Relaxed)
-            // What is read from a log may still need a key whose time has come.
-            && !engine.saves.loading.active.load(Ordering::Relaxed)
-            && self.expire(engine);
-        if !engine.saves.loading.active.load(Ordering::Relaxed) {
-            self.make_room(engine);
+        // What is read from a log may still need a key whose time has come.
+        let loading = engine.saves.loading.active.load(Ordering::Relaxed);
+        if engine.debug.active_expire.load(Ordering::Relaxed) && !loading {
+            self.expire(engine);
         }
-        if self.sampled.elapsed() >= SAMPLE_EVERY {
+        let more = !loading && self.make_room(engine);
+        // Who sleeps for a period wakes a little before or after its end.
+        let over = |since: Instant, period: Duration| since.elapsed() + SLACK >= period;
+        if over(self.sampled, SAMPLE_EVERY) {
             self.sampled = Instant::now();
             engine.stats.sample(engine.clock.monotonic_us());
             engine.memory_peak.fetch_max(memory::used() as u64, Ordering::Relaxed);
         }
-        if self.tidied.elapsed() >= TIDY_EVERY {
+        if over(self.tidied, TIDY_EVERY) {
             self.tidied = Instant::now();
             let _gate = engine.keyspace.gates().enter(engine.keyspace.gates().shared_index());
             engine.keyspace.release_empty();
         }
         let hz = engine.config.load().hz.max(1);
-        if engine.debug.cron.load(Ordering::Relaxed) && self.cron.elapsed() >= Duration::from_secs(1) / hz {
+        if engine.debug.cron.load(Ordering::Relaxed) && over(self.cron, Duration::from_secs(1) / hz) {
             self.cron = Instant::now();
             disconnect_idle(engine);
             remind_slow_readers(engine);
@@ -93,30 +123,30 @@ impl Timers {
                 engine.stats.add(counter, by);
             }
         }
-        volatile || !engine.clients.is_empty()
+        more
     }
 
-    /// Makes room while memory is above its limit and nobody sends commands: after CONFIG SET.
-    fn make_room(&mut self, engine: &Engine) {
+    /// Makes room while memory is above its limit and nobody sends commands: after CONFIG SET. Returns whether
+    /// there is more to do.
+    fn make_room(&mut self, engine: &Engine) -> bool {
         let config = engine.config.load();
-        if config.maxmemory > 0 {
-            let _gate = engine.keyspace.gates().enter(engine.keyspace.gates().shared_index());
-            self.eviction.make_room(engine, &config, &engine.moment(&config));
+        if config.maxmemory == 0 {
+            return false;
         }
+        let _gate = engine.keyspace.gates().enter(engine.keyspace.gates().shared_index());
+        self.eviction.make_room(engine, &config, &engine.moment(&config)) == Room::Soon
     }
 
-    /// Removes keys and fields whose deadline has passed; returns whether there are any that can expire.
-    fn expire(&mut self, engine: &Engine) -> bool {
+    /// Removes keys and fields whose deadline has passed.
+    fn expire(&mut self, engine: &Engine) {
         let started = Ticks::now();
         let mut removed = 0;
-        let mut volatile = false;
         let now_ms = engine.clock.now_ms();
         // Those that somebody else has come second: who was taken off the processor with a shard in hand would
         // otherwise have all keys wait that are due elsewhere.
         let mut taken = Vec::new();
         for shard in 0..SHARDS {
             let Some(next) = engine.keyspace.next_due(shard) else { continue };
-            volatile = true;
             if next < now_ms && !self.expire_shard(engine, shard, Patience::None, &mut removed) {
                 taken.push(shard);
             }
@@ -131,7 +161,6 @@ impl Timers {
                 engine.latency.record("expire-cycle", engine.clock.now_ms() / 1000, ms);
             }
         }
-        volatile
     }
 
     /// Removes what is due in one shard; returns whether all of it: without `patience`, nobody waits for who has it.
@@ -170,10 +199,30 @@ fn disconnect_idle(engine: &Engine) {
     let now = engine.clock.now_ms();
     for client in engine.clients.all() {
         let idle = now.saturating_sub(client.figures.active_ms.load(Ordering::Relaxed));
-        let waits = client.has(Mark::Blocked) || client.has(Mark::Monitor) || client.figures.is_subscribed();
-        if idle > timeout_ms && !waits {
+        // Who is in this process keeps no connection open that could be saved.
+        let stays = client.link == Link::InProcess
+            || client.has(Mark::Blocked)
+            || client.has(Mark::Monitor)
+            || client.figures.is_subscribed();
+        if idle > timeout_ms && !stays {
             verbose!("Closing idle client");
             client.close();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::testing::Bench;
+
+    #[test]
+    fn timers_end_with_whoever_started_them() {
+        let bench = Bench::new();
+        let before = Arc::strong_count(&bench.engine);
+        let running = start(bench.engine.clone()).unwrap();
+        assert!(Arc::strong_count(&bench.engine) > before);
+        drop(running);
+        assert_eq!(Arc::strong_count(&bench.engine), before, "the thread has let go of the server");
     }
 }

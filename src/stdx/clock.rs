@@ -9,6 +9,8 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use crate::stdx::ticks::Ticks;
+
 /// Where the monotonic time of real clocks begins: one for the process, so that values of two clocks compare.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -40,6 +42,11 @@ impl Clock {
         (Clock(Source::Manual(Arc::clone(&hands))), ManualClock(hands))
     }
 
+    /// Whether it is the system's clock, which moves by itself.
+    pub fn is_real(&self) -> bool {
+        matches!(self.0, Source::Real)
+    }
+
     /// Unix time in milliseconds; 0 if the system's clock stands before 1970.
     #[inline]
     pub fn now_ms(&self) -> u64 {
@@ -52,6 +59,23 @@ impl Clock {
         match &self.0 {
             Source::Real => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64),
             Source::Manual(hands) => hands.wall_us.load(Ordering::Acquire),
+        }
+    }
+
+    /// [`Clock::now_ms`], read anew only where `recent` is older than some fifty microseconds.
+    #[inline]
+    pub fn recent_ms(&self, recent: &mut Recent) -> u64 {
+        if let Source::Manual(_) = self.0 {
+            return self.now_ms();
+        }
+        let now = Ticks::now();
+        match recent.0 {
+            Some((at, ms)) if now.since_ns(at) < RECENT_NS => ms,
+            _ => {
+                let ms = self.now_ms();
+                recent.0 = Some((now, ms));
+                ms
+            }
         }
     }
 
@@ -76,6 +100,13 @@ impl Default for Clock {
         Clock::real()
     }
 }
+
+/// The last time that somebody read, for [`Clock::recent_ms`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Recent(Option<(Ticks, u64)>);
+
+/// How old a time may be to be called recent.
+const RECENT_NS: u64 = 50_000;
 
 /// The hands of a clock that does not run by itself.
 #[derive(Clone, Debug)]
@@ -112,6 +143,21 @@ mod tests {
         assert_eq!((other.now_ms(), other.now_us(), other.monotonic_ms()), (1_005, 1_005_000, 5));
         hands.set(10);
         assert_eq!((other.now_ms(), other.monotonic_ms()), (10, 5), "a jump of the wall clock is not time that passed");
+    }
+
+    #[test]
+    fn a_recent_time_is_never_older_than_it_may_be() {
+        let (clock, hands) = Clock::manual(7);
+        let mut recent = Recent::default();
+        assert_eq!(clock.recent_ms(&mut recent), 7);
+        hands.advance(1);
+        assert_eq!(clock.recent_ms(&mut recent), 8, "a manual clock is always read");
+        let (clock, mut recent) = (Clock::real(), Recent::default());
+        for _ in 0..10_000 {
+            let before = clock.now_us();
+            let ms = clock.recent_ms(&mut recent);
+            assert!(ms + 1 >= (before - RECENT_NS / 1000) / 1000 && ms <= clock.now_ms(), "{ms} at {before}");
+        }
     }
 
     #[test]

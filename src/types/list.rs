@@ -306,6 +306,21 @@ impl List {
         }
     }
 
+    /// The nodes with the `count` elements from `start` on, shared, and the index of the first of these in them.
+    pub fn share(&self, start: usize, count: usize) -> (List, usize) {
+        let Repr::Chain(chain) = &self.0 else { return (self.clone(), start) };
+        let (at, offset) = chain.find(start);
+        let mut part = Chain::default();
+        for node in chain.nodes.range(at..) {
+            if part.len >= offset + count {
+                break;
+            }
+            part.len += node.len();
+            part.nodes.push_back(node.clone());
+        }
+        (List(Repr::Chain(Box::new(part))), offset)
+    }
+
     /// The element at `index`.
     pub fn get(&self, index: usize) -> Option<Item<'_>> {
         self.iter(index, End::Head).next()
@@ -750,6 +765,13 @@ mod tests {
                 prop_assert_eq!(list.len(), model.len());
             }
             prop_assert_eq!(&texts(&list), &model);
+            for start in 0..model.len() {
+                let count = (model.len() - start).min(7);
+                let (part, at) = list.share(start, count);
+                part.check();
+                let shared: Vec<_> = part.iter(at, End::Head).take(count).map(Item::to_vec).collect();
+                prop_assert_eq!(&shared[..], &model[start..start + count]);
+            }
             for i in 0..model.len() {
                 prop_assert_eq!(list.get(i).map(Item::to_vec), model.get(i).cloned());
                 prop_assert_eq!(

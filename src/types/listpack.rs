@@ -301,6 +301,11 @@ impl Listpack {
         Listpack { room: Box::new([HEADER as u8 + 1, 0, 0, 0, 0, 0, END, 0]) }
     }
 
+    /// One without elements, and room for so many bytes of them.
+    pub fn with_capacity(bytes: usize) -> Listpack {
+        Listpack::with_room(vec![HEADER as u8 + 1, 0, 0, 0, 0, 0, END], allotted(HEADER + 1 + bytes))
+    }
+
     /// Takes over bytes from outside; `None` where they are not a listpack from end to end.
     pub fn from_bytes(bytes: Vec<u8>) -> Option<Listpack> {
         let total = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
@@ -699,6 +704,9 @@ mod tests {
     fn lengths_around_each_step_are_read_backwards() {
         for len in [0, 63, 64, 125, 126, 127, 128, 4095, 4096, 16_377, 16_378, 16_379, 2_097_145, 2_097_146, 2_097_147]
         {
+            if cfg!(miri) && len > 1 << 20 {
+                continue;
+            }
             let mut pack = Listpack::new();
             pack.push_back(b"first");
             pack.push_back(&vec![b'x'; len]);
@@ -709,6 +717,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many elements, of safe code")]
     fn more_elements_than_the_header_can_tell_are_counted() {
         let mut pack = Listpack::new();
         for _ in 0..65_534 {
@@ -747,7 +756,7 @@ mod tests {
         for cut in 0..good.len() {
             assert!(Listpack::from_bytes(good[..cut].to_vec()).is_none());
         }
-        for at in 0..good.len() {
+        for at in (0..good.len()).step_by(if cfg!(miri) { 9 } else { 1 }) {
             for value in [0, 1, 0x7f, 0x80, 0xc0, 0xe0, 0xf0, 0xf4, 0xf5, 0xff] {
                 let mut bad = good.clone();
                 bad[at] = value;

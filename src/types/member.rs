@@ -187,7 +187,7 @@ mod tests {
     fn strings_of_every_length_come_back_and_take_what_they_should() {
         assert_eq!(size_of::<Member>(), 8);
         assert_eq!(size_of::<Option<Member>>(), 8);
-        for len in (0..300).chain([1000, 65_535, 65_536, 100_000]) {
+        for len in (0..300).step_by(if cfg!(miri) { 7 } else { 1 }).chain([1000, 65_535, 65_536]) {
             let bytes: Vec<u8> = (0..len).map(|at| (at * 7 + len) as u8).collect();
             let member = Member::new(&bytes);
             assert_eq!(member.bytes(), bytes);

@@ -154,6 +154,30 @@ fn shutdown_in_process_does_the_same() {
     assert!(error_of(&client.execute(&["PING"])).contains("shut down"));
 }
 
+#[test]
+fn a_killed_client_is_told_once_and_begins_anew() {
+    let server = Server::builder().no_listener().start().unwrap();
+    let (client, other) = (server.client(), server.client());
+    client.select(3).unwrap();
+    client.set("a", "1").unwrap();
+    let id = client.execute(&["CLIENT", "ID"]).as_integer().unwrap();
+    assert_eq!(other.execute(&["CLIENT", "KILL", "ID", &id.to_string()]), Value::Integer(1));
+    assert_eq!(error_of(&client.execute(&["GET", "a"])), "ERR the client was killed");
+    assert_eq!(client.get("a").unwrap(), None, "it is in database 0 again");
+    assert!(client.execute(&["CLIENT", "ID"]).as_integer().unwrap() > id);
+    let list = other.execute(&["CLIENT", "LIST"]);
+    let list = String::from_utf8_lossy(list.as_bytes().unwrap()).into_owned();
+    assert_eq!(list.lines().count(), 2, "{list}");
+    assert!(!list.contains(&format!("id={id} ")), "{list}");
+}
+
+#[test]
+fn words_of_a_browser_are_unknown_commands_where_no_browser_can_be() {
+    let server = Server::builder().no_listener().start().unwrap();
+    let reply = error_of(&server.client().execute(&["POST", "/"]));
+    assert_eq!(reply, "ERR unknown command 'POST', with args beginning with: '/' ");
+}
+
 /// The masks of signals that the process catches and ignores.
 fn signals() -> Vec<String> {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux has this file");

@@ -10,10 +10,12 @@ mod events;
 mod geo;
 mod keys;
 mod language;
+mod lists;
 mod random;
 mod runner;
 mod server;
 mod strings;
+mod waiting;
 
 /// One test per family and protocol.
 macro_rules! families {
@@ -39,6 +41,10 @@ families! {
     acl: include_str!("interop/acl.table"), &[];
     strings: include_str!("interop/strings.table"), &[];
     string_options: crate::interop::strings::options(), &[];
+    lists: include_str!("interop/lists.table"), &[];
+    lists_of_small_nodes: include_str!("interop/lists.table"), &["--list-max-listpack-size", "2"];
+    compressed_lists: include_str!("interop/lists.table"), &["--list-max-listpack-size", "-1", "--list-compress-depth", "1"];
+    list_encodings: crate::interop::lists::encodings(), &[];
     hashes: include_str!("interop/hashes.table"), &[];
     keys: include_str!("interop/keys.table"), &[];
     key_options: crate::interop::keys::options(), &[];
@@ -50,9 +56,9 @@ families! {
     small_streams: include_str!("interop/streams.table"), &["--stream-node-max-entries", "3"];
     tracking: include_str!("interop/tracking.table"), &[];
     server: include_str!("interop/server.table"), &[];
+    transactions: include_str!("interop/transactions.table"), &[];
     sort: include_str!("interop/sort.table"), &[];
     small_nodes_sort: include_str!("interop/sort.table"), &["--list-max-listpack-size", "2", "--zset-max-listpack-entries", "0"];
-    transactions: include_str!("interop/transactions.table"), &[];
     sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes"];
     large_sorted_sets: include_str!("interop/zset.table"), &["--enable-debug-command", "yes", "--zset-max-listpack-entries", "0"];
     places: include_str!("interop/geo.table"), &[];

@@ -6,7 +6,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use crate::support::client::Client;
-use crate::support::server::subject_program;
+use crate::support::server::{subject_program, tell};
 
 /// A patience that no healthy server needs.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -264,6 +264,90 @@ fn a_shutdown_by_signal_can_be_called_off_until_the_timers_run() {
     assert_eq!(client.cmd(&["PING"]), b"+PONG\r\n");
     process.signal("TERM");
     assert!(process.ended().0.success());
+}
+
+#[test]
+fn a_second_sigint_ends_it_at_once() {
+    let dir = Dir::new();
+    let mut process = Process::start(&mut server(&dir));
+    assert_eq!(dir.client().cmd(&["DEBUG", "PAUSE-CRON", "1"]), b"+OK\r\n");
+    process.signal("INT");
+    process.wait_for("Received SIGINT scheduling shutdown...");
+    process.signal("INT");
+    let (status, log) = process.ended();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("You insist... exiting now.") && !log.contains("bye bye"), "{log}");
+}
+
+#[test]
+fn what_is_logged_follows_a_changed_loglevel() {
+    let dir = Dir::new();
+    let mut process = Process::start(&mut server(&dir));
+    let mut client = dir.client();
+    // A protocol error is told to the log where it is verbose.
+    let err = |first: &[u8]| {
+        let mut broken = UnixStream::connect(dir.path("socket")).unwrap();
+        broken.set_read_timeout(Some(PATIENCE)).unwrap();
+        broken.write_all(&[b"*1\r\n", first, b"\r\n"].concat()).unwrap();
+        let mut reply = Vec::new();
+        broken.read_to_end(&mut reply).unwrap();
+        assert!(reply.starts_with(b"-ERR Protocol error: expected '$'"), "{}", reply.escape_ascii());
+    };
+    err(b"a");
+    assert_eq!(client.cmd(&["CONFIG", "SET", "loglevel", "verbose"]), b"+OK\r\n");
+    err(b"b");
+    process.wait_for("got 'b'");
+    assert_eq!(client.cmd(&["CONFIG", "SET", "loglevel", "warning"]), b"+OK\r\n");
+    err(b"c");
+    process.signal("TERM");
+    let (status, log) = process.ended();
+    assert!(status.success());
+    // What is no warning is left out from there on, the farewell too; the signal is one.
+    assert!(log.contains("Received SIGTERM"), "{log}");
+    assert!(!log.contains("got 'a'") && !log.contains("got 'c'") && !log.contains("Removing"), "{log}");
+}
+
+/// The socket of the system's log, where the system has none and lets us have it.
+struct SystemLog(UnixDatagram);
+
+impl SystemLog {
+    const PATH: &str = "/dev/log";
+
+    fn take() -> Option<SystemLog> {
+        let socket = UnixDatagram::bind(Self::PATH).ok()?;
+        let log = SystemLog(socket);
+        log.0.set_read_timeout(Some(PATIENCE)).unwrap();
+        Some(log)
+    }
+}
+
+impl Drop for SystemLog {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(Self::PATH);
+    }
+}
+
+#[test]
+fn syslog_gets_the_same_lines_under_its_name_and_facility() {
+    let Some(log) = SystemLog::take() else {
+        tell("skipped: the system has a log of its own");
+        return;
+    };
+    let dir = Dir::new();
+    let told = ["--syslog-enabled", "yes", "--syslog-ident", "spinel-suite", "--syslog-facility", "local3"];
+    let process = Process::start(server(&dir).args(told));
+    let ident = format!(" spinel-suite[{}]: ", process.child.id());
+    let mut message = [0; 2048];
+    loop {
+        let n = log.0.recv(&mut message).unwrap();
+        let message = String::from_utf8_lossy(&message[..n]).into_owned();
+        // Others may use the system's log at the same time.
+        if message.contains(&ident) && message.contains("Ready to accept") {
+            // Facility local3 is 19, a notice is 5.
+            assert!(message.starts_with("<157>"), "{message}");
+            return;
+        }
+    }
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Once;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use crate::support::server::{Server, have, tell};
 
@@ -104,6 +104,108 @@ fn filled() -> Option<Server> {
     let said = run(&mut tool("redis-cli", &server, &["--pipe"]), commands.as_bytes()).ok();
     assert!(said.contains("errors: 0, replies: 1000"), "{said}");
     Some(server)
+}
+
+/// redis-cli as a person has it before them: on a terminal, which `script` makes.
+struct Terminal {
+    child: Child,
+    pieces: Receiver<Vec<u8>>,
+    /// What was shown since the last key was pressed.
+    shown: String,
+}
+
+impl Terminal {
+    fn open(server: &Server) -> Terminal {
+        let line = format!("stty cols 200 rows 40; exec redis-cli -h 127.0.0.1 -p {}", server.port());
+        let mut child = Command::new("script")
+            .args(["-qfc", &line, "/dev/null"])
+            .env("TERM", "xterm")
+            // What is typed here is nobody's history.
+            .env("REDISCLI_HISTFILE", "/dev/null")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|e| panic!("script: {e}"));
+        let mut out = child.stdout.take().expect("stdout is piped");
+        let (sender, pieces) = channel();
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(n @ 1..) = out.read(&mut piece) {
+                if sender.send(piece[..n].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Terminal { child, pieces, shown: String::new() }
+    }
+
+    fn shows(&mut self, text: &str) {
+        let until = Instant::now() + LIMIT;
+        while !self.shown.contains(text) {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.pieces.recv_timeout(left) {
+                Ok(piece) => self.shown.push_str(&String::from_utf8_lossy(&piece)),
+                Err(error) => panic!("the terminal does not show {text:?} ({error}): {:?}", self.shown),
+            }
+        }
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.shown.clear();
+        let stdin = self.child.stdin.as_mut().expect("stdin is piped");
+        stdin.write_all(keys.as_bytes()).and_then(|()| stdin.flush()).expect("the terminal takes keys");
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn redis_cli_serves_a_person_at_a_terminal() {
+    static SAID: Once = Once::new();
+    if !have("redis-cli", &SAID) || !have("script", &SAID) {
+        return;
+    }
+    let server = Server::subject(&[]);
+    let prompt = format!("127.0.0.1:{}> ", server.port());
+    let third = format!("127.0.0.1:{}[3]> ", server.port());
+    let mut terminal = Terminal::open(&server);
+    terminal.shows(&prompt);
+    terminal.press("get ");
+    terminal.shows("key\u{1b}[0m");
+    // Ctrl-U takes the line back.
+    terminal.press("\u{15}SET greeting hello\r");
+    terminal.shows("\nOK\r\n");
+    terminal.shows(&prompt);
+    terminal.press("GET greeting\r");
+    terminal.shows("\"hello\"");
+    terminal.press("SELECT 3\r");
+    terminal.shows(&third);
+    terminal.press("3 INCR n\r");
+    terminal.shows("(integer) 3");
+    terminal.press("HELP GET\r");
+    terminal.shows("summary:");
+    terminal.shows(&third);
+    terminal.press("NOSUCH\r");
+    terminal.shows("(error) ERR unknown command 'NOSUCH'");
+    terminal.press("MONITOR\r");
+    terminal.shows("\nOK\r\n");
+    let mut other = server.connect();
+    assert_eq!(other.cmd(&["SET", "seen", "1"]), b"+OK\r\n");
+    terminal.shows("\"SET\" \"seen\" \"1\"");
+    // Ctrl-C ends the monitor, or redis-cli with it, by its version.
+    terminal.press("\u{3}");
+    let until = Instant::now() + LIMIT;
+    while String::from_utf8_lossy(&other.cmd(&["CLIENT", "LIST"])).contains(" flags=O ") {
+        assert!(Instant::now() < until, "the monitor goes on");
+        std::thread::yield_now();
+    }
+    assert_eq!(other.cmd(&["DBSIZE"]), b":2\r\n");
 }
 
 #[test]

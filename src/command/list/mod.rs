@@ -6,8 +6,9 @@
 use std::ops::Range;
 
 use crate::command::args::{Args, word};
-use crate::command::context::{Context, DONE, Reply};
+use crate::command::context::{Context, DONE, Reply, later};
 use crate::command::error::Error;
+use crate::command::keyspace::PIECE_US;
 use crate::command::table::Command;
 use crate::keyspace::change::Class;
 use crate::keyspace::db::Key;
@@ -15,6 +16,7 @@ use crate::keyspace::entry::{Entry, Value};
 use crate::resp::reply::Output;
 use crate::spec::{Access, Arity, Flag, Group, Keys};
 use crate::stdx::number::parse_i64;
+use crate::stdx::ticks::Ticks;
 use crate::types::Object;
 use crate::types::list::{End, Limit, List};
 use crate::types::listpack::{Item, Needle};
@@ -386,12 +388,57 @@ fn lrange(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     match ctx.db.read(&key).map(list).transpose()? {
         Some(list) => {
             let range = range_within(start, end, list.len());
+            if range.len() > BRIEF_ELEMENTS && list.nodes() > BRIEF_NODES {
+                let (list, at) = list.share(range.start, range.len());
+                return later(LargeRange { list, at, left: range.len(), begun: false }, LargeRange::run);
+            }
             ctx.out.array(range.len());
             list.iter(range.start, End::Head).take(range.len()).for_each(|item| write_item(ctx.out, item));
         }
         None => ctx.out.array(0),
     }
     DONE
+}
+
+/// A range of more elements than this, of a list of more nodes than that, is written in pieces that hold no key:
+/// a million elements would keep others from the list's shard for tens of milliseconds.
+const BRIEF_ELEMENTS: usize = 512;
+const BRIEF_NODES: usize = 32;
+/// How many elements are written before the time is looked at.
+const STRIDE: usize = 64;
+
+/// What is still to be written of a range, as it was when it was asked for.
+struct LargeRange {
+    list: List,
+    at: usize,
+    left: usize,
+    begun: bool,
+}
+
+impl LargeRange {
+    fn run(mut self, ctx: &mut Context<'_>) -> Reply {
+        let started = Ticks::now();
+        if !self.begun {
+            self.begun = true;
+            ctx.out.array(self.left);
+        }
+        let mut written = 0;
+        for item in self.list.iter(self.at, End::Head).take(self.left) {
+            write_item(ctx.out, item);
+            written += 1;
+            if written % STRIDE == 0 && started.elapsed_us() >= PIECE_US {
+                break;
+            }
+        }
+        self.at += written;
+        self.left -= written;
+        if self.left > 0 {
+            return later(self, LargeRange::run);
+        }
+        // The list itself may be gone by now, so that these nodes are the last of it.
+        ctx.db.keyspace().free_object(Box::new(Object::List(self.list)));
+        DONE
+    }
 }
 
 /// Removes elements that equal another; replies how many there were.
@@ -681,6 +728,27 @@ mod tests {
     use crate::command::testing::Bench;
 
     const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value|";
+
+    #[test]
+    fn a_large_range_is_written_in_pieces_and_is_the_same() {
+        let mut bench = Bench::with("list-max-listpack-size 8");
+        let mut elements = Vec::new();
+        for some in 0..200 {
+            let words: Vec<String> = (0..20).map(|n| format!("e{}", some * 20 + n)).collect();
+            bench.run(&format!("RPUSH l {}", words.join(" ")));
+            elements.extend(words);
+        }
+        let reply = |words: &[String]| {
+            let items: String = words.iter().map(|word| format!("${}|{word}|", word.len())).collect();
+            format!("*{}|{items}", words.len())
+        };
+        assert_eq!(bench.run("LRANGE l 0 -1"), reply(&elements));
+        assert_eq!(bench.run("LRANGE l 1005 -1001"), reply(&elements[1005..3000]));
+        assert_eq!(bench.run("LRANGE l 3990 -1"), reply(&elements[3990..]));
+        assert_eq!(bench.run("CLIENT REPLY SKIP") + &bench.run("LRANGE l 0 -1"), "", "no piece of it is heard");
+        assert_eq!(bench.run("LRANGE l -600 -1"), reply(&elements[3400..]));
+        assert!(bench.run("INFO commandstats").contains("cmdstat_lrange:calls=5,"));
+    }
 
     #[test]
     fn elements_are_pushed_popped_and_the_empty_list_is_gone() {

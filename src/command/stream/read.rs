@@ -3,7 +3,8 @@
 use smallvec::SmallVec;
 
 use crate::command::args::{Args, word};
-use crate::command::context::{Context, DONE, Reply};
+use crate::command::blocking::{Served, Wait, until_milliseconds};
+use crate::command::context::{Context, DONE, Outcome, Reply};
 use crate::command::error::Error;
 use crate::command::stream::range::write_entries;
 use crate::command::stream::{
@@ -13,9 +14,9 @@ use crate::command::stream::{
 use crate::command::table::Command;
 use crate::keyspace::change::{Class, Effect};
 use crate::keyspace::db::Key;
+use crate::keyspace::hold::ShardSet;
 use crate::resp::reply::{Deferred, Output, Protocol};
 use crate::spec::{Access, Arity, Flag, Keys};
-use crate::stdx::number::parse_i64;
 use crate::types::stream::group::{Group, Number, Pending};
 use crate::types::stream::id::Id;
 use crate::types::stream::{Log, Stream};
@@ -65,10 +66,21 @@ struct Options<'a> {
     reader: Option<(&'a [u8], &'a [u8])>,
     /// What is delivered is not to be acknowledged.
     noack: bool,
+    /// How long to wait where there is nothing.
+    patience: Patience,
 }
 
-fn options<'a>(args: &Args<'a>, way: Way) -> Result<Options<'a>, Error> {
-    let mut options = Options { most: usize::MAX, first: 0, keys: 0, reader: None, noack: false };
+/// How long a client waits for entries.
+#[derive(Clone, Copy)]
+enum Patience {
+    None,
+    /// Until this time, Unix milliseconds; `None` for ever.
+    Until(Option<u64>),
+}
+
+fn options<'a>(args: &Args<'a>, way: Way, now_ms: u64) -> Result<Options<'a>, Error> {
+    let patience = Patience::None;
+    let mut options = Options { most: usize::MAX, first: 0, keys: 0, reader: None, noack: false, patience };
     let only_group = |option: &str| {
         Err(Error::text(format!("ERR The {option} option is only supported by XREADGROUP. You called XREAD instead.")))
     };
@@ -78,7 +90,7 @@ fn options<'a>(args: &Args<'a>, way: Way) -> Result<Options<'a>, Error> {
         match word(args.at(i), &["BLOCK", "COUNT", "STREAMS", "GROUP", "NOACK"]) {
             Some("BLOCK") if more > 0 => {
                 i += 1;
-                timeout_ms(args.at(i))?;
+                options.patience = Patience::Until(until_milliseconds(args.at(i), now_ms)?);
             }
             Some("COUNT") if more > 0 => {
                 i += 1;
@@ -177,34 +189,120 @@ impl Head {
 }
 
 fn xread(ctx: &mut Context<'_>, args: &Args<'_>, way: Way) -> Reply {
-    let options = options(args, way)?;
+    let options = options(args, way, ctx.db.now_ms())?;
     // All keys are looked at before anything is read: an error must leave everything as it was.
-    let mut wanted = SmallVec::<[(Key<'_>, After); 8]>::new();
+    let mut wanted = Wanted::new();
     for i in options.first..options.first + options.keys {
         let key = args.key(&ctx.db, i);
-        let stream = ctx.db.read(&key).map(stream).transpose()?;
-        if let Some((group, _)) = options.reader
-            && stream.is_none_or(|stream| stream.groups.find(group).is_none())
-        {
-            return Err(no_key_or_group(key.bytes, group, " in XREADGROUP with GROUP option"));
-        }
+        let stream = stream_to_read(ctx, &key, options.reader)?;
         wanted.push((key, after(args.at(i + options.keys), stream, way)?));
     }
+    let what = What { most: options.most, reader: options.reader, noack: options.noack };
+    let head = read(ctx, &wanted, what)?;
+    match options.patience {
+        Patience::Until(until_ms) if head.streams == 0 => Ok(Outcome::Wait(Box::new(wait(&wanted, what, until_ms)))),
+        _ => {
+            head.finish(ctx.out);
+            DONE
+        }
+    }
+}
+
+/// The keys of a request, and where to read on in each.
+type Wanted<'a> = SmallVec<[(Key<'a>, After); 8]>;
+
+/// What is read of each stream, and for whom.
+#[derive(Clone, Copy)]
+struct What<'a> {
+    /// The most entries of each.
+    most: usize,
+    /// Group and consumer.
+    reader: Option<(&'a [u8], &'a [u8])>,
+    noack: bool,
+}
+
+/// The stream of a key, which has the group that is read for.
+fn stream_to_read<'c>(
+    ctx: &'c mut Context<'_>,
+    key: &Key<'_>,
+    reader: Option<(&[u8], &[u8])>,
+) -> Result<Option<&'c Stream>, Error> {
+    let found = ctx.db.read(key).map(stream).transpose()?;
+    match reader {
+        Some((group, _)) if found.is_none_or(|stream| stream.groups.find(group).is_none()) => {
+            Err(no_group_to_read(key.bytes, group))
+        }
+        _ => Ok(found),
+    }
+}
+
+fn no_group_to_read(key: &[u8], group: &[u8]) -> Error {
+    no_key_or_group(key, group, " in XREADGROUP with GROUP option")
+}
+
+/// Reads all streams that have something to show, and says to the log what that did.
+fn read(ctx: &mut Context<'_>, wanted: &[(Key<'_>, After)], what: What<'_>) -> Result<Head, Error> {
     let mut head = Head::default();
-    match options.reader {
-        None => read_streams(ctx, &wanted, options.most, &mut head)?,
+    match what.reader {
+        None => read_streams(ctx, wanted, what.most, &mut head)?,
         Some((group, consumer)) => {
             let mut effects = Vec::new();
-            for (key, after) in &wanted {
+            for (key, after) in wanted {
                 let reader = Reader { key: *key, group, consumer, after: *after };
-                read_group(ctx, reader, &options, &mut head, &mut effects)?;
+                read_group(ctx, reader, what, &mut head, &mut effects)?;
             }
             // What it did to groups is told, and never the request: who runs it again may find other entries.
             ctx.db.effects.log_as(|| effects);
         }
     }
-    head.finish(ctx.out);
-    DONE
+    Ok(head)
+}
+
+/// Waits for entries of any of these streams.
+fn wait(wanted: &[(Key<'_>, After)], what: What<'_>, until_ms: Option<u64>) -> Wait {
+    let keys: Vec<Vec<u8>> = wanted.iter().map(|(key, _)| key.bytes.to_vec()).collect();
+    // Which of several keys has expired is not known, and the others may still get entries.
+    let gone = match (&keys[..], what.reader) {
+        ([key], Some((group, _))) => Some(no_group_to_read(key, group)),
+        _ => None,
+    };
+    let all: Vec<(Vec<u8>, After)> = keys.iter().cloned().zip(wanted.iter().map(|(_, after)| *after)).collect();
+    let (most, noack) = (what.most, what.noack);
+    let reader = what.reader.map(|(group, consumer)| (group.to_vec(), consumer.to_vec()));
+    let serve = move |ctx: &mut Context<'_>, _: &Key<'_>| {
+        let reader = reader.as_ref().map(|(group, consumer)| (&group[..], &consumer[..]));
+        // What became ready together is read together. A key that is held by somebody else has nothing that it
+        // had not when the client began to wait.
+        let mut ready = Wanted::new();
+        for (name, after) in &all {
+            let key = ctx.db.key(name);
+            if !ctx.db.hold.held().has(key.hash.shard()) {
+                continue;
+            }
+            match stream_to_read(ctx, &key, reader) {
+                Ok(_) => ready.push((key, *after)),
+                // Without a group it can wait for a stream of that name.
+                Err(_) if reader.is_none() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let head = read(ctx, &ready, What { most, reader, noack })?;
+        if head.streams == 0 {
+            return Ok(Served::No);
+        }
+        head.finish(ctx.out);
+        Ok(Served::Yes)
+    };
+    Wait {
+        keys,
+        until_ms,
+        also: ShardSet::default(),
+        serve: Box::new(serve),
+        timed_out: Output::null_array,
+        denied: Output::null_array,
+        group: None,
+        gone,
+    }
 }
 
 fn read_streams(ctx: &mut Context<'_>, wanted: &[(Key<'_>, After)], most: usize, head: &mut Head) -> Result<(), Error> {
@@ -234,7 +332,7 @@ struct Reader<'a> {
 fn read_group(
     ctx: &mut Context<'_>,
     reader: Reader<'_>,
-    options: &Options<'_>,
+    what: What<'_>,
     head: &mut Head,
     effects: &mut Vec<Effect>,
 ) -> Result<(), Error> {
@@ -243,29 +341,28 @@ fn read_group(
     let out = &mut *ctx.out;
     let read = ctx.db.update(&key, |entry| {
         let Stream { log, groups } = stream_mut(entry)?;
-        let missing = || no_key_or_group(key.bytes, name, " in XREADGROUP with GROUP option");
-        let group = groups.find_mut(name).ok_or_else(missing)?;
+        let group = groups.find_mut(name).ok_or_else(|| no_group_to_read(key.bytes, name))?;
         let (number, created) = group.find_or_create(consumer, now_ms);
         group.consumer_mut(number).seen_ms = now_ms;
-        let delivery = Delivery { number, noack: options.noack, now_ms };
+        let delivery = Delivery { number, noack: what.noack, now_ms };
         let told = effects.len();
         let mut served = true;
         match after {
             After::Id(after) => {
                 head.next(out, key.bytes);
-                write_history(out, log, group, delivery, after, options.most);
+                write_history(out, log, group, delivery, after, what.most);
             }
             After::New => {
                 served = log.top_id().is_some_and(|top| top > group.last);
                 if served {
                     head.next(out, key.bytes);
                     let effects = logged.then_some(&mut *effects);
-                    deliver(out, log, group, &reader, delivery, options.most, effects);
+                    deliver(out, log, group, &reader, delivery, what.most, effects);
                 }
             }
         }
         // A claim creates its consumer.
-        if created && logged && (options.noack || effects.len() == told) {
+        if created && logged && (what.noack || effects.len() == told) {
             effects.insert(told, consumer_effect(key.bytes, name, consumer));
         }
         Ok((created, served))
@@ -315,7 +412,8 @@ fn deliver(
         }
     }
     out.finish_array(deferred, count);
-    if let Some(effects) = effects.filter(|_| noack) {
+    // A claim tells how far the group is, but not how many entries that are.
+    if let Some(effects) = effects {
         effects.push(group_effect(reader.key.bytes, reader.group, group));
     }
 }
@@ -342,10 +440,4 @@ fn write_deleted(out: &mut Output, id: Id) {
     out.array(2);
     write_id(out, id);
     out.null_array();
-}
-
-/// How long to wait, in milliseconds; 0 is for ever.
-fn timeout_ms(arg: &[u8]) -> Result<u64, Error> {
-    let ms = parse_i64(arg).ok_or(Error::text("ERR timeout is not an integer or out of range"))?;
-    u64::try_from(ms).map_err(|_| Error::text("ERR timeout is negative"))
 }

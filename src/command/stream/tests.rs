@@ -1,6 +1,9 @@
+//! Tests of the stream commands: what goes by time, what the log is told, and who waits for what.
+
 use std::sync::{Arc, Mutex};
 
 use crate::command::testing::Bench;
+use crate::resp::reply::Protocol;
 
 const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value|";
 
@@ -77,7 +80,8 @@ fn what_is_delivered_is_told_to_the_log_as_claims() {
         format!("XCLAIM s g {consumer} 0 {id}-0 TIME 1000000000 RETRYCOUNT {count} FORCE JUSTID LASTID {last}-0")
     };
     bench.run("XREADGROUP GROUP g c COUNT 2 STREAMS s >");
-    assert_eq!(log(), ["MULTI".into(), claim(1, "c", 1, 1), claim(2, "c", 1, 2), "EXEC".into()]);
+    let progress = "XGROUP SETID s g 2-0 ENTRIESREAD 2".to_owned();
+    assert_eq!(log(), ["MULTI".into(), claim(1, "c", 1, 1), claim(2, "c", 1, 2), progress, "EXEC".into()]);
     // What was delivered before is no news, but a consumer that did not exist is.
     bench.run("XREADGROUP GROUP g c STREAMS s 0");
     bench.run("XREADGROUP GROUP g d STREAMS s 0");
@@ -126,7 +130,9 @@ fn what_the_log_tells_leads_another_server_to_the_same_state() {
     for request in log().iter().filter(|line| !["MULTI", "EXEC"].contains(&line.as_str())) {
         assert!(!other.run(request).starts_with('-'), "{request}");
     }
-    for question in ["XRANGE s - +", "XPENDING s g", "XPENDING s g - + 10", "XPENDING s h", "DEBUG DIGEST"] {
+    for question in
+        ["XRANGE s - +", "XPENDING s g", "XPENDING s g - + 10", "XPENDING s h", "XINFO GROUPS s", "DEBUG DIGEST"]
+    {
         assert_eq!(bench.run(question), other.run(question), "{question}");
     }
     assert_eq!(bench.run("XPENDING s g"), "*4|:2|$3|1-2|$3|1-3|*2|*2|$1|d|$1|1|*2|$1|f|$1|1|");
@@ -220,4 +226,110 @@ fn a_stream_stays_when_it_is_empty_and_a_copy_goes_its_own_way() {
     assert_eq!(bench.run("XACK t g 1-1"), ":1|");
     assert_eq!(bench.run("XREADGROUP GROUP g c STREAMS s 0"), "*1|*2|$1|s|*1|*2|$3|1-1|*-1|");
     assert_eq!((bench.run("TYPE s"), bench.run("OBJECT ENCODING s")), ("+stream|".into(), "$6|stream|".into()));
+}
+
+#[test]
+fn a_reader_waits_for_any_of_its_streams() {
+    let mut bench = Bench::new();
+    let mut client = bench.another();
+    bench.run("XADD a 5-0 f 1");
+    assert_eq!(client.run("XREAD BLOCK 0 COUNT 1 STREAMS a b c $ 2-0 $"), "");
+    assert!(client.is_waiting());
+    bench.run("XADD b 1-0 f 2");
+    bench.run("XADD b 2-0 f 3");
+    bench.run("XDEL a 5-0");
+    assert_eq!(client.woken(), None, "it has seen all of that");
+    bench.run("XADD b 2-1 f 4");
+    assert_eq!(client.woken().unwrap(), "*1|*2|$1|b|*1|*2|$3|2-1|*2|$1|f|$1|4|");
+    client.run("XREAD BLOCK 0 STREAMS a b $ $");
+    for line in ["MULTI", "XADD b 3-0 f 5", "XADD a 6-0 f 6", "EXEC"] {
+        bench.run(line);
+    }
+    let [a, b] = ["*2|$1|a|*1|*2|$3|6-0|*2|$1|f|$1|6|", "*2|$1|b|*1|*2|$3|3-0|*2|$1|f|$1|5|"];
+    assert_eq!(client.woken().unwrap(), format!("*2|{a}{b}"), "what became ready together is read together");
+    client.out_as(Protocol::Resp3);
+    client.run("XREAD BLOCK 0 STREAMS b +");
+    client.run("XREAD BLOCK 0 STREAMS b $");
+    bench.run("XADD b 4-0 f 7");
+    assert_eq!(client.woken().unwrap(), "%1|$1|b|*1|*2|$3|4-0|*2|$1|f|$1|7|");
+}
+
+#[test]
+fn a_reader_gives_up_and_is_not_served_by_what_is_gone_again() {
+    let mut bench = Bench::new();
+    let mut client = bench.another();
+    client.run("XREAD BLOCK 100 STREAMS s $");
+    bench.run("XADD s MAXLEN 0 1-0 f 1");
+    for line in ["MULTI", "XADD s 2-0 f 1", "DEL s", "RPUSH s x", "EXEC", "DEL s", "SET s v", "DEL s"] {
+        bench.run(line);
+    }
+    assert_eq!(client.woken(), None);
+    bench.clock.advance(100);
+    assert_eq!(client.woken().unwrap(), "*-1|");
+    for line in ["XREAD BLOCK x STREAMS s $", "XREAD BLOCK 1.5 STREAMS s $"] {
+        assert_eq!(client.run(line), "-ERR timeout is not an integer or out of range|");
+    }
+    assert_eq!(client.run("XREAD BLOCK -1 STREAMS s $"), "-ERR timeout is negative|");
+    for line in ["MULTI", "XREAD BLOCK 0 STREAMS s $", "XGROUP CREATE s g $ MKSTREAM"] {
+        client.run(line);
+    }
+    client.run("XREADGROUP GROUP g c BLOCK 0 STREAMS s >");
+    assert_eq!(client.run("EXEC"), "*3|*-1|+OK|*-1|", "nobody waits inside of a transaction");
+}
+
+#[test]
+fn an_entry_goes_to_the_consumer_who_came_first() {
+    let (mut bench, log) = logged();
+    bench.run("XGROUP CREATE s g $ MKSTREAM");
+    log();
+    let mut clients: Vec<Bench> = (0..3).map(|_| bench.another()).collect();
+    clients[0].run("XREADGROUP GROUP g c COUNT 1 BLOCK 0 STREAMS s >");
+    clients[1].run("XREADGROUP GROUP g d BLOCK 0 NOACK STREAMS s >");
+    clients[2].run("XREAD BLOCK 0 STREAMS s $");
+    assert_eq!(log(), ["XGROUP CREATECONSUMER s g c", "XGROUP CREATECONSUMER s g d"]);
+    bench.run("XADD s 1-0 f v");
+    let served = "*1|*2|$1|s|*1|*2|$3|1-0|*2|$1|f|$1|v|";
+    assert_eq!(clients[0].woken().unwrap(), served);
+    assert_eq!(clients[1].woken(), None);
+    assert_eq!(clients[2].woken().unwrap(), served, "who reads without a group takes nothing away");
+    let claim = "XCLAIM s g c 0 1-0 TIME 1000000000 RETRYCOUNT 1 FORCE JUSTID LASTID 1-0";
+    assert_eq!(log(), ["XADD s 1-0 f v", "MULTI", claim, "XGROUP SETID s g 1-0 ENTRIESREAD 1", "EXEC"]);
+    bench.run("XADD s 2-0 f w");
+    assert_eq!(clients[1].woken().unwrap(), "*1|*2|$1|s|*1|*2|$3|2-0|*2|$1|f|$1|w|");
+    assert_eq!(log(), ["XADD s 2-0 f w", "XGROUP SETID s g 2-0 ENTRIESREAD 2"]);
+    assert_eq!(bench.run("XPENDING s g"), "*4|:1|$3|1-0|$3|1-0|*1|*2|$1|c|$1|1|");
+}
+
+#[test]
+fn a_consumer_hears_that_its_group_is_gone() {
+    let gone = "-NOGROUP No such key 's{t}' or consumer group 'g' in XREADGROUP with GROUP option|";
+    for (line, expected) in [
+        ("DEL s{t}", gone),
+        ("UNLINK s{t}", gone),
+        ("FLUSHALL", gone),
+        ("FLUSHDB", gone),
+        ("SWAPDB 0 1", gone),
+        ("MOVE s{t} 1", gone),
+        ("XGROUP DESTROY s{t} g", gone),
+        ("RENAME s{t} u{t}", gone),
+        ("RENAME t{t} s{t}", gone),
+        ("PEXPIREAT s{t} 1", gone),
+        ("SET s{t} v", WRONG_TYPE),
+        ("LATER", gone),
+    ] {
+        let mut bench = Bench::new();
+        let mut client = bench.another();
+        bench.run("XGROUP CREATE s{t} g $ MKSTREAM");
+        bench.run("XADD t{t} 1-0 f v");
+        client.run("XREADGROUP GROUP g c BLOCK 0 STREAMS s{t} >");
+        if line == "LATER" {
+            bench.run("PEXPIRE s{t} 10");
+            assert_eq!(client.woken(), None);
+            bench.clock.advance(11);
+            bench.run("GET s{t}");
+        } else {
+            bench.run(line);
+        }
+        assert_eq!(client.woken().as_deref(), Some(expected), "{line}");
+    }
 }

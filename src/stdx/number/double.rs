@@ -192,7 +192,7 @@ fn shortest_between(wanted: u64, low: u64, high: Scaled, digits: &mut [u8; 20]) 
     loop {
         fraction *= 10;
         width *= 10;
-        distance = distance.wrapping_mul(10);
+        distance *= 10;
         kappa -= 1;
         let digit = fraction >> point;
         fraction &= below_one;
@@ -207,16 +207,15 @@ fn shortest_between(wanted: u64, low: u64, high: Scaled, digits: &mut [u8; 20]) 
     }
 }
 
-/// Lowers the last digit while that brings the result closer: `rest` is how far it is below the upper bound,
-/// `distance` how far it should be, `width` how far it may be, `unit` what one step of the digit is worth.
-fn approach(digit: &mut u8, mut rest: u64, width: u64, distance: u64, unit: u64) {
-    while rest < distance
-        && width - rest >= unit
-        && (rest + unit < distance || distance - rest > rest + unit - distance)
-    {
-        *digit -= 1;
-        rest += unit;
-    }
+/// Lowers the last digit so that the result is as close to what was wanted as it can be, the higher of two that
+/// are: `rest` is how far it is below the upper bound, `distance` how far it should be, `width` how far it
+/// may be, `unit` what one step of the digit is worth.
+fn approach(digit: &mut u8, rest: u64, width: u64, distance: u64, unit: u64) {
+    let Some(gap) = distance.checked_sub(rest) else { return };
+    let (steps, left) = (gap / unit, gap % unit);
+    let nearest = steps + u64::from(left > unit - left);
+    // A digit has nine steps at most, and what is within the bounds has no more digits to give.
+    *digit -= nearest.min((width - rest) / unit) as u8;
 }
 
 /// The power of ten that brings a number with this binary exponent between the bounds, and its decimal exponent.
@@ -295,6 +294,24 @@ mod tests {
             (291.1449097981845, "291.14490979818447"),
         ] {
             assert_eq!(String::from_utf8(format_double(value)).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "hundreds of thousands of cases, of safe code")]
+    fn the_last_digit_is_the_closest_within_the_bounds() {
+        for unit in [1u64, 2, 7, 10] {
+            for (rest, width, distance) in
+                (0..30u64).flat_map(|r| (r..60).flat_map(move |w| (0..=w).map(move |d| (r, w, d))))
+            {
+                let most = ((width - rest) / unit).min(9);
+                let closest = (0..=most).min_by_key(|steps| (rest + steps * unit).abs_diff(distance)).unwrap();
+                if distance < rest + 9 * unit {
+                    let mut digit = b'9';
+                    approach(&mut digit, rest, width, distance, unit);
+                    assert_eq!(u64::from(b'9' - digit), closest, "{rest} {width} {distance} {unit}");
+                }
+            }
         }
     }
 

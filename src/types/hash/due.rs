@@ -132,7 +132,7 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             4 => (0..50u64, 0..4u64).prop_map(|(at, hash)| Step::Insert(at, hash)),
-            2 => (0..50u64, 0..3u64, 0..600u64).prop_map(|(at, step, count)| Step::InsertMany(at, step, count)),
+            2 => (0..50u64, 0..3u64, 0..if cfg!(miri) { 60 } else { 600u64 }).prop_map(|(at, step, count)| Step::InsertMany(at, step, count)),
             4 => any::<prop::sample::Index>().prop_map(Step::Remove),
             1 => (0..1000u64, 0..600usize).prop_map(|(now, limit)| Step::Take(now, limit)),
             1 => Just(Step::Clone),
@@ -143,7 +143,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 4 } else { 200 }, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn it_is_a_sorted_list_and_a_clone_stays_what_it_was(steps in prop::collection::vec(step(), 1..40)) {
+        fn it_is_a_sorted_list_and_a_clone_stays_what_it_was(steps in prop::collection::vec(step(), 1..if cfg!(miri) { 12 } else { 40 })) {
             let (mut due, mut model) = (Due::default(), Vec::<Place>::new());
             let mut clones = Vec::new();
             for step in steps {

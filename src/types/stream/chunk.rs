@@ -106,8 +106,9 @@ impl Chunk {
     pub fn new<'e>(elements: impl ExactSizeIterator<Item = &'e [u8]> + Clone) -> Chunk {
         let pairs = elements.len() / 2;
         let bytes: usize = elements.clone().map(|e| e.len() + ELEMENT_OVERHEAD).sum();
-        let mut pack = Listpack::new();
-        pack.extend(bytes + 2 * ENTRY_OVERHEAD, |to| {
+        // Many streams have one entry: what the first one does not need is left to the second one to ask for.
+        let mut pack = Listpack::with_capacity(bytes + 2 * ENTRY_OVERHEAD);
+        pack.extend(0, |to| {
             [1, 0, pairs as i64].into_iter().for_each(|n| to.int(n));
             elements.clone().step_by(2).for_each(|field| to.bytes(field));
             to.int(0);

@@ -3,8 +3,8 @@
 //! Entries stand in [`chunk`]s of about a hundred, ordered by the id of each one's first entry. A clone
 //! shares all chunks; what is changed afterwards copies one of them at a time.
 //!
-//! What must stay true: ids ascend over all chunks, each chunk has a living entry, `len` is the number
-//! of living entries, and `last` is not less than the id of any entry.
+//! What must stay true: ids ascend over all chunks, each chunk has a living entry, there is a `tail` where there is
+//! a chunk, `len` is the number of living entries, and `last` is not less than the id of any entry.
 
 pub mod chunk;
 pub mod group;
@@ -42,7 +42,10 @@ impl Stream {
 /// The entries of a stream.
 #[derive(Debug, Clone, Default)]
 pub struct Log {
+    /// All chunks but the last.
     chunks: Ordered<Arc<Chunk>>,
+    /// The last chunk and its id: at hand for what is added, and the only one of most streams.
+    tail: Option<(Id, Arc<Chunk>)>,
     len: u64,
     last: Id,
     max_deleted: Id,
@@ -119,15 +122,15 @@ impl Log {
     pub fn append<'e>(&mut self, id: Id, elements: impl ExactSizeIterator<Item = &'e [u8]> + Clone, limits: Limits) {
         assert!(id > self.last, "ids ascend");
         let bytes = elements.clone().map(<[u8]>::len).sum();
-        match self.chunks.last_mut() {
+        match &mut self.tail {
             Some((first, chunk)) if !chunk.is_full(bytes, limits) => {
-                Arc::make_mut(chunk).append(first, id, elements);
+                Arc::make_mut(chunk).append(*first, id, elements);
             }
             full => {
-                if let Some(chunk) = full.and_then(|(_, chunk)| Arc::get_mut(chunk)) {
+                if let Some(chunk) = full.as_mut().and_then(|(_, chunk)| Arc::get_mut(chunk)) {
                     chunk.shrink();
                 }
-                self.chunks.insert(id, Arc::new(Chunk::new(elements)));
+                self.push(id, Chunk::new(elements));
             }
         }
         self.len += 1;
@@ -135,11 +138,58 @@ impl Log {
         self.last = id;
     }
 
+    /// Adds a chunk behind all others.
+    fn push(&mut self, id: Id, chunk: Chunk) {
+        if let Some((first, chunk)) = self.tail.replace((id, Arc::new(chunk))) {
+            self.chunks.insert(first, chunk);
+        }
+    }
+
+    fn tail(&self) -> impl Iterator<Item = (Id, &Arc<Chunk>)> {
+        self.tail.iter().map(|(id, chunk)| (*id, chunk))
+    }
+
+    /// The chunks in ascending order, from the one on that begins at `first`.
+    fn up_from(&self, first: Id) -> impl Iterator<Item = (Id, &Arc<Chunk>)> {
+        self.chunks.from(first).chain(self.tail())
+    }
+
+    /// The chunks that begin at or before `id`, in descending order.
+    fn down_from(&self, id: Id) -> impl Iterator<Item = (Id, &Arc<Chunk>)> {
+        self.tail().filter(move |(first, _)| *first <= id).chain(self.chunks.down_from(id))
+    }
+
+    /// The first chunk.
+    fn front(&self) -> Option<(Id, &Arc<Chunk>)> {
+        self.chunks.first().or_else(|| self.tail().next())
+    }
+
+    /// The chunk that begins at `first`, to be changed.
+    fn chunk_mut(&mut self, first: Id) -> Option<&mut Chunk> {
+        let chunk = match &mut self.tail {
+            Some((id, chunk)) if *id == first => Some(chunk),
+            _ => self.chunks.at_mut(first),
+        };
+        chunk.map(Arc::make_mut)
+    }
+
+    /// Removes the chunk that begins at `first`.
+    fn remove_chunk(&mut self, first: Id) {
+        match &self.tail {
+            Some((id, _)) if *id == first => {
+                let last = self.chunks.last().map(|(id, _)| id);
+                self.tail = last.and_then(|id| Some((id, self.chunks.remove(id)?)));
+            }
+            _ => {
+                self.chunks.remove(first);
+            }
+        }
+    }
+
     /// The entries from one id to another, both included, in ascending order.
     pub fn entries(&self, from: Id, to: Id) -> impl Iterator<Item = Entry<'_>> {
-        let first = self.chunks.down_from(from).next().map_or(Id::MIN, |(id, _)| id);
-        self.chunks
-            .from(first)
+        let first = self.down_from(from).next().map_or(Id::MIN, |(id, _)| id);
+        self.up_from(first)
             .flat_map(|(id, chunk)| chunk.entries(id))
             .skip_while(move |entry| entry.id < from)
             .take_while(move |entry| entry.id <= to)
@@ -147,8 +197,7 @@ impl Log {
 
     /// The entries from one id down to another, both included, in descending order.
     pub fn entries_down(&self, from: Id, to: Id) -> impl Iterator<Item = Entry<'_>> {
-        self.chunks
-            .down_from(from)
+        self.down_from(from)
             .flat_map(|(id, chunk)| chunk.entries_down(id))
             .skip_while(move |entry| entry.id > from)
             .take_while(move |entry| entry.id >= to)
@@ -161,14 +210,14 @@ impl Log {
 
     /// Deletes the entry with this id; returns whether there was one.
     pub fn delete(&mut self, id: Id) -> bool {
-        let Some((first, chunk)) = self.chunks.down_from(id).next() else { return false };
+        let Some((first, chunk)) = self.down_from(id).next() else { return false };
         if chunk.entries(first).take_while(|entry| entry.id <= id).all(|entry| entry.id != id) {
             return false;
         }
         if chunk.living() == 1 {
-            self.chunks.remove(first);
-        } else if let Some(chunk) = self.chunks.at_mut(first) {
-            Arc::make_mut(chunk).delete(first, id.next().unwrap_or(Id::MAX), |other| other == id);
+            self.remove_chunk(first);
+        } else if let Some(chunk) = self.chunk_mut(first) {
+            chunk.delete(first, id.next().unwrap_or(Id::MAX), |other| other == id);
         }
         self.len -= 1;
         self.max_deleted = self.max_deleted.max(id);
@@ -178,7 +227,7 @@ impl Log {
     /// Removes entries from the front; returns how many.
     pub fn trim(&mut self, trim: Trim, precision: Precision) -> u64 {
         let mut removed = 0;
-        while let Some((first, chunk)) = self.chunks.first() {
+        while let Some((first, chunk)) = self.front() {
             let living = chunk.living();
             let whole = match trim {
                 Trim::MaxLen(most) if self.len <= most => break,
@@ -191,7 +240,7 @@ impl Log {
                 break;
             }
             if whole {
-                self.chunks.remove(first);
+                self.remove_chunk(first);
                 self.len -= living;
                 removed += living;
                 continue;
@@ -209,11 +258,10 @@ impl Log {
             Trim::MinId(least) => (least, u64::MAX),
         };
         // What is not changed need not be copied.
-        if trim == Trim::MinId(end) && self.chunks.first().is_none_or(|(id, _)| id >= end) {
+        if trim == Trim::MinId(end) && self.front().is_none_or(|(id, _)| id >= end) {
             return 0;
         }
-        let Some(chunk) = self.chunks.at_mut(first) else { return 0 };
-        let chunk = Arc::make_mut(chunk);
+        let Some(chunk) = self.chunk_mut(first) else { return 0 };
         let removed = chunk.delete(first, end, |_| {
             let delete = left > 0;
             left = left.saturating_sub(1);
@@ -221,7 +269,7 @@ impl Log {
         });
         // The last one may have been deleted before all that stood in front of it.
         if chunk.living() == 0 {
-            self.chunks.remove(first);
+            self.remove_chunk(first);
         }
         self.len -= removed;
         removed
@@ -282,20 +330,21 @@ impl Log {
 
     /// The chunks with their ids, as files hold them.
     pub fn chunks(&self) -> impl ExactSizeIterator<Item = (Id, &Listpack)> {
-        Chunks { left: self.chunks.len(), chunks: self.chunks.iter() }
+        let left = self.chunks.len() + usize::from(self.tail.is_some());
+        Chunks { left, chunks: self.chunks.iter(), tail: self.tail.as_ref() }
     }
 
     /// Adds a chunk from a file behind all others; returns whether it is well formed and its ids ascend. One without
     /// living entries is left out. The counters are to be set afterwards.
     pub fn add_chunk(&mut self, id: Id, pack: Listpack) -> bool {
-        let behind = self.chunks.last().is_none_or(|(first, chunk)| chunk.last_id(first) < id);
+        let behind = self.tail.as_ref().is_none_or(|(first, chunk)| chunk.last_id(*first) < id);
         let Some(chunk) = Chunk::from_listpack(pack, id).filter(|_| behind) else { return false };
         let living = chunk.living();
         self.last = self.last.max(id);
         if living > 0 {
             self.last = self.last.max(chunk.last_id(id));
             self.len += living;
-            self.chunks.insert(id, Arc::new(chunk));
+            self.push(id, chunk);
         }
         true
     }
@@ -309,7 +358,7 @@ impl Log {
         let mut before: Option<Id> = None;
         // The node at depth `to` below the one at `from`: itself, and another for the bytes in between.
         let path = |from: Option<usize>, to: usize| 1 + usize::from(to > from.map_or(0, |from| from + 1));
-        for (id, _) in self.chunks.iter() {
+        for (id, _) in self.up_from(Id::MIN) {
             if let Some(before) = before {
                 let common = before.to_bytes().iter().zip(id.to_bytes()).take_while(|(a, b)| **a == *b).count();
                 // The last key ends below where it parts from this one, or from the one before it.
@@ -337,20 +386,21 @@ impl Log {
     pub fn memory(&self) -> usize {
         const ARC: usize = 16;
         let chunk = |(_, chunk): (Id, &Arc<Chunk>)| ARC + size_of::<Chunk>() + chunk.memory();
-        self.chunks.memory() + self.chunks.iter().map(chunk).sum::<usize>()
+        self.chunks.memory() + self.up_from(Id::MIN).map(chunk).sum::<usize>()
     }
 }
 
 struct Chunks<'a> {
     left: usize,
     chunks: ordered::Ascending<'a, Arc<Chunk>>,
+    tail: Option<&'a (Id, Arc<Chunk>)>,
 }
 
 impl<'a> Iterator for Chunks<'a> {
     type Item = (Id, &'a Listpack);
 
     fn next(&mut self) -> Option<(Id, &'a Listpack)> {
-        let (id, chunk) = self.chunks.next()?;
+        let (id, chunk) = self.chunks.next().or_else(|| self.tail.take().map(|(id, chunk)| (*id, chunk)))?;
         self.left -= 1;
         Some((id, chunk.pack()))
     }

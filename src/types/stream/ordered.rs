@@ -114,11 +114,6 @@ impl<T: Clone> Ordered<T> {
         Arc::make_mut(&mut self.leaves[leaf].pairs).get_mut(at).map(|(_, value)| value)
     }
 
-    /// The greatest id and its value, to be changed.
-    pub fn last_mut(&mut self) -> Option<(Id, &mut T)> {
-        Arc::make_mut(&mut self.leaves.back_mut()?.pairs).back_mut().map(|(id, value)| (*id, value))
-    }
-
     /// Sets the value of `id`; returns the one it had.
     pub fn insert(&mut self, id: Id, value: T) -> Option<T> {
         let (at, place) = self.lower(id);
@@ -298,8 +293,6 @@ mod tests {
                     Step::Change(ms, seq) => {
                         if let Some(value) = map.at_mut(Id::new(ms, seq)) { *value ^= 1 }
                         if let Some(value) = model.get_mut(&Id::new(ms, seq)) { *value ^= 1 }
-                        if let Some((_, value)) = map.last_mut() { *value ^= 2 }
-                        if let Some(mut last) = model.last_entry() { *last.get_mut() ^= 2 }
                     }
                     Step::Clone => copies.push((map.clone(), model.clone())),
                 }

@@ -1,3 +1,5 @@
+//! Streams against a map that is too simple to be wrong, and the bytes of their chunks.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;

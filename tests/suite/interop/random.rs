@@ -135,6 +135,27 @@ impl Run {
 
     /// Asks both servers all of this; returns what the oracle said. Notes the first difference.
     fn ask(&mut self, batch: &[Asked]) -> Vec<Vec<u8>> {
+        let newer = self.newer;
+        let lacks = |words: &Words| !newer && !streams::done_since_7_0(words).is_empty();
+        let mut theirs = Vec::with_capacity(batch.len());
+        for part in batch.split_inclusive(|(words, _)| lacks(words)) {
+            theirs.extend(self.ask_together(part));
+            if let (Some((words, _)), Some(reply)) = (part.last(), theirs.last())
+                && lacks(words)
+                && !reply.starts_with(b"-")
+            {
+                streams::done_since_7_0(words).iter().for_each(|words| _ = self.theirs.cmd(words));
+            }
+        }
+        theirs
+    }
+
+    /// Whether the oracle is too old to do all that this does.
+    fn lacks(&self, words: &Words) -> bool {
+        !self.newer && !streams::done_since_7_0(words).is_empty()
+    }
+
+    fn ask_together(&mut self, batch: &[Asked]) -> Vec<Vec<u8>> {
         let requests: Vec<Words> = batch.iter().map(|(words, _)| words.clone()).collect();
         let ours = self.ours.pipeline(&requests).unwrap_or_else(|e| panic!("the subject answers: {e}"));
         let theirs = self.theirs.pipeline(&requests).unwrap_or_else(|e| panic!("the oracle answers: {e}"));
@@ -240,7 +261,8 @@ impl Run {
                 let mut commands = 0;
                 while commands < 5 {
                     let (words, same) = if dice.one_in(8) { impatient(dice) } else { command(dice) };
-                    if self.knows(&words[0]) && matches!(same, Same::Bytes | Same::Unordered) {
+                    let fit = matches!(same, Same::Bytes | Same::Unordered) && !self.lacks(&words);
+                    if self.knows(&words[0]) && fit {
                         batch.push((words, Same::Bytes));
                         commands += 1;
                     }
@@ -250,7 +272,8 @@ impl Run {
             }
             let (words, same) = command(dice);
             if self.knows(&words[0]) {
-                let fit = !matches!(same, Same::Info) && !matches!(&*words[0], "SELECT" | "SWAPDB");
+                let fit =
+                    !matches!(same, Same::Info) && !matches!(&*words[0], "SELECT" | "SWAPDB") && !self.lacks(&words);
                 let scripted = fit && self.knows("eval") && dice.one_in(40);
                 batch.push((if scripted { in_script(&words) } else { words }, same));
             }

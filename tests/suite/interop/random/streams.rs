@@ -202,3 +202,21 @@ pub fn command(dice: &mut Dice) -> (Words, Same) {
     }
     (words, same)
 }
+
+/// What Redis 7.2 does along with this request and 7.0 does not: who reads or claims becomes a consumer, even where
+/// nothing is there for it.
+pub fn done_since_7_0(words: &Words) -> Vec<Words> {
+    let create = |key: &String, group: &String, consumer: &String| -> Words {
+        let words = ["XGROUP", "CREATECONSUMER", key, group, consumer];
+        words.map(str::to_owned).to_vec()
+    };
+    match words.first().map(String::as_str) {
+        Some("XCLAIM" | "XAUTOCLAIM") => vec![create(&words[1], &words[2], &words[3])],
+        Some("XREADGROUP") => {
+            let keys = words.iter().position(|word| word == "STREAMS").map_or(words.len(), |at| at + 1);
+            let count = (words.len() - keys) / 2;
+            words[keys..keys + count].iter().map(|key| create(key, &words[2], &words[3])).collect()
+        }
+        _ => Vec::new(),
+    }
+}
