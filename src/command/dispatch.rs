@@ -179,8 +179,8 @@ impl Executor {
         self.refresh_config();
         let worker = self.worker;
         let mut moment = self.moment(engine);
-        let limited = self.config.maxmemory > 0;
-        let unseen = unseen_bytes(&self.config).cast_signed();
+        let limited = engine.memory_limit(&self.config) > 0;
+        let unseen = unseen_bytes(engine, &self.config).cast_signed();
         // Who replays runs alone.
         let mut gate = (!session.replaying).then(|| engine.keyspace.gates().enter(self.gate));
         self.effects.replaying = session.replaying;
