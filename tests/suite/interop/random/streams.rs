@@ -152,8 +152,7 @@ pub fn command(dice: &mut Dice) -> (Words, Same) {
                 say(&["ENTRIESREAD", &dice.i8(-1..30).to_string()]);
             }
         }
-        28 if dice.newer => say(&["XGROUP", dice.pick(&["CREATECONSUMER", "DELCONSUMER"]), k, g, c]),
-        28 => say(&["XGROUP", "DELCONSUMER", k, g, c]),
+        28 => say(&["XGROUP", dice.pick(&["CREATECONSUMER", "DELCONSUMER"]), k, g, c]),
         29 if dice.u8(..3) == 0 => say(&["XGROUP", "DESTROY", k, g]),
         29..=31 => say(&["XACK", k, g, &id(dice), &id(dice), &id(dice)]),
         32 | 33 => {
@@ -193,9 +192,8 @@ pub fn command(dice: &mut Dice) -> (Words, Same) {
             match dice.u8(..4) {
                 0 => say(&["XINFO", "STREAM", k]),
                 1 => say(&["XINFO", "STREAM", k, "FULL"]),
-                // Redis 7.0 makes consumers only when they are given something.
-                3 if dice.newer => say(&["XINFO", "CONSUMERS", k, g]),
-                _ => say(&["XINFO", "GROUPS", k]),
+                2 => say(&["XINFO", "GROUPS", k]),
+                _ => say(&["XINFO", "CONSUMERS", k, g]),
             }
             same = Same::Info;
         }
