@@ -22,12 +22,14 @@ use crate::keyspace::change::{Change, Effect, Effects, Interest};
 use crate::keyspace::moment::{AccessPolicy, Moment};
 use crate::keyspace::space::Keyspace;
 use crate::observe::latency::Latency;
+use crate::observe::process;
 use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, Stats};
 use crate::persist::aof::Aof;
 use crate::persist::log::WriteLog;
 use crate::persist::saves::Saves;
 use crate::pubsub::PubSub;
+use crate::script::Scripts;
 use crate::stdx::clock::Clock;
 
 /// Which commands CLIENT PAUSE holds back.
@@ -157,6 +159,10 @@ pub trait Host: Send + Sync {
 
     /// Logs what the process would leave behind in a crash, and ends it by a signal.
     fn crash(&self);
+
+    /// Lets the calling thread's other clients have their say while a script keeps it: they are told that the server is
+    /// busy, and may end the script. Called again and again; mostly it does nothing.
+    fn serve_while_busy(&self) {}
 }
 
 /// Clients that follow MONITOR.
@@ -255,6 +261,8 @@ pub struct Engine {
     pub users: Users,
     /// What was refused to whom.
     pub acl_log: AclLog,
+    /// Scripts and functions.
+    pub scripts: Scripts,
     /// The time.
     pub clock: Clock,
     /// Counters.
@@ -293,6 +301,8 @@ pub struct Engine {
     pub memory_peak: AtomicU64,
     /// Memory in use when the server was ready.
     pub memory_startup: AtomicU64,
+    /// Bytes of memory that the machine, or our control group, has; 0 where the system does not tell.
+    pub machine_memory: u64,
     /// Since when eviction cannot keep memory below its limit, in monotonic microseconds; 0 while it can.
     pub exceeded_since_us: AtomicU64,
 }
@@ -331,6 +341,7 @@ impl Engine {
             commands,
             users,
             acl_log: AclLog::default(),
+            scripts: Scripts::default(),
             config: Arc::new(ArcSwap::from_pointee(config)),
             config_change: Mutex::new(()),
             clients: Registry::default(),
@@ -362,6 +373,7 @@ impl Engine {
             interest: AtomicU8::new(interest.0),
             memory_peak: AtomicU64::new(0),
             memory_startup: AtomicU64::new(0),
+            machine_memory: process::usable_memory_bytes(),
             exceeded_since_us: AtomicU64::new(0),
         })
     }
@@ -370,6 +382,12 @@ impl Engine {
     #[inline]
     pub fn moment(&self, config: &Config) -> Moment {
         Moment { now_ms: self.clock.now_ms(), policy: access_policy(config) }
+    }
+
+    /// `maxmemory` in bytes; 0 is no limit.
+    #[inline]
+    pub fn memory_limit(&self, config: &Config) -> u64 {
+        config.maxmemory.limit(self.machine_memory)
     }
 
     /// Refuses commands for this reason from now on, or no longer.

@@ -203,7 +203,9 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
         match field {
             "used_memory_peak_perc" => to.put(Percent(self.usage().used, self.usage().peak)),
             "used_memory_dataset_perc" => to.put(Percent(self.usage().dataset(), self.usage().since_startup())),
-            "number_of_cached_scripts" | "number_of_functions" | "number_of_libraries" => to.put(0),
+            "number_of_cached_scripts" => to.put(self.engine.scripts.cache.len()),
+            "number_of_functions" => to.put(self.engine.scripts.libraries.load().functions()),
+            "number_of_libraries" => to.put(self.engine.scripts.libraries.load().len()),
             "maxmemory_policy" => to.put(self.config.maxmemory_policy.name()),
             "allocator_frag_ratio" => to.put(ratio(self.usage().fragmentation().ratio())),
             "allocator_frag_bytes" => to.put(self.usage().fragmentation().bytes()),
@@ -234,15 +236,16 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "allocator_active" => self.usage().allocator.active,
             "allocator_resident" => self.usage().allocator.resident,
             "total_system_memory" => process::machine_memory_bytes(),
-            "maxmemory" => self.config.maxmemory,
+            "maxmemory" => self.engine.memory_limit(self.config),
             "mem_clients_normal" => self.usage().clients,
-            "used_memory_lua"
-            | "used_memory_vm_eval"
-            | "used_memory_scripts_eval"
-            | "used_memory_vm_functions"
-            | "used_memory_vm_total"
-            | "used_memory_functions"
-            | "used_memory_scripts"
+            // Scripts and functions run on the same machines.
+            "used_memory_lua" | "used_memory_vm_eval" | "used_memory_vm_total" => {
+                self.engine.scripts.machines.memory() as u64
+            }
+            "used_memory_scripts_eval" => self.engine.scripts.cache.memory() as u64,
+            "used_memory_functions" => self.engine.scripts.libraries.load().memory() as u64,
+            "used_memory_scripts" => self.engine.scripts.memory() as u64,
+            "used_memory_vm_functions"
             | "mem_not_counted_for_evict"
             | "mem_replication_backlog"
             | "mem_total_replication_buffers"

@@ -139,6 +139,12 @@ impl Keyspace {
         Hold::new(&self.shards, set)
     }
 
+    /// The same, as long as `patient` says so.
+    #[inline]
+    pub fn hold_while(&self, set: ShardSet, patient: impl Fn() -> bool) -> Option<Hold<'_>> {
+        Hold::new_while(&self.shards, set, patient)
+    }
+
     /// Holds nothing; for walks that take one shard after the other.
     #[inline]
     pub fn hold_none(&self) -> Hold<'_> {
