@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use crate::client::shared::{Link, Shared};
 use crate::command::testing::Bench;
 use crate::observe::stats::Counter;
+use crate::resp::reply::{Output, Protocol};
 use crate::script::cache::{EVALUATED_MAX, Reach};
 use crate::script::vm::sha;
 
@@ -121,8 +122,9 @@ fn those_who_monitor_see_the_script_and_what_it_does() {
     let watcher = Arc::new(Shared::new(id, Link::Tcp, "9.9.9.9:9".into(), "1.2.3.4:6".into(), 10, 0));
     bench.engine.monitors.add(watcher.clone());
     bench.run("EVAL 'return redis.call(\"SET\", KEYS[1], 1)' 1 a");
-    let lines: Vec<u8> = watcher.outbox.take().iter().flat_map(|message| message.to_vec()).collect();
-    let lines = String::from_utf8(lines).unwrap();
+    let mut out = Output::new(Protocol::Resp2);
+    watcher.outbox.drain(&mut out);
+    let lines = String::from_utf8(out.into_vec()).unwrap();
     let lines: Vec<&str> = lines.trim_end().split("\r\n").map(|line| line.split_once(' ').unwrap().1).collect();
     assert_eq!(
         lines,
