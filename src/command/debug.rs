@@ -288,7 +288,7 @@ fn object(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let key = args.key(&ctx.db, 2);
     let moment = *ctx.db.moment();
     let entry = ctx.db.look(&key).ok_or(Error::NoSuchKey)?;
-    let clocked = ctx.config.maxmemory > 0 && needs_clocks(ctx.config);
+    let clocked = ctx.engine.memory_limit(ctx.config) > 0 && needs_clocks(ctx.config);
     let shared = matches!(entry.value(), Value::Int(n) if (0..SHARED_INTEGERS).contains(&n)) && !clocked;
     let text = format!(
         "Value at:{:#x} refcount:{} encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{}",

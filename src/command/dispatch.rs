@@ -191,8 +191,8 @@ impl Executor {
         let replaying = session.replaying;
         let mut gate = if replaying { None } else { self.enter(engine) };
         let mut moment = self.moment(engine);
-        let limited = self.config.maxmemory > 0;
-        let unseen = unseen_bytes(&self.config).cast_signed();
+        let limited = engine.memory_limit(&self.config) > 0;
+        let unseen = unseen_bytes(engine, &self.config).cast_signed();
         self.effects.replaying = replaying;
         let mut ready: SmallVec<[Ready<'_>; 16]> = SmallVec::new();
         let mut at = 0;

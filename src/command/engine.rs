@@ -22,6 +22,7 @@ use crate::keyspace::change::{Change, Effect, Effects, Interest};
 use crate::keyspace::moment::{AccessPolicy, Moment};
 use crate::keyspace::space::Keyspace;
 use crate::observe::latency::Latency;
+use crate::observe::process;
 use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, Stats};
 use crate::persist::aof::Aof;
@@ -300,6 +301,8 @@ pub struct Engine {
     pub memory_peak: AtomicU64,
     /// Memory in use when the server was ready.
     pub memory_startup: AtomicU64,
+    /// Bytes of memory that the machine, or our control group, has; 0 where the system does not tell.
+    pub machine_memory: u64,
     /// Since when eviction cannot keep memory below its limit, in monotonic microseconds; 0 while it can.
     pub exceeded_since_us: AtomicU64,
 }
@@ -370,6 +373,7 @@ impl Engine {
             interest: AtomicU8::new(interest.0),
             memory_peak: AtomicU64::new(0),
             memory_startup: AtomicU64::new(0),
+            machine_memory: process::usable_memory_bytes(),
             exceeded_since_us: AtomicU64::new(0),
         })
     }
@@ -378,6 +382,12 @@ impl Engine {
     #[inline]
     pub fn moment(&self, config: &Config) -> Moment {
         Moment { now_ms: self.clock.now_ms(), policy: access_policy(config) }
+    }
+
+    /// `maxmemory` in bytes; 0 is no limit.
+    #[inline]
+    pub fn memory_limit(&self, config: &Config) -> u64 {
+        config.maxmemory.limit(self.machine_memory)
     }
 
     /// Refuses commands for this reason from now on, or no longer.

@@ -78,7 +78,8 @@ impl Eviction {
     /// Makes room where memory is above `maxmemory`. Reads some cache lines where it is not.
     #[inline]
     pub fn make_room(&mut self, engine: &Engine, config: &Config, moment: &Moment) -> Room {
-        if config.maxmemory == 0 || memory::used() as u64 <= config.maxmemory {
+        let limit = engine.memory_limit(config);
+        if limit == 0 || memory::used() as u64 <= limit {
             if engine.exceeded_since_us.load(Ordering::Relaxed) != 0 {
                 exceeded(engine, false);
             }
@@ -100,7 +101,7 @@ impl Eviction {
     }
 
     fn evict(&mut self, engine: &Engine, config: &Config, moment: &Moment, started: Ticks) -> Room {
-        let limit = config.maxmemory;
+        let limit = engine.memory_limit(config);
         let Some(rule) = rule(config.maxmemory_policy) else { return Room::None };
         let budget_us = budget_us(config.maxmemory_eviction_tenacity);
         let samples = config.maxmemory_samples as usize;
@@ -127,8 +128,8 @@ impl Eviction {
 }
 
 /// How many bytes a batch may take before memory is looked at again.
-pub fn unseen_bytes(config: &Config) -> u64 {
-    config.maxmemory / UNSEEN / u64::from(config.io_threads.max(1))
+pub fn unseen_bytes(engine: &Engine, config: &Config) -> u64 {
+    engine.memory_limit(config) / UNSEEN / u64::from(config.io_threads.max(1))
 }
 
 /// Keeps the time during which memory was above its limit although room was made.

@@ -235,7 +235,7 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "allocator_active" => self.usage().allocator.active,
             "allocator_resident" => self.usage().allocator.resident,
             "total_system_memory" => process::machine_memory_bytes(),
-            "maxmemory" => self.config.maxmemory,
+            "maxmemory" => self.engine.memory_limit(self.config),
             "mem_clients_normal" => self.usage().clients,
             // Scripts and functions run on the same machines.
             "used_memory_lua" | "used_memory_vm_eval" | "used_memory_vm_total" => {

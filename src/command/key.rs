@@ -385,7 +385,7 @@ const SHARED_INTEGERS: i64 = 10_000;
 
 fn object_refcount(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     // Eviction by access needs a clock for each value, and then nothing is shared.
-    let sharing = ctx.config.maxmemory == 0 || !needs_clocks(ctx.config);
+    let sharing = ctx.engine.memory_limit(ctx.config) == 0 || !needs_clocks(ctx.config);
     let shared = look_at(ctx, args, |entry| {
         sharing && matches!(entry.value(), Value::Int(n) if (0..SHARED_INTEGERS).contains(&n))
     });

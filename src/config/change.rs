@@ -136,6 +136,7 @@ impl Config {
 mod tests {
     use super::*;
     use crate::config::choice::Permission;
+    use crate::config::special::DataMemory;
     use proptest::prelude::*;
     use std::collections::HashSet;
 
@@ -187,7 +188,7 @@ mod tests {
         let changes = [("maxmemory", "10000001"), ("save", "3000 5"), ("hz", "10"), ("Slave-Priority", "7")];
         let (config, changed) = set(&Config::default(), &changes).unwrap();
         assert_eq!(changed, ["maxmemory", "save", "replica-priority"]);
-        assert_eq!((config.maxmemory, config.replica_priority), (10_000_001, 7));
+        assert_eq!((config.maxmemory, config.replica_priority), (DataMemory::Bytes(10_000_001), 7));
         assert_eq!(config.matching(&[b"save"])[0].1, b"3000 5");
     }
 

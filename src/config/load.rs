@@ -314,6 +314,7 @@ pub(super) fn trim(line: &[u8]) -> &[u8] {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::config::special::DataMemory;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -378,7 +379,7 @@ pub(super) mod tests {
     fn options_override_the_file() {
         let files = [("a.conf", "port 1\n# port 2\n\n  MAXMEMORY\t10mb\r\nloglevel debug\n")];
         let config = load(&["a.conf", "--port", "3"], &files).unwrap();
-        assert_eq!((config.port, config.maxmemory), (3, 10 << 20));
+        assert_eq!((config.port, config.maxmemory), (3, DataMemory::Bytes(10 << 20)));
         assert_eq!(value(&config, "loglevel"), "debug");
     }
 
@@ -397,14 +398,14 @@ pub(super) mod tests {
     #[test]
     fn a_name_and_its_value_may_share_an_argument() {
         let config = load(&["--maxmemory 700mb", "--maxmemory-policy 'volatile-lru'"], &[]).unwrap();
-        assert_eq!(config.maxmemory, 700 << 20);
+        assert_eq!(config.maxmemory, DataMemory::Bytes(700 << 20));
         assert_eq!(value(&config, "maxmemory-policy"), "volatile-lru");
     }
 
     #[test]
     fn the_first_name_after_a_file_may_lack_its_dashes() {
         let config = load(&["a.conf", "loglevel", "verbose", "--maxmemory '7mb'"], &[("a.conf", "")]).unwrap();
-        assert_eq!((value(&config, "loglevel").as_str(), config.maxmemory), ("verbose", 7 << 20));
+        assert_eq!((value(&config, "loglevel").as_str(), config.maxmemory), ("verbose", DataMemory::Bytes(7 << 20)));
     }
 
     #[test]

@@ -165,6 +165,65 @@ impl Setting for OutputLimits {
     }
 }
 
+/// The memory that data may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataMemory {
+    /// So many bytes; 0 is no limit.
+    Bytes(u64),
+    /// A share of what the machine, or the control group, has: 1 to 100.
+    PercentOfMachine(u8),
+}
+
+impl DataMemory {
+    /// The limit in bytes where the machine has `machine` bytes; 0 is no limit. A share of an unknown whole is none.
+    #[inline]
+    pub fn limit(self, machine: u64) -> u64 {
+        match self {
+            DataMemory::Bytes(bytes) => bytes,
+            DataMemory::PercentOfMachine(percent) => (u128::from(machine) * u128::from(percent) / 100) as u64,
+        }
+    }
+}
+
+impl Setting for DataMemory {
+    type Rule = ();
+
+    fn assign(&mut self, words: &[Vec<u8>], (): (), _: Manner) -> Result<(), Reason> {
+        let word = one(words)?;
+        if let Some(percent) = word.strip_suffix(b"%") {
+            let percent = std::str::from_utf8(percent).ok().and_then(|digits| digits.parse().ok());
+            *self = match percent.ok_or("argument must be a memory value")? {
+                0u8 => DataMemory::Bytes(0),
+                percent @ 1..=100 => DataMemory::PercentOfMachine(percent),
+                _ => return Err("argument must be a memory value".into()),
+            };
+            return Ok(());
+        }
+        let bytes = parse_bytes(word).ok_or("argument must be a memory value")?;
+        *self = DataMemory::Bytes(u64::try_from(bytes).unwrap_or(u64::MAX));
+        Ok(())
+    }
+
+    fn text(&self, (): ()) -> Vec<u8> {
+        match self {
+            DataMemory::Bytes(bytes) => bytes.to_string().into_bytes(),
+            DataMemory::PercentOfMachine(percent) => format!("{percent}%").into_bytes(),
+        }
+    }
+
+    fn written(&self, default: &Self, (): (), name: &str) -> Written {
+        let text = match self {
+            DataMemory::Bytes(bytes) => format_bytes((*bytes).into()).into_bytes(),
+            DataMemory::PercentOfMachine(_) => self.text(()),
+        };
+        Written::line(name, &text, self != default)
+    }
+
+    fn accepts((): ()) -> String {
+        "memory, or a percentage of the machine's, 0% to 100%".into()
+    }
+}
+
 /// The memory that all clients together may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientsMemory {
@@ -577,6 +636,19 @@ mod tests {
         ] {
             assert_eq!(set(OutputLimits::default(), bad), Err(reason.into()));
         }
+    }
+
+    #[test]
+    fn data_memory_is_bytes_or_a_share_of_the_machines() {
+        let zero = DataMemory::Bytes(0);
+        assert_eq!(set(zero, "1kb").as_deref(), Ok("1024"));
+        assert_eq!(set(zero, "60%").as_deref(), Ok("60%"));
+        assert_eq!(set(zero, "0%").as_deref(), Ok("0"));
+        for bad in ["-1", "1x", "%", "-5%", "5.5%", "101%", "1000%"] {
+            assert_eq!(set(zero, bad), Err("argument must be a memory value".into()), "{bad}");
+        }
+        assert_eq!(DataMemory::PercentOfMachine(50).limit(1001), 500);
+        assert_eq!(DataMemory::Bytes(7).limit(1001), 7);
     }
 
     #[test]

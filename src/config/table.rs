@@ -15,7 +15,8 @@ use super::choice::{
 };
 use super::setting::{Manner, Reason, Setting, Written, anything, bytes, permissions, within};
 use super::special::{
-    Addresses, ClientsMemory, Directory, EventClasses, OomScores, OutputLimits, Percentiles, PrimaryAddress, SavePoints,
+    Addresses, ClientsMemory, DataMemory, Directory, EventClasses, OomScores, OutputLimits, Percentiles,
+    PrimaryAddress, SavePoints,
 };
 
 const I32: i128 = i32::MAX as i128;
@@ -466,9 +467,10 @@ directives! {
         proto_max_bulk_len("proto-max-bulk-len"): u64 = 512 << 20, bytes(1 << 20, I64), [], Effective;
     }
     Memory {
-        /// The most memory that data may take. At the limit keys are removed as maxmemory-policy says, or writes
+        /// The most memory that data may take: an amount, or a share like `60%` of what the machine or the control
+        /// group has. At the limit keys are removed as maxmemory-policy says, or writes
         /// are refused. 0 is no limit.
-        maxmemory("maxmemory"): u64 = 0, bytes(0, U64), [], Effective;
+        maxmemory("maxmemory"): DataMemory = DataMemory::Bytes(0), (), [], Effective;
         /// Which keys make room: the least recently (lru) or least frequently (lfu) used, the least recently modified
         /// (lrm), random ones, or the next to expire (ttl), among those that can expire (volatile) or all (allkeys).
         /// `noeviction` refuses writes instead.

@@ -81,6 +81,14 @@ pub fn resident_bytes() -> u64 {
     pages * system_value(libc::_SC_PAGESIZE)
 }
 
+/// Bytes of memory that this process may use: the machine's, or less where its control group says so.
+pub fn usable_memory_bytes() -> u64 {
+    // Version 2 of control groups, then version 1; `max` is no limit, and so is a number larger than any machine.
+    let files = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let limits = files.iter().filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok());
+    limits.fold(machine_memory_bytes(), u64::min)
+}
+
 /// Bytes of memory that the machine has.
 pub fn machine_memory_bytes() -> u64 {
     system_value(libc::_SC_PHYS_PAGES) * system_value(libc::_SC_PAGESIZE)

@@ -130,7 +130,7 @@ impl Timers {
     /// there is more to do.
     fn make_room(&mut self, engine: &Engine) -> bool {
         let config = engine.config.load();
-        if config.maxmemory == 0 {
+        if engine.memory_limit(&config) == 0 {
             return false;
         }
         let _gate = engine.keyspace.gates().enter(engine.keyspace.gates().shared_index());
