@@ -220,6 +220,10 @@ impl Executor {
                 room = self.eviction.make_room(engine, &self.config, &moment);
             }
             self.has_room = room == Room::Enough;
+            if limited && session.tracks_reads && !session.in_process {
+                // That keys which it has read had to make room is told before what they made room for is answered.
+                session.shared.outbox.drain(out);
+            }
             let mut shards = ShardSet::default();
             let mut single = None;
             // Those that can run together, up to the first that cannot.
