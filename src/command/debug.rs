@@ -26,7 +26,7 @@ use crate::persist::rdb::value;
 use crate::persist::rdb::writer::{Compression, Writer};
 use crate::resp::reply::Protocol;
 use crate::spec::{Arity, Flag, Group};
-use crate::stdx::number::double::append_double_17;
+use crate::stdx::number::double::append_double_digits;
 use crate::stdx::number::{parse_f64, parse_i64};
 use crate::types::list::End;
 use crate::types::stream::id::Id;
@@ -354,7 +354,7 @@ impl Fingerprint {
             Object::SortedSet(zset) => {
                 for (member, score) in zset.iter(0, Direction::Up) {
                     let (mut one, mut text) = (Fingerprint::default(), Vec::new());
-                    append_double_17(&mut text, score);
+                    append_double_digits(&mut text, score);
                     one.mix(&member.to_vec());
                     one.mix(&text);
                     self.add(&one.0);

@@ -124,7 +124,7 @@ fn those_who_monitor_see_the_script_and_what_it_does() {
     bench.run("EVAL 'return redis.call(\"SET\", KEYS[1], 1)' 1 a");
     let mut out = Output::new(Protocol::Resp2);
     watcher.outbox.drain(&mut out);
-    let lines = String::from_utf8(out.into_vec()).unwrap();
+    let lines = String::from_utf8(out.to_vec()).unwrap();
     let lines: Vec<&str> = lines.trim_end().split("\r\n").map(|line| line.split_once(' ').unwrap().1).collect();
     assert_eq!(
         lines,

@@ -39,14 +39,21 @@ impl Scaled {
 
 /// Appends `value` as Redis prints it: `3`, `3.5`, `1e+20`, `1.5e-7`, `inf`, `-inf`, `nan`, `-0`.
 pub fn append_double(out: &mut Vec<u8>, value: f64) {
+    if value != 0.0 && value.abs() <= INTEGER_MAX && value as i64 as f64 == value {
+        super::append_i64(out, value as i64);
+    } else {
+        append_double_digits(out, value);
+    }
+}
+
+/// The same, but that whole numbers are not treated as such: `1e+15`.
+pub fn append_double_digits(out: &mut Vec<u8>, value: f64) {
     if value.is_nan() {
         out.extend_from_slice(b"nan");
     } else if value.is_infinite() {
         out.extend_from_slice(if value > 0.0 { b"inf" } else { b"-inf" });
     } else if value == 0.0 {
         out.extend_from_slice(if value.is_sign_negative() { b"-0" } else { b"0" });
-    } else if value.abs() <= INTEGER_MAX && value as i64 as f64 == value {
-        super::append_i64(out, value as i64);
     } else {
         append_digits(out, value);
     }

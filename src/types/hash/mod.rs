@@ -457,7 +457,8 @@ impl Hash {
             }),
             Repr::Table(large) => large.set(name, value, deadline),
         };
-        if new && self.len() > limits.fields {
+        // A limit that was lowered is noticed by any write.
+        if self.len() > limits.fields {
             self.make_table();
         }
         new

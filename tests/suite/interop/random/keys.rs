@@ -85,17 +85,15 @@ fn sort(dice: &mut Dice) -> Command {
 
 /// Moves the borders at which encodings change.
 fn limit(dice: &mut Dice) -> Command {
-    let (name, values): (&str, &[&str]) = match dice.u8(..9) {
+    let (name, values): (&str, &[&str]) = match dice.u8(..6) {
         0 => ("hash-max-listpack-entries", &["0", "1", "5", "128", "512", "512"]),
         1 => ("hash-max-listpack-value", &["1", "10", "64", "64", "64"]),
         2 => ("zset-max-listpack-entries", &["0", "1", "5", "128", "128"]),
         3 => ("zset-max-listpack-value", &["1", "10", "64", "64", "64"]),
-        4 => ("set-max-intset-entries", &["1", "5", "512", "512"]),
-        5 if dice.newer => ("set-max-listpack-entries", &["0", "1", "5", "128", "128"]),
-        6 if dice.newer => ("set-max-listpack-value", &["1", "10", "64", "64", "64"]),
-        7 => ("stream-node-max-entries", &["1", "2", "100", "100"]),
-        // That of lists stays: nodes that were made under another one decide when a list is small again.
-        _ => ("hll-sparse-max-bytes", &["0", "100", "3000", "3000"]),
+        // Redis 7.0 leaves HyperLogLogs as they are where 7.2 does not.
+        4 if dice.newer => ("hll-sparse-max-bytes", &["0", "100", "3000", "3000"]),
+        // Those of lists and sets stay: what nodes or sets were made under another limit decides on what comes of them.
+        _ => ("stream-node-max-entries", &["1", "2", "100", "100"]),
     };
     Command::new(&["CONFIG", "SET", name, dice.pick(values)])
 }
