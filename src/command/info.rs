@@ -165,12 +165,13 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "watching_clients" => {
                 to.put(all().iter().filter(|client| client.figures.watched.load(Ordering::Relaxed) > 0).count());
             }
-            "total_blocking_keys" => to.put(self.engine.keyspace.listened(self.hold).0),
-            "total_watched_keys" => to.put(self.engine.keyspace.listened(self.hold).1),
+            "total_blocking_keys" => to.put(self.engine.keyspace.listened(self.hold).blocking),
+            "total_blocking_keys_on_nokey" => to.put(self.engine.keyspace.listened(self.hold).needed),
+            "total_watched_keys" => to.put(self.engine.keyspace.listened(self.hold).watched),
             "blocked_clients" => to.put(all().iter().filter(|client| client.has(Mark::Blocked)).count()),
             "pubsub_clients" => to.put(all().iter().filter(|client| client.figures.is_subscribed()).count()),
             "tracking_clients" => to.put(self.engine.tracking.clients()),
-            "cluster_connections" | "clients_in_timeout_table" | "total_blocking_keys_on_nokey" => to.put(0),
+            "cluster_connections" | "clients_in_timeout_table" => to.put(0),
             "paused_reason" | "paused_actions" | "paused_timeout_milliseconds" => {
                 if let Some((mode, until_ms)) = self.engine.pause.active(self.now_ms) {
                     match field {

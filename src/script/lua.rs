@@ -230,6 +230,12 @@ unsafe extern "C-unwind" fn hook(l: *mut ffi::lua_State, _: *mut ffi::lua_Debug)
     }
 }
 
+impl Default for Interpreter {
+    fn default() -> Interpreter {
+        Interpreter::new()
+    }
+}
+
 impl Interpreter {
     /// An interpreter with Lua's own libraries (base, string, table, math), and nothing of ours.
     pub fn new() -> Interpreter {

@@ -276,8 +276,11 @@ fn register_function(lua: &mut Lua<'_>) -> Result<usize, Raise> {
 pub const NAME_RULE: &str =
     "Library names can only contain letters, numbers, or underscores(_) and must be at least one character long";
 
+/// What a function is called, what is said about it, and what it may do.
+type Described = (Vec<u8>, Option<Vec<u8>>, Flags);
+
 /// Reads the table form of `register_function` and leaves the function on top.
-fn named_arguments(lua: &mut Lua<'_>) -> Result<(Vec<u8>, Option<Vec<u8>>, Flags), Raise> {
+fn named_arguments(lua: &mut Lua<'_>) -> Result<Described, Raise> {
     let refuse = |text: &str| Err(Raise::reply(format!("ERR {text}")));
     if lua.type_of(1) != Type::Table {
         return refuse(
