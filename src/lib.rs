@@ -43,6 +43,7 @@
 //! | 2 | [`types`] | data structures: no key, no lock, no clock | [`types::table::Table`], [`types::list::List`] |
 //! | 2 | [`observe`] | statistics, slow log, latency, logs, crash reports | [`observe::stats::Stats`] |
 //! | 3 | [`keyspace`] | databases, slots, shards, entries, deadlines | [`keyspace::space::Keyspace`], [`keyspace::db::Db`] |
+//! | 3 | [`script`] | Lua in its sandbox, libraries of functions | [`script::vm::Vm`] |
 //! | 4 | [`client`] | what is known of a client | [`client::session::Session`], [`client::shared::Shared`] |
 //! | 4 | [`pubsub`] | who listens to which channel | [`pubsub::PubSub`] |
 //! | 4 | [`persist`] | the write log, and the one door to files | [`persist::log::WriteLog`] |
@@ -61,6 +62,7 @@ pub mod observe;
 pub mod persist;
 pub mod pubsub;
 pub mod resp;
+pub mod script;
 pub mod server;
 pub mod spec;
 pub mod stdx;

@@ -47,6 +47,9 @@ pub enum Served {
 /// and says by `log_as` what the log gets. An error ends the wait.
 pub type Serve = dyn FnMut(&mut Context<'_>, &Key<'_>) -> Result<Served, Error> + Send;
 
+/// The error that ends a wait when this key is gone.
+pub type Gone = dyn Fn(&[u8]) -> Error + Send + Sync;
+
 /// What a command waits for.
 pub struct Wait {
     /// The keys, in the order in which they are looked at.
@@ -64,7 +67,7 @@ pub struct Wait {
     /// A number for those that take the same thing from a key: where one of them finds nothing, none does.
     pub group: Option<u8>,
     /// The error that ends the wait when a key expires, for a command that cannot wait for another of that name.
-    pub gone: Option<Error>,
+    pub gone: Option<Box<Gone>>,
 }
 
 /// What clients of these groups take: see [`Wait::group`].
@@ -98,7 +101,7 @@ struct Waiter {
     keys: Vec<(Vec<u8>, KeyHash)>,
     also: ShardSet,
     group: Option<u8>,
-    gone: Option<Error>,
+    gone: Option<Box<Gone>>,
     index: u16,
     name: &'static str,
     request: (Vec<u8>, Vec<Span>),
@@ -234,8 +237,12 @@ impl Blocked for Waiter {
         self.group
     }
 
-    fn key_expired(&self) -> bool {
-        self.gone.as_ref().is_some_and(|error| self.end(Ending::Failed(error.clone())))
+    fn needs_key(&self) -> bool {
+        self.gone.is_some()
+    }
+
+    fn key_expired(&self, key: &[u8]) -> bool {
+        self.gone.as_ref().is_some_and(|gone| self.end(Ending::Failed(gone(key))))
     }
 }
 

@@ -32,6 +32,8 @@ pub enum Rest {
     Job(Job),
     /// It waits for a key.
     Wait(Box<Wait>),
+    /// It has to run again, with everything held.
+    Alone,
 }
 
 /// Runs one command that was sent; returns when it ended, or the rest of it.
@@ -47,6 +49,7 @@ pub fn call(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, before: T
         Ok(Outcome::Done) => (Ended::Done, None),
         Ok(Outcome::Continue(job)) => (Ended::Done, Some(Rest::Job(job))),
         Ok(Outcome::Wait(wait)) => (Ended::Done, Some(Rest::Wait(wait))),
+        Ok(Outcome::Alone) => (Ended::Done, Some(Rest::Alone)),
         Err(error) => {
             write_error(context, &error);
             (Ended::Failed, None)
@@ -93,6 +96,7 @@ pub fn call_inside(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>) ->
                 (wait.denied)(context.out);
                 break Ended::Done;
             }
+            Ok(Outcome::Alone) => panic!("{} asks for more where everything is held", entry.full_name),
             Err(error) => {
                 write_error(context, &error);
                 break Ended::Failed;
@@ -166,9 +170,14 @@ pub fn write_error(context: &mut Context<'_>, error: &Error) {
 
 /// Counts an error reply by its code.
 pub fn count_error(engine: &Engine, error: &Error, worker: Option<usize>) {
+    if let Error::Line { counted: true, .. } = error {
+        return;
+    }
     let line = error.line();
     let code = line.split(|byte| *byte == b' ').next().unwrap_or(b"ERR");
-    engine.stats.error(worker, code, ErrorOrigin::Server);
+    // The codes of scripts are whatever their authors thought of.
+    let origin = if matches!(error, Error::Line { .. }) { ErrorOrigin::Script } else { ErrorOrigin::Server };
+    engine.stats.error(worker, code, origin);
 }
 
 /// Counts a command that ended after `ns` nanoseconds.
@@ -209,6 +218,13 @@ pub fn note_slow(
     }
 }
 
+/// Shows a command that runs a script to those that follow MONITOR: before what the script itself does.
+pub fn show_script(context: &Context<'_>, args: &Args<'_>) {
+    if context.engine.monitors.any() {
+        feed_monitors(context, args);
+    }
+}
+
 /// Whether somebody follows MONITOR, and may see this command.
 #[inline]
 fn is_monitored(engine: &Engine, entry: &Entry) -> bool {
@@ -226,6 +242,7 @@ fn feed_monitors(context: &Context<'_>, args: &Args<'_>) {
     let mut line = format!("+{}.{:06} [{} ", now_us / 1_000_000, now_us % 1_000_000, context.session.db).into_bytes();
     match shared.link {
         // A socket's path is shown without the port that stands for none.
+        _ if context.scripted => line.extend_from_slice(b"lua"),
         Link::Unix => line.extend_from_slice(format!("unix:{}", shared.addr.trim_end_matches(":0")).as_bytes()),
         Link::Tcp | Link::InProcess => line.extend_from_slice(shared.addr.as_bytes()),
     }

@@ -20,6 +20,8 @@ pub enum Outcome {
     Continue(Job),
     /// It waits for one of its keys.
     Wait(Box<Wait>),
+    /// It needs more than is held, and has changed nothing: it is to be run again, alone.
+    Alone,
 }
 
 /// The rest of a command that works in pieces of about a millisecond.
@@ -63,6 +65,10 @@ pub struct Context<'a> {
     pub config: &'a Config,
     /// The number of the worker that runs it, if it is one.
     pub worker: Option<usize>,
+    /// Whether memory was below its limit before this command.
+    pub has_room: bool,
+    /// Whether a script asks for what runs now.
+    pub scripted: bool,
     /// Positions of arguments that logs must not show.
     pub hidden: SmallVec<[usize; 4]>,
     /// From how many nanoseconds on a command may belong in SLOWLOG or LATENCY.

@@ -23,6 +23,7 @@ use crate::command::context::{Context, Job, Outcome};
 use crate::command::engine::{Engine, PauseMode, Refusal, access_policy};
 use crate::command::error::Error;
 use crate::command::eviction::{Eviction, Room, unseen_bytes};
+use crate::command::script::prepare;
 use crate::command::table::{Entry, Way};
 use crate::command::transaction::{forget_watched, take_transaction};
 use crate::command::{permission, pubsub};
@@ -30,6 +31,7 @@ use crate::config::table::Config;
 use crate::keyspace::change::Effects;
 use crate::keyspace::db::{Db, Key, Touch};
 use crate::keyspace::entry::Value;
+use crate::keyspace::gate::Entered;
 use crate::keyspace::hash::KeyHash;
 use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::moment::Moment;
@@ -39,6 +41,7 @@ use crate::observe::log::warning;
 use crate::observe::stats::{Counter, Outcome as Ended};
 use crate::resp::reply::Output;
 use crate::resp::request::Span;
+use crate::script::cache::Reach;
 use crate::spec::{Flag, keys};
 use crate::stdx::clock::Recent;
 use crate::stdx::memory;
@@ -101,6 +104,8 @@ pub struct Executor {
     notable_ns: u64,
     time: Recent,
     eviction: Eviction,
+    /// Whether memory was below its limit when it was looked at last.
+    has_room: bool,
 }
 
 /// A request that may run with its neighbours.
@@ -118,6 +123,9 @@ enum Verdict<'e> {
     Hold(u64),
 }
 
+/// A request did not get what it needs to run: a script keeps the server busy, or reaches for it.
+struct Impatient;
+
 impl Executor {
     /// For worker `worker`, or for a caller that is no worker.
     pub fn new(engine: &Engine, worker: Option<usize>) -> Executor {
@@ -133,6 +141,7 @@ impl Executor {
             config,
             time: Recent::default(),
             eviction: Eviction::default(),
+            has_room: true,
         }
     }
 
@@ -178,31 +187,42 @@ impl Executor {
     ) -> (usize, Stop) {
         self.refresh_config();
         let worker = self.worker;
+        // Who replays runs alone.
+        let replaying = session.replaying;
+        let mut gate = if replaying { None } else { self.enter(engine) };
         let mut moment = self.moment(engine);
         let limited = engine.memory_limit(&self.config) > 0;
         let unseen = unseen_bytes(engine, &self.config).cast_signed();
-        // Who replays runs alone.
-        let mut gate = (!session.replaying).then(|| engine.keyspace.gates().enter(self.gate));
-        self.effects.replaying = session.replaying;
+        self.effects.replaying = replaying;
         let mut ready: SmallVec<[Ready<'_>; 16]> = SmallVec::new();
         let mut at = 0;
         session.shared.figures.active_ms.store(moment.now_ms, Ordering::Relaxed);
         while at < requests.len() {
+            if gate.is_none() && !replaying {
+                gate = self.enter(engine);
+                moment = self.moment(engine);
+            }
             if engine.is_refusing(Refusal::Ending) {
                 // What is not answered was not done: the data set is on disk and nothing is added to it.
                 session.fate = Fate::Close;
                 return (at, Stop::Close);
             }
             ready.clear();
-            let mut room = match session.replaying {
-                // What was evicted is removed by the log.
-                true => Room::Enough,
-                false => self.eviction.make_room(engine, &self.config, &moment),
+            let mut room = match &gate {
+                Some(_) => self.eviction.make_room(engine, &self.config, &moment),
+                // What was evicted is removed by the log that is replayed; and whoever is only told that the server
+                // is busy needs no room.
+                None => Room::Enough,
             };
             while room == Room::Soon && session.in_process {
                 // Whose thread this is has nothing else to do.
                 std::thread::yield_now();
                 room = self.eviction.make_room(engine, &self.config, &moment);
+            }
+            self.has_room = room == Room::Enough;
+            if limited && session.tracks_reads && !session.in_process {
+                // That keys which it has read had to make room is told before what they made room for is answered.
+                session.shared.outbox.drain(out);
             }
             let mut shards = ShardSet::default();
             let mut single = None;
@@ -210,6 +230,11 @@ impl Executor {
             for request in &requests[at..requests.len().min(at + self.together)] {
                 let args = args_of(buf, spans, *request);
                 match check(engine, session, &args, moment.now_ms, room) {
+                    // While a script keeps everybody waiting there is no gate to run behind.
+                    verdict if gate.is_none() && !replaying => {
+                        single = Some(verdict);
+                        break;
+                    }
                     // What may take long holds only its own shards.
                     Verdict::Run(entry) if entry.way == Way::Batched && !entry.brief && !ready.is_empty() => break,
                     Verdict::Run(entry) if entry.way == Way::Batched => {
@@ -224,6 +249,15 @@ impl Executor {
                             break;
                         }
                     }
+                    Verdict::Run(entry) if is_content(engine, entry, &args) => {
+                        if ready.is_empty() {
+                            match add_keys(engine, entry, &args, &mut shards) {
+                                Ok(first_key) => ready.push(Ready { entry, request: *request, first_key }),
+                                Err(error) => single = Some(Verdict::Refuse(Some(entry), error)),
+                            }
+                        }
+                        break;
+                    }
                     verdict => {
                         single = Some(verdict);
                         break;
@@ -231,9 +265,14 @@ impl Executor {
                 }
             }
             if !ready.is_empty() {
-                let hold = engine.keyspace.hold(shards);
-                let Executor { effects, config, notable_ns, worker, .. } = &mut *self;
+                let Some(hold) = engine.keyspace.hold_while(shards, || !engine.scripts.running.is_in_need()) else {
+                    // A script holds them and has become too slow meanwhile, which is told, or reaches for others.
+                    gate = None;
+                    continue;
+                };
+                let Executor { effects, config, notable_ns, worker, has_room, .. } = &mut *self;
                 let mut context = context(engine, session, out, effects, *worker, (config, *notable_ns), hold, moment);
+                context.has_room = *has_room;
                 if ready.len() > 1 {
                     prefetch(&mut context.db, &ready, buf, spans);
                 }
@@ -256,6 +295,8 @@ impl Executor {
                                     let spent_ns = before.elapsed_ns();
                                     Stop::Waiting(enqueue(&mut context, ready.entry, &args, *wait, spent_ns))
                                 }
+                                // It is known by now that it needs more, so it runs alone next.
+                                Rest::Alone => break,
                                 Rest::Job(job) => Stop::Pending(Box::new(Pending {
                                     job,
                                     index: ready.entry.index,
@@ -319,10 +360,13 @@ impl Executor {
                     refuse(engine, session, out, entry, &error, worker);
                     at += 1;
                 }
+                // The script has ended just now.
+                Verdict::Run(entry) if gate.is_none() && !replaying && !may_run_while_busy(session, entry) => {}
                 Verdict::Run(entry) => {
-                    at += 1;
                     let config = self.config.clone();
-                    let stop = self.run_single(engine, session, out, &config, moment, entry, &args, &mut gate);
+                    let ran = self.run_single(engine, session, out, &config, moment, entry, &args, &mut gate);
+                    let Ok(stop) = ran else { continue };
+                    at += 1;
                     if let Some(stop) = stop {
                         return (at, stop);
                     }
@@ -339,7 +383,21 @@ impl Executor {
         (at, Stop::Done)
     }
 
+    /// Enters this thread's gate; `None` while a script keeps everybody waiting for too long.
+    fn enter<'e>(&self, engine: &'e Engine) -> Option<Entered<'e>> {
+        let running = &engine.scripts.running;
+        // A script that reaches for more has it before anybody else takes anything.
+        while running.is_reaching() && !running.is_busy() {
+            std::thread::yield_now();
+        }
+        let patient = || !running.is_busy();
+        if patient() { engine.keyspace.gates().enter_while(self.gate, patient) } else { None }
+    }
+
     /// Runs one request by itself; returns why the batch stops there, if it does.
+    ///
+    /// # Errors
+    /// A script keeps everybody waiting for too long: it has not run, and the gate may be left.
     #[allow(clippy::too_many_arguments, reason = "what a batch has in hand")]
     fn run_single<'e>(
         &mut self,
@@ -350,21 +408,29 @@ impl Executor {
         moment: Moment,
         entry: &Entry,
         args: &Args<'_>,
-        gate: &mut Option<crate::keyspace::gate::Entered<'e>>,
-    ) -> Option<Stop> {
+        gate: &mut Option<Entered<'e>>,
+    ) -> Result<Option<Stop>, Impatient> {
         let started = Ticks::now();
         let mode = session.reply;
         let mut alone = None;
-        let takes_all = entry.way == Way::Alone
+        let patient = || !engine.scripts.running.is_in_need();
+        let in_gate = gate.is_some();
+        let takes_all = matches!(entry.way, Way::Alone | Way::Script)
             || entry.way == Way::Transaction && session.transaction.as_ref().is_some_and(|queued| queued.alone);
-        let hold = if takes_all {
+        let hold = if entry.is_shutdown() && engine.scripts.running.is_busy() {
+            // It does not wait for the script: without saving there is nothing that it must hold.
+            engine.keyspace.hold_none()
+        } else if takes_all {
             *gate = None;
-            alone = (!session.replaying).then(|| engine.keyspace.gates().alone());
-            engine.keyspace.hold(ShardSet::ALL)
+            alone = match session.replaying {
+                true => None,
+                false => Some(engine.keyspace.gates().alone_while(patient).ok_or(Impatient)?),
+            };
+            engine.keyspace.hold_while(ShardSet::ALL, patient).ok_or(Impatient)?
         } else if entry.way == Way::Transaction {
             let mut shards = session.watching.as_ref().map_or(ShardSet::default(), |watching| watching.shards());
             shards.add_all(&session.transaction.as_ref().map_or(ShardSet::default(), |queued| queued.shards));
-            engine.keyspace.hold(shards)
+            engine.keyspace.hold_while(shards, patient).ok_or(Impatient)?
         } else {
             engine.keyspace.hold_none()
         };
@@ -378,8 +444,8 @@ impl Executor {
         drop(context);
         drop(alone);
         self.count_lookups(engine, counts);
-        if gate.is_none() && !session.replaying {
-            *gate = Some(engine.keyspace.gates().enter(self.gate));
+        if gate.is_none() && in_gate {
+            *gate = self.enter(engine);
         }
         self.serve_postponed(engine, session, out, config, moment);
         let job = match ended {
@@ -392,14 +458,16 @@ impl Executor {
                 if self.effects.echo {
                     echo(&mut self.effects, session, out);
                 }
-                return None;
+                return Ok(None);
             }
             Err(Rest::Job(job)) => job,
             Err(Rest::Wait(_)) => panic!("{} waits for keys that it does not hold", entry.full_name),
+            Err(Rest::Alone) => panic!("{} wants more than everything", entry.full_name),
         };
         let spent_ns = started.elapsed_ns();
         let request = args.to_vecs();
-        Some(Stop::Pending(Box::new(Pending { job, index: entry.index, spent_ns, request, mark: mode, unwanted })))
+        let pending = Pending { job, index: entry.index, spent_ns, request, mark: mode, unwanted };
+        Ok(Some(Stop::Pending(Box::new(pending))))
     }
 
     /// Goes on with a command that works in pieces; returns it again while there is more to do.
@@ -424,7 +492,11 @@ impl Executor {
     ) -> Option<Box<Pending>> {
         let config = self.current_config();
         let moment = self.moment(engine);
-        let _gate = (!session.replaying).then(|| engine.keyspace.gates().enter(self.gate));
+        let gate = if session.replaying { None } else { self.enter(engine) };
+        if gate.is_none() && !session.replaying {
+            // A script keeps everybody waiting.
+            return Some(pending);
+        }
         let piece = Ticks::now();
         let hold = engine.keyspace.hold_none();
         let Pending { job, request, unwanted, spent_ns, .. } = &mut *pending;
@@ -500,10 +572,10 @@ impl Executor {
             let mut shards = ShardSet::default();
             shards.add(hash.shard());
             let key = Key { bytes: &name, hash };
-            let mut context = self.context(engine, session, out, config, engine.keyspace.hold(shards), moment);
+            let mut context = self.context(engine, session, out, config, hold_patiently(engine, shards), moment);
             let shards = shards_to_serve(&mut context, db, &key);
             drop(context);
-            let mut context = self.context(engine, session, out, config, engine.keyspace.hold(shards), moment);
+            let mut context = self.context(engine, session, out, config, hold_patiently(engine, shards), moment);
             context.db.effects.ready.push_back((db, name.clone()));
             serve_ready(&mut context);
         }
@@ -519,7 +591,9 @@ impl Executor {
         moment: Moment,
     ) -> Context<'a> {
         let effects = &mut self.effects;
-        context(engine, session, out, effects, self.worker, (config, self.notable_ns), hold, moment)
+        let mut context = context(engine, session, out, effects, self.worker, (config, self.notable_ns), hold, moment);
+        context.has_room = self.has_room;
+        context
     }
 
     /// The moment that a batch runs at.
@@ -574,7 +648,18 @@ fn context<'a>(
     let touch = if session.no_touch { Touch::No } else { Touch::Yes };
     effects.origin = session.shared.id;
     let db = Db::new(&engine.keyspace, hold, effects, session.db, moment, touch);
-    Context { db, out, session, engine, config, worker, hidden: SmallVec::new(), notable_ns }
+    Context {
+        db,
+        out,
+        session,
+        engine,
+        config,
+        worker,
+        has_room: true,
+        scripted: false,
+        hidden: SmallVec::new(),
+        notable_ns,
+    }
 }
 
 #[inline]
@@ -608,7 +693,12 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
         // Redis counts those that monitor among its replicas, and this is what it tells them.
         return Verdict::Refuse(Some(entry), Error::text("ERR Replica can't interact with the keyspace"));
     }
-    if room != Room::Enough && needs_room(session, entry) {
+    if let Some(kind) = engine.scripts.running.busy()
+        && !may_run_while_busy(session, entry)
+    {
+        return Verdict::Refuse(Some(entry), Error::Busy(kind));
+    }
+    if room != Room::Enough && needs_room(session, entry, room) {
         return match room {
             Room::Soon => Verdict::Hold(now_ms + 1),
             _ => Verdict::Refuse(Some(entry), Error::OutOfMemory),
@@ -636,6 +726,28 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
     Verdict::Run(entry)
 }
 
+/// Waits for shards, and lets go of those that it has while a script reaches for more of them.
+fn hold_patiently(engine: &Engine, shards: ShardSet) -> Hold<'_> {
+    loop {
+        if let Some(hold) = engine.keyspace.hold_while(shards, || !engine.scripts.running.is_reaching()) {
+            return hold;
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Whether a command may run while a script keeps everybody waiting, and maybe this very thread: it may need no lock
+/// of a shard, which the watching of keys does.
+fn may_run_while_busy(session: &Session, entry: &Entry) -> bool {
+    let needs_no_lock = entry.way == Way::Single && (session.watching.is_none() || !entry.touches_watched());
+    entry.has(Flag::AllowBusy) && (needs_no_lock || entry.is_shutdown())
+}
+
+/// Whether a request runs a script that touches no more than the keys that it declares, as far as is known.
+fn is_content(engine: &Engine, entry: &Entry, args: &Args<'_>) -> bool {
+    entry.way == Way::Script && prepare::reach(engine, entry, args) == Reach::Declared
+}
+
 /// Why a command is not run that is right in itself, if it is not.
 #[cold]
 fn refusal(engine: &Engine, entry: &Entry) -> Option<Error> {
@@ -661,11 +773,12 @@ fn may_write(entry: &Entry) -> bool {
 
 /// Whether a request may need more memory: what is queued for EXEC takes some itself.
 #[cold]
-fn needs_room(session: &Session, entry: &Entry) -> bool {
+fn needs_room(session: &Session, entry: &Entry, room: Room) -> bool {
     match &session.transaction {
         Some(queued) if entry.way == Way::Transaction => queued.grows,
         Some(_) => !entry.is_never_queued(),
-        None => entry.has(Flag::DenyOom),
+        // Of scripts only those need it that write, and they find out themselves; but none where room is being made.
+        None => entry.has(Flag::DenyOom) || entry.way == Way::Script && room == Room::Soon,
     }
 }
 
@@ -715,7 +828,7 @@ fn unknown(container: Option<&Entry>, args: &Args<'_>) -> Error {
 
 /// Adds the shards of a request's keys; returns the first key's hash and position.
 #[inline]
-fn add_keys(
+pub fn add_keys(
     engine: &Engine,
     entry: &Entry,
     args: &Args<'_>,
@@ -810,7 +923,10 @@ fn refuse(
         let why = line.strip_prefix(b"ERR ").unwrap_or(&line);
         line = [b"EXECABORT Transaction discarded because of: ", why].concat();
         take_transaction(session);
-        forget_watched(&mut engine.keyspace.hold_none(), session);
+        // Where a script has this thread the shards may be locked for as long as it runs: what is watched stays so.
+        if !matches!(error, Error::Busy(_)) {
+            forget_watched(&mut engine.keyspace.hold_none(), session);
+        }
     } else if let Some(queued) = &mut session.transaction {
         queued.aborted = true;
     }

@@ -29,6 +29,7 @@ use crate::persist::aof::Aof;
 use crate::persist::log::WriteLog;
 use crate::persist::saves::Saves;
 use crate::pubsub::PubSub;
+use crate::script::Scripts;
 use crate::stdx::clock::Clock;
 
 /// Which commands CLIENT PAUSE holds back.
@@ -158,6 +159,10 @@ pub trait Host: Send + Sync {
 
     /// Logs what the process would leave behind in a crash, and ends it by a signal.
     fn crash(&self);
+
+    /// Lets the calling thread's other clients have their say while a script keeps it: they are told that the server is
+    /// busy, and may end the script. Called again and again; mostly it does nothing.
+    fn serve_while_busy(&self) {}
 }
 
 /// Clients that follow MONITOR.
@@ -256,6 +261,8 @@ pub struct Engine {
     pub users: Users,
     /// What was refused to whom.
     pub acl_log: AclLog,
+    /// Scripts and functions.
+    pub scripts: Scripts,
     /// The time.
     pub clock: Clock,
     /// Counters.
@@ -334,6 +341,7 @@ impl Engine {
             commands,
             users,
             acl_log: AclLog::default(),
+            scripts: Scripts::default(),
             config: Arc::new(ArcSwap::from_pointee(config)),
             config_change: Mutex::new(()),
             clients: Registry::default(),

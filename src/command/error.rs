@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::script::running::Kind;
+
 /// What a command replies instead of a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
@@ -46,6 +48,15 @@ pub enum Error {
     InvalidCursor,
     /// COPY or MOVE onto itself.
     SameObject,
+    /// A script of this kind runs and takes too long.
+    Busy(Kind),
+    /// What a script failed with: any bytes, and whether statistics know of it already.
+    Line {
+        /// The line, its code included.
+        line: Vec<u8>,
+        /// Whether it was counted as it arose.
+        counted: bool,
+    },
     /// Data is being loaded.
     Loading,
     /// The last snapshot could not be saved, and writes are refused until one is.
@@ -74,6 +85,7 @@ impl Error {
             Error::UnknownSubcommand(name, container) => {
                 [b"ERR unknown subcommand '", &name[..], b"'. Try ", container.as_bytes(), b" HELP."].concat()
             }
+            Error::Line { line, .. } => line.clone(),
             Error::Bytes(text) => text.clone(),
             other => other.to_string().into_bytes(),
         }
@@ -113,6 +125,13 @@ impl fmt::Display for Error {
             }
             Error::LogFailed(reason) => return write!(f, "MISCONF Errors writing to the AOF file: {reason}"),
             Error::SameObject => "ERR source and destination objects are the same",
+            Error::Busy(Kind::Script) => {
+                "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
+            }
+            Error::Busy(Kind::Function) => {
+                "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE."
+            }
+            Error::Line { line, .. } => return write!(f, "{}", line.escape_ascii()),
             Error::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
             Error::Text(text) => text,
             Error::Bytes(text) => return write!(f, "{}", text.escape_ascii()),

@@ -165,12 +165,13 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "watching_clients" => {
                 to.put(all().iter().filter(|client| client.figures.watched.load(Ordering::Relaxed) > 0).count());
             }
-            "total_blocking_keys" => to.put(self.engine.keyspace.listened(self.hold).0),
-            "total_watched_keys" => to.put(self.engine.keyspace.listened(self.hold).1),
+            "total_blocking_keys" => to.put(self.engine.keyspace.listened(self.hold).blocking),
+            "total_blocking_keys_on_nokey" => to.put(self.engine.keyspace.listened(self.hold).needed),
+            "total_watched_keys" => to.put(self.engine.keyspace.listened(self.hold).watched),
             "blocked_clients" => to.put(all().iter().filter(|client| client.has(Mark::Blocked)).count()),
             "pubsub_clients" => to.put(all().iter().filter(|client| client.figures.is_subscribed()).count()),
             "tracking_clients" => to.put(self.engine.tracking.clients()),
-            "cluster_connections" | "clients_in_timeout_table" | "total_blocking_keys_on_nokey" => to.put(0),
+            "cluster_connections" | "clients_in_timeout_table" => to.put(0),
             "paused_reason" | "paused_actions" | "paused_timeout_milliseconds" => {
                 if let Some((mode, until_ms)) = self.engine.pause.active(self.now_ms) {
                     match field {
@@ -202,7 +203,9 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
         match field {
             "used_memory_peak_perc" => to.put(Percent(self.usage().used, self.usage().peak)),
             "used_memory_dataset_perc" => to.put(Percent(self.usage().dataset(), self.usage().since_startup())),
-            "number_of_cached_scripts" | "number_of_functions" | "number_of_libraries" => to.put(0),
+            "number_of_cached_scripts" => to.put(self.engine.scripts.cache.len()),
+            "number_of_functions" => to.put(self.engine.scripts.libraries.load().functions()),
+            "number_of_libraries" => to.put(self.engine.scripts.libraries.load().len()),
             "maxmemory_policy" => to.put(self.config.maxmemory_policy.name()),
             "allocator_frag_ratio" => to.put(ratio(self.usage().fragmentation().ratio())),
             "allocator_frag_bytes" => to.put(self.usage().fragmentation().bytes()),
@@ -235,13 +238,14 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "total_system_memory" => process::machine_memory_bytes(),
             "maxmemory" => self.engine.memory_limit(self.config),
             "mem_clients_normal" => self.usage().clients,
-            "used_memory_lua"
-            | "used_memory_vm_eval"
-            | "used_memory_scripts_eval"
-            | "used_memory_vm_functions"
-            | "used_memory_vm_total"
-            | "used_memory_functions"
-            | "used_memory_scripts"
+            // Scripts and functions run on the same machines.
+            "used_memory_lua" | "used_memory_vm_eval" | "used_memory_vm_total" => {
+                self.engine.scripts.machines.memory() as u64
+            }
+            "used_memory_scripts_eval" => self.engine.scripts.cache.memory() as u64,
+            "used_memory_functions" => self.engine.scripts.libraries.load().memory() as u64,
+            "used_memory_scripts" => self.engine.scripts.memory() as u64,
+            "used_memory_vm_functions"
             | "mem_not_counted_for_evict"
             | "mem_replication_backlog"
             | "mem_total_replication_buffers"

@@ -215,7 +215,7 @@ fn stats(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
         rows += 1;
         out.bulk(name.as_bytes());
     };
-    // Of what Spinel has no counterpart to yet (backlog, replicas, bus, append only file, scripts),
+    // Of what Spinel has no counterpart to yet (backlog, replicas, bus, append only file),
     // Redis without use of it shows zero too.
     let first = [
         ("peak.allocated", usage.peak),
@@ -226,8 +226,8 @@ fn stats(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
         ("clients.normal", usage.clients),
         ("cluster.links", 0),
         ("aof.buffer", 0),
-        ("lua.caches", 0),
-        ("functions.caches", 0),
+        ("lua.caches", ctx.engine.scripts.cache.memory() as u64),
+        ("functions.caches", ctx.engine.scripts.libraries.load().memory() as u64),
     ];
     for (field, bytes) in first {
         name(out, field);

@@ -79,7 +79,7 @@ pub fn check_queued(engine: &Engine, session: &Session, entry: &Entry, args: &Ar
 /// Whether a script may run a request on behalf of its client.
 ///
 /// # Errors
-/// NOPERM as scripts see it, which is logged.
+/// The refusal as scripts see it, which is logged.
 pub fn check_scripted(engine: &Engine, session: &Session, entry: &Entry, args: &Args<'_>) -> Result<(), Error> {
     if session.account.is_unrestricted() {
         return Ok(());
@@ -88,7 +88,7 @@ pub fn check_scripted(engine: &Engine, session: &Session, entry: &Entry, args: &
         None => Ok(()),
         Some(denied) => {
             let told = told(session.account.name(), entry, denied);
-            Err(Error::text(format!("NOPERM ACL failure in script: {told}")))
+            Err(Error::text(format!("ERR ACL failure in script: {told}")))
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::command::args::Args;
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::engine::{Engine, Refusal, ShutdownRequest};
 use crate::command::error::Error;
+use crate::command::function;
 use crate::command::table::Command;
 use crate::config::table::Config;
 use crate::keyspace::hold::{Hold, ShardSet};
@@ -154,7 +155,7 @@ pub fn head(engine: &Engine, purpose: Purpose) -> Head {
             ("used-mem", text(memory::used() as u64)),
             ("aof-base", text(u64::from(purpose == Purpose::Base))),
         ],
-        functions: Vec::new(),
+        functions: engine.scripts.libraries.load().iter().map(|library| library.code.clone()).collect(),
     }
 }
 
@@ -467,8 +468,11 @@ pub fn load_file(engine: &Engine, twice: Twice) -> Result<Option<Loaded>, rdb::E
     Ok(Some(loaded))
 }
 
-/// Logs what became of a file.
+/// Takes over the libraries of functions of a file, and logs what became of the rest.
 pub fn tell(engine: &Engine, loaded: &Loaded) {
+    if let Err(error) = function::adopt(&engine.scripts, &loaded.functions) {
+        warning!("Failed to load a library of functions: {error}");
+    }
     for key in &loaded.empty {
         notice!("rdbLoadObject skipping empty key: {}", key.escape_ascii());
     }

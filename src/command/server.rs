@@ -126,11 +126,21 @@ fn shutdown(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     if abort && request != ShutdownRequest::default() || request.save && request.nosave {
         return Err(Error::Syntax);
     }
+    if let Some(kind) = ctx.engine.scripts.running.busy()
+        && !request.nosave
+        && !abort
+    {
+        return Err(Error::Busy(kind));
+    }
     if abort {
         ctx.engine.host.abort_shutdown().map_err(Error::text)?;
         ctx.out.ok();
     } else {
         save::end(ctx.engine, &mut ctx.db.hold, request).map_err(Error::text)?;
+        if request.nosave {
+            // What a script has changed is lost with everything else.
+            ctx.engine.scripts.running.end_all();
+        }
         ctx.session.fate = Fate::Close;
     }
     DONE

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
-    acl, aof, bitmap, config, connection, debug, dump, expire, geo, hash, hyperloglog, info, introspect, key, keyspace,
-    latency, list, memory, monitor, pubsub, save, server, set, slowlog, sort, stream, string, transaction, zset,
+    acl, aof, bitmap, config, connection, debug, dump, expire, function, geo, hash, hyperloglog, info, introspect, key,
+    keyspace, latency, list, memory, monitor, pubsub, save, script, server, set, slowlog, sort, stream, string,
+    transaction, zset,
 };
 use crate::spec::{self, Flag, Group, Keys};
 
@@ -24,6 +25,7 @@ const FAMILIES: &[&[Command]] = &[
     debug::COMMANDS,
     dump::COMMANDS,
     expire::COMMANDS,
+    function::COMMANDS,
     geo::COMMANDS,
     hash::COMMANDS,
     hyperloglog::COMMANDS,
@@ -38,6 +40,7 @@ const FAMILIES: &[&[Command]] = &[
     monitor::COMMANDS,
     pubsub::COMMANDS,
     save::COMMANDS,
+    script::COMMANDS,
     server::COMMANDS,
     set::COMMANDS,
     slowlog::COMMANDS,
@@ -92,6 +95,8 @@ pub enum Way {
     Alone,
     /// EXEC: over the shards of the queued commands' keys, or alone where that is not all they need.
     Transaction,
+    /// EVAL and its kin: over the shards of its keys where it is known to touch no others, alone otherwise.
+    Script,
 }
 
 impl Entry {
@@ -110,6 +115,8 @@ impl Entry {
         let has_keys = command.keys.iter().any(|keys| !matches!(keys, Keys::NotKey { .. }));
         let way = if has(Flag::Alone) {
             Way::Alone
+        } else if command.group == Group::Scripting && has_keys {
+            Way::Script
         } else if command.group == Group::Transactions && !has_keys {
             // What stands behind them is to be looked at in another light.
             if command.name == "EXEC" { Way::Transaction } else { Way::Single }
@@ -123,6 +130,16 @@ impl Entry {
         let reaches_further = command.keys.iter().any(|keys| matches!(keys, Keys::Unknown { .. }));
         let names_element = command.group == Group::Hash && only_key.is_some() && command.usage.contains("field");
         Entry { command, index, full_name, subcommands, only_key, way, brief, names_element, reaches_further, flags }
+    }
+
+    /// Whether it ends the server, which it may do while a script keeps that busy.
+    pub fn is_shutdown(&self) -> bool {
+        self.command.name == "SHUTDOWN"
+    }
+
+    /// Whether it may forget keys that are watched.
+    pub fn touches_watched(&self) -> bool {
+        self.command.group == Group::Transactions || self.command.name == "RESET"
     }
 
     /// Whether it runs at once although MULTI has others queued.

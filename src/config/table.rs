@@ -342,7 +342,7 @@ directives! {
         /// {unixsocket} and {config-file}.
         proc_title_template("proc-title-template"): Vec<u8> = text("{title} {listen-addr} {server-mode}"), title_template, [], Effective;
         /// The locale by which SORT ALPHA compares. Empty takes it from the environment.
-        locale_collate("locale-collate"): Vec<u8> = Vec::new(), anything, [], Stored("SORT");
+        locale_collate("locale-collate"): Vec<u8> = Vec::new(), anything, [], Moot("SORT compares as in the C locale");
         /// Accepted for files that were written for Valkey. Spinel always presents itself as Redis.
         extended_redis_compatibility("extended-redis-compatibility"): bool = false, None, [], Moot("clients always meet Redis");
         /// Names of start-up warnings to leave out.
@@ -571,7 +571,7 @@ directives! {
     LongCommands {
         /// Milliseconds after which a running script makes others be answered -BUSY, and may be killed. 0 never
         /// does.
-        busy_reply_threshold("busy-reply-threshold" | "lua-time-limit"): u64 = 5000, within(0, I64), [], Stored("scripting");
+        busy_reply_threshold("busy-reply-threshold" | "lua-time-limit"): u64 = 5000, within(0, I64), [], Effective;
     }
     Cluster {
         /// Whether this server is a node of a cluster.

@@ -3,7 +3,7 @@
 //! Every worker holds its gate while it executes a batch; whoever must run alone takes all gates, in
 //! ascending order. Uncontended, a gate costs one atomic operation per batch.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -45,9 +45,14 @@ impl Gates {
         Entered(self.gates[index].0.lock())
     }
 
-    /// Enters gate `index`, or gives up after `patience`.
-    pub fn enter_within(&self, index: usize, patience: Duration) -> Option<Entered<'_>> {
-        self.gates[index].0.try_lock_for(patience).map(Entered)
+    /// Enters gate `index`; waits while somebody runs alone, as long as `patient` says so.
+    #[inline]
+    pub fn enter_while(&self, index: usize, patient: impl Fn() -> bool) -> Option<Entered<'_>> {
+        let gate = &self.gates[index].0;
+        if let Some(entered) = gate.try_lock() {
+            return Some(Entered(entered));
+        }
+        lock_while(gate, patient).map(Entered)
     }
 
     /// Waits for every gate. The caller must hold none.
@@ -55,9 +60,40 @@ impl Gates {
         Alone(self.gates.iter().map(|gate| gate.0.lock()).collect())
     }
 
-    /// The same, or `None` where that takes longer than `patience`.
-    pub fn alone_within(&self, patience: Duration) -> Option<Alone<'_>> {
-        let until = Instant::now() + patience;
-        self.gates.iter().map(|gate| gate.0.try_lock_until(until)).collect::<Option<Vec<_>>>().map(Alone)
+    /// Waits for every gate as long as `patient` says so. The caller must hold none.
+    pub fn alone_while(&self, patient: impl Fn() -> bool) -> Option<Alone<'_>> {
+        self.gates.iter().map(|gate| lock_while(&gate.0, &patient)).collect::<Option<Vec<_>>>().map(Alone)
+    }
+}
+
+/// How often those who wait are asked whether they still want to.
+const ASK_EVERY: Duration = Duration::from_millis(5);
+
+/// Locks, unless `patient` says no while that takes long.
+pub fn lock_while<T>(mutex: &Mutex<T>, patient: impl Fn() -> bool) -> Option<MutexGuard<'_, T>> {
+    loop {
+        if let Some(guard) = mutex.try_lock_for(ASK_EVERY) {
+            return Some(guard);
+        }
+        if !patient() {
+            return None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_loses_patience_holds_nothing() {
+        let gates = Gates::new(2);
+        let inside = gates.enter(1);
+        assert!(gates.enter_while(0, || false).is_some());
+        assert!(gates.enter_while(1, || false).is_none());
+        assert!(gates.alone_while(|| false).is_none());
+        drop(inside);
+        assert!(gates.alone_while(|| false).is_some());
+        assert!(gates.enter_while(1, || false).is_some());
     }
 }

@@ -8,6 +8,7 @@ use std::mem;
 
 use parking_lot::Mutex;
 
+use crate::keyspace::gate::lock_while;
 use crate::keyspace::shard::{SHARDS, Shard};
 
 /// A shard in cache lines of its own: neighbours' locks do not disturb each other.
@@ -85,6 +86,24 @@ impl<'k> Hold<'k> {
         assert!(shards.len() == SHARDS);
         set.for_each(|i| mem::forget(shards[i].0.lock()));
         Hold { shards, held: set }
+    }
+
+    /// Waits for every shard in `set`, in ascending order, as long as `patient` says so.
+    #[inline]
+    pub fn new_while(shards: &'k Shards, set: ShardSet, patient: impl Fn() -> bool) -> Option<Hold<'k>> {
+        assert!(shards.len() == SHARDS);
+        let mut hold = Hold::none(shards);
+        let mut all = true;
+        set.for_each(|i| {
+            let lock = &shards[i].0;
+            if let Some(guard) = all.then(|| lock.try_lock().or_else(|| lock_while(lock, &patient))).flatten() {
+                mem::forget(guard);
+                hold.held.add(i);
+            } else {
+                all = false;
+            }
+        });
+        all.then_some(hold)
     }
 
     /// What is held.
@@ -199,6 +218,21 @@ mod tests {
         assert_eq!(hold.try_visit(3, |_| ()), Some(()), "who holds it has it");
         drop(hold);
         assert_eq!(other.try_visit(3, |_| ()), Some(()));
+    }
+
+    #[test]
+    fn who_loses_patience_holds_no_shard() {
+        let shards = shards();
+        let mut one = ShardSet::default();
+        one.add(7);
+        let mut three = one;
+        three.add(3);
+        three.add(200);
+        let hold = Hold::new(&shards, one);
+        assert!(Hold::new_while(&shards, three, || false).is_none());
+        assert_eq!(Hold::none(&shards).try_visit(3, |_| ()), Some(()));
+        drop(hold);
+        assert!(Hold::new_while(&shards, three, || false).is_some_and(|hold| hold.held() == &three));
     }
 
     #[test]

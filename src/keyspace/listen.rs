@@ -39,12 +39,38 @@ pub trait Blocked: Any + Send + Sync {
     /// nothing, neither do the others. `None` where each has to look for itself.
     fn group(&self) -> Option<u8>;
 
-    /// The key has expired. Whoever cannot wait for another of that name ends its wait by this; returns whether it did.
-    fn key_expired(&self) -> bool;
+    /// Whether it cannot wait for another key of a name when that key is gone.
+    fn needs_key(&self) -> bool;
+
+    /// The key has expired. Whoever needs it ends its wait by this; returns whether it did.
+    fn key_expired(&self, key: &[u8]) -> bool;
 }
 
 /// The clients blocked on one key, in the order they came.
 pub type Queue = VecDeque<Arc<dyn Blocked>>;
+
+/// How many keys somebody listens to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Clients are blocked on them.
+    pub blocking: usize,
+    /// Of these, the ones that some client needs: see [`Blocked::needs_key`].
+    pub needed: usize,
+    /// Transactions watch them.
+    pub watched: usize,
+}
+
+impl std::ops::Add for Counts {
+    type Output = Counts;
+
+    fn add(self, other: Counts) -> Counts {
+        Counts {
+            blocking: self.blocking + other.blocking,
+            needed: self.needed + other.needed,
+            watched: self.watched + other.watched,
+        }
+    }
+}
 
 /// Who listens to one key.
 struct Ears {
@@ -130,10 +156,14 @@ impl Listeners {
         self.keys.get(&Place(db, key))?.blocked.get(index)
     }
 
-    /// How many keys clients are blocked on, and how many are watched.
-    pub fn counts(&self) -> (usize, usize) {
+    /// How many keys somebody listens to in each way.
+    pub fn counts(&self) -> Counts {
         let count = |f: fn(&Ears) -> bool| self.keys.values().filter(|ears| f(ears)).count();
-        (count(|ears| !ears.blocked.is_empty()), count(|ears| !ears.watches.is_empty()))
+        Counts {
+            blocking: count(|ears| !ears.blocked.is_empty()),
+            needed: count(|ears| ears.blocked.iter().any(|client| client.needs_key())),
+            watched: count(|ears| !ears.watches.is_empty()),
+        }
     }
 
     /// Notes that a key changed; returns whether somebody is blocked on it.
@@ -147,7 +177,7 @@ impl Listeners {
     pub fn expire(&mut self, db: usize, key: &[u8]) {
         self.leave(db, key, |ears| {
             ears.watches.iter().for_each(|watch| watch.spoil());
-            ears.blocked.retain(|client| !client.key_expired());
+            ears.blocked.retain(|client| !client.key_expired(key));
         });
     }
 
@@ -168,7 +198,10 @@ mod tests {
         fn group(&self) -> Option<u8> {
             None
         }
-        fn key_expired(&self) -> bool {
+        fn needs_key(&self) -> bool {
+            false
+        }
+        fn key_expired(&self, _: &[u8]) -> bool {
             false
         }
     }
@@ -199,7 +232,7 @@ mod tests {
         assert!(listeners.touch(2, b"k"));
         listeners.unblock(2, b"k", &clients[1]);
         assert!(Arc::ptr_eq(listeners.blocked(2, b"k", 1).unwrap(), &clients[2]));
-        assert_eq!(listeners.counts(), (1, 0));
+        assert_eq!(listeners.counts(), Counts { blocking: 1, ..Counts::default() });
         listeners.unblock(2, b"k", &clients[0]);
         listeners.unblock(2, b"k", &clients[2]);
         assert!(listeners.is_empty() && !listeners.touch(2, b"k"));

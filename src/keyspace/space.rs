@@ -9,6 +9,7 @@ use crate::keyspace::entry::{Entry, HASH_BITS};
 use crate::keyspace::gate::Gates;
 use crate::keyspace::hash::{KeyHash, KeyHasher, Routing};
 use crate::keyspace::hold::{Hold, Locked, ShardSet, Shards};
+use crate::keyspace::listen::Counts;
 use crate::keyspace::reclaim::{INLINE_FREE_MAX, Reclaimer};
 use crate::keyspace::shard::{Part, SHARDS, SLOTS_PER_SHARD, Shard};
 use crate::keyspace::snapshot::Running;
@@ -138,18 +139,23 @@ impl Keyspace {
         Hold::new(&self.shards, set)
     }
 
+    /// The same, as long as `patient` says so.
+    #[inline]
+    pub fn hold_while(&self, set: ShardSet, patient: impl Fn() -> bool) -> Option<Hold<'_>> {
+        Hold::new_while(&self.shards, set, patient)
+    }
+
     /// Holds nothing; for walks that take one shard after the other.
     #[inline]
     pub fn hold_none(&self) -> Hold<'_> {
         Hold::none(&self.shards)
     }
 
-    /// How many keys clients are blocked on, and how many are watched.
-    pub fn listened(&self, hold: &mut Hold<'_>) -> (usize, usize) {
-        (0..SHARDS).fold((0, 0), |(blocked, watched), shard| {
-            let (more, others) =
-                hold.visit(shard, |shard| shard.listeners().map_or((0, 0), |listeners| listeners.counts()));
-            (blocked + more, watched + others)
+    /// How many keys somebody listens to in each way.
+    pub fn listened(&self, hold: &mut Hold<'_>) -> Counts {
+        (0..SHARDS).fold(Counts::default(), |sum, shard| {
+            let more = hold.visit(shard, |shard| shard.listeners().map(|listeners| listeners.counts()));
+            sum + more.unwrap_or_default()
         })
     }
 

@@ -7,11 +7,12 @@
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::ReadBuf;
 use tokio::time::Sleep;
 
@@ -570,11 +571,58 @@ pub fn joined<W: AsRef<[u8]>>(words: &[W]) -> (Vec<u8>, Vec<Span>) {
     (buf, spans)
 }
 
-impl Future for Connection {
+/// A connection as its worker polls it, and finds it while a script keeps the worker.
+pub struct Polled(Arc<Mutex<Connection>>);
+
+impl Polled {
+    /// A connection that begins, and what finds it for as long as it lasts.
+    pub fn new(connection: Connection) -> (Polled, Weak<Mutex<Connection>>) {
+        let shared = Arc::new(Mutex::new(connection));
+        let weak = Arc::downgrade(&shared);
+        (Polled(shared), weak)
+    }
+}
+
+impl Future for Polled {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
+        self.0.lock().poll(cx)
+    }
+}
+
+impl Connection {
+    /// Has its say while a script keeps the worker: reads what has come, and answers what may be answered meanwhile.
+    /// Sockets are read and written directly, since the runtime does not get to look at them.
+    pub fn serve_while_busy(&mut self, tools: &mut Tools) {
+        if !matches!(self.state, State::Open) || self.session.shared.is_closing() {
+            return;
+        }
+        let mut scratch = std::mem::take(&mut tools.scratch);
+        // An end or an error of the stream is found again when its own turn comes.
+        while let Ok(n @ 1..) = self.stream.read_now(&mut scratch) {
+            self.note_input(tools, n);
+            self.input.extend_from_slice(&scratch[..n]);
+            self.process_input(tools);
+            if n < scratch.len() || !matches!(self.state, State::Open) {
+                break;
+            }
+        }
+        tools.scratch = scratch;
+        while !self.out.is_empty() {
+            let mut slices = [IoSlice::new(&[]); 16];
+            let count = self.out.slices(&mut slices, TURN_BYTES);
+            let Ok(n @ 1..) = self.stream.write_now(&slices[..count]) else { break };
+            self.out.advance(n);
+            self.engine.stats.worker(tools.number).add(Counter::NetOutputBytes, n as u64);
+            self.session.shared.figures.net_output.fetch_add(n as u64, Ordering::Relaxed);
+        }
+        // What could not be sent yet is, once the worker is free.
+        self.session.shared.wake();
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self;
         if !this.has_waker {
             this.session.shared.set_waker(cx.waker());
             this.has_waker = true;

@@ -15,6 +15,7 @@ use crate::observe::log::notice;
 use crate::persist::disk;
 use crate::server::listener::{self, Listening};
 use crate::server::process;
+use crate::server::worker;
 
 /// Messages to the control thread.
 pub enum Control {
@@ -157,6 +158,10 @@ impl Host for ServerHost {
 
     fn port(&self) -> u16 {
         self.port.load(Ordering::Relaxed)
+    }
+
+    fn serve_while_busy(&self) {
+        worker::serve_while_busy();
     }
 
     fn crash(&self) {

@@ -130,6 +130,7 @@ impl Client {
         let mut state = self.state.lock();
         let State { session, executor, out } = &mut *state;
         if session.shared.is_closing() {
+            forget_watched(&mut self.engine.keyspace.hold_none(), session);
             *session = connect(&self.engine);
             *out = Output::new(Protocol::Resp3);
             return Value::Error(KILLED.as_bytes().to_vec());

@@ -1,7 +1,7 @@
 //! A connection's socket: TCP or Unix.
 
 use std::future::Future;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read, Write};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
@@ -32,6 +32,31 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => pin!(stream.read_buf(buf)).poll(cx),
             Stream::Unix(stream) => pin!(stream.read_buf(buf)).poll(cx),
+        }
+    }
+
+    /// Reads what is there, without the runtime: while it is kept from looking at its sockets.
+    ///
+    /// # Errors
+    /// `WouldBlock` where nothing is there; what the system says.
+    pub fn read_now(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let socket = self.socket();
+        (&*socket).read(buf)
+    }
+
+    /// Writes what the socket takes, without the runtime.
+    ///
+    /// # Errors
+    /// `WouldBlock` where it takes nothing; what the system says.
+    pub fn write_now(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let socket = self.socket();
+        (&*socket).write_vectored(slices)
+    }
+
+    fn socket(&self) -> SockRef<'_> {
+        match self {
+            Stream::Tcp(stream) => SockRef::from(stream),
+            Stream::Unix(stream) => SockRef::from(stream),
         }
     }
 

@@ -1,10 +1,14 @@
 //! A worker: a thread with a runtime of its own, on which its connections live from first to last.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::client::shared::Shared;
@@ -13,7 +17,7 @@ use crate::command::engine::Engine;
 use crate::observe::crash;
 use crate::observe::stats::{Counter, Peak};
 use crate::resp::request::Span;
-use crate::server::connection::Connection;
+use crate::server::connection::{Connection, Polled};
 use crate::server::stream::Stream;
 use crate::stdx::ticks::Ticks;
 
@@ -57,8 +61,91 @@ impl Tools {
     }
 }
 
+impl Tools {
+    fn new(engine: &Engine, number: usize) -> Tools {
+        Tools {
+            executor: Executor::new(engine, Some(number)),
+            number,
+            scratch: vec![0; SCRATCH_BYTES].into(),
+            spans: Vec::new(),
+            requests: Vec::new(),
+            replies: Vec::new(),
+            ran: 0,
+            spare_ns: 0,
+        }
+    }
+}
+
+/// What a worker must reach while a script keeps it.
+struct Station {
+    engine: Arc<Engine>,
+    number: usize,
+    receiver: UnboundedReceiver<Accepted>,
+    count: Arc<AtomicUsize>,
+    connections: Vec<Weak<Mutex<Connection>>>,
+    /// Tools for that time: the others are in use.
+    tools: Option<Tools>,
+    /// When connections are looked at again.
+    next_look: Instant,
+}
+
 thread_local! {
     static TOOLS: RefCell<Option<Tools>> = const { RefCell::new(None) };
+    static STATION: RefCell<Option<Station>> = const { RefCell::new(None) };
+}
+
+/// How often a busy worker looks at its connections at most.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// The part of its time that it spends on them at most.
+const LOOK_SHARE: u32 = 10;
+
+/// Has the calling worker's connections answered while a script keeps it, those included that are new. What is not a
+/// worker has no others to answer.
+pub fn serve_while_busy() {
+    STATION.with_borrow_mut(|station| {
+        let Some(station) = station else { return };
+        let began = Instant::now();
+        if began < station.next_look {
+            return;
+        }
+        while let Ok(accepted) = station.receiver.try_recv() {
+            station.take_in(accepted);
+        }
+        let mut tools = station.tools.take().unwrap_or_else(|| Tools::new(&station.engine, station.number));
+        for connection in station.connections.iter().filter_map(Weak::upgrade) {
+            // The one whose script it is is being polled.
+            if let Some(mut connection) = connection.try_lock() {
+                connection.serve_while_busy(&mut tools);
+            }
+        }
+        station.tools = Some(tools);
+        station.next_look = Instant::now() + LOOK_EVERY.max(began.elapsed() * LOOK_SHARE);
+    });
+}
+
+impl Station {
+    /// Begins a connection.
+    fn take_in(&mut self, Accepted { socket, shared, .. }: Accepted) {
+        let stream = match socket {
+            Socket::Tcp(socket) => tokio::net::TcpStream::from_std(socket).map(Stream::Tcp),
+            Socket::Unix(socket) => tokio::net::UnixStream::from_std(socket).map(Stream::Unix),
+        };
+        match stream {
+            Ok(stream) => {
+                let (polled, weak) =
+                    Polled::new(Connection::new(self.engine.clone(), stream, shared, self.count.clone()));
+                if self.connections.len() == self.connections.capacity() {
+                    self.connections.retain(|connection| connection.strong_count() > 0);
+                }
+                self.connections.push(weak);
+                tokio::spawn(polled);
+            }
+            Err(_) => {
+                self.engine.clients.remove(shared.id);
+                self.count.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
 }
 
 /// Runs `f` with the tools of the calling worker.
@@ -119,39 +206,36 @@ pub fn start(engine: Arc<Engine>, number: usize) -> std::io::Result<(WorkerHandl
     let theirs = connections.clone();
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         crash::prepare_thread();
-        let tools = Tools {
-            executor: Executor::new(&engine, Some(number)),
+        TOOLS.set(Some(Tools::new(&engine, number)));
+        STATION.set(Some(Station {
+            engine,
             number,
-            scratch: vec![0; SCRATCH_BYTES].into(),
-            spans: Vec::new(),
-            requests: Vec::new(),
-            replies: Vec::new(),
-            ran: 0,
-            spare_ns: 0,
-        };
-        TOOLS.set(Some(tools));
-        runtime.block_on(run(engine, receiver, theirs));
+            receiver,
+            count: theirs,
+            connections: Vec::new(),
+            tools: None,
+            next_look: Instant::now(),
+        }));
+        runtime.block_on(run());
         drop(runtime);
         TOOLS.set(None);
+        STATION.set(None);
     })?;
     Ok((WorkerHandle { sender, connections }, thread))
 }
 
-async fn run(engine: Arc<Engine>, mut receiver: UnboundedReceiver<Accepted>, connections: Arc<AtomicUsize>) {
-    while let Some(Accepted { socket, shared }) = receiver.recv().await {
-        let stream = match socket {
-            Socket::Tcp(socket) => tokio::net::TcpStream::from_std(socket).map(Stream::Tcp),
-            Socket::Unix(socket) => tokio::net::UnixStream::from_std(socket).map(Stream::Unix),
-        };
-        match stream {
-            Ok(stream) => {
-                let count = connections.clone();
-                tokio::spawn(Connection::new(engine.clone(), stream, shared, count));
-            }
-            Err(_) => {
-                engine.clients.remove(shared.id);
-                connections.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
+async fn run() {
+    let with_station = |f: &mut dyn FnMut(&mut Station)| {
+        STATION.with_borrow_mut(|station| f(station.as_mut().expect("a worker has its station until it ends")));
+    };
+    loop {
+        let accepted = poll_fn(|cx| {
+            let mut polled = Poll::Pending;
+            with_station(&mut |station| polled = station.receiver.poll_recv(cx));
+            polled
+        });
+        let Some(accepted) = accepted.await else { break };
+        let mut accepted = Some(accepted);
+        with_station(&mut |station| accepted.take().into_iter().for_each(|accepted| station.take_in(accepted)));
     }
 }

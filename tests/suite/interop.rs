@@ -50,6 +50,7 @@ families! {
     key_options: crate::interop::keys::options(), &[];
     connection: include_str!("interop/connection.table"), &[];
     login: include_str!("interop/login.table"), &["--requirepass", "sesame"];
+    scripts: include_str!("interop/scripts.table"), &[];
     pubsub: include_str!("interop/pubsub.table"), &[];
     sets: include_str!("interop/sets.table"), &[];
     streams: include_str!("interop/streams.table"), &[];

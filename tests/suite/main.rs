@@ -3,8 +3,9 @@
 //! `interop` puts the same commands to Spinel and to a real Redis and compares the replies byte by
 //! byte; `protocol` does so for raw bytes; `limits` is for clients that ask too much, `memory` for what is
 //! given back, `eviction` for what makes room, `histories` for what clients saw, `parallel` for many at once,
-//! `scanning` for scans of what changes; `process` starts, signals and crashes it; `formats` has its files read by
-//! others and theirs by it, `fault` kills it in the midst of writes; `tools` drives the programs and libraries that users have;
+//! `scanning` for scans of what changes, `busy` for scripts that do not end; `process` starts, signals and crashes it;
+//! `formats` has its files read by others and theirs by it, `fault` kills it in the midst of writes; `tools` drives the
+//! programs and libraries that users have;
 //! `house` holds the sources to their plan. The subject is the binary that cargo built, or the program
 //! named by `SPINEL_SUBJECT`; the oracle is the `redis-server` on the `PATH`. Without an oracle the
 //! tests that need one say so and pass, unless `SPINEL_REQUIRE_ORACLE=1`.
@@ -12,6 +13,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
 mod blocking;
+mod busy;
 mod embedding;
 mod eviction;
 mod fault;

@@ -103,6 +103,15 @@ fn spent_us(client: &mut Client, command: &str) -> f64 {
     usec.and_then(|usec| usec.parse().ok()).unwrap_or_else(|| panic!("no time in {line:?}"))
 }
 
+/// Ends the changes when it goes, a panic included.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Scans one server while it changes; returns what a returned element cost, in nanoseconds.
 fn scanned(server: &Server, family: Family, total: usize) -> f64 {
     let mut client = server.connect();
@@ -112,13 +121,14 @@ fn scanned(server: &Server, family: Family, total: usize) -> f64 {
     let stop = AtomicBool::new(false);
     let (returned, calls) = std::thread::scope(|scope| {
         let changer = scope.spawn(|| change(&mut server.connect(), family, total, &stop));
+        let until_here = Stop(&stop);
         let (mut sums, mut lost) = ((0, 0), 0);
         for _ in 0..3 {
             let (seen, returned, calls) = scan(&mut client, family, total);
             lost += (0..total).filter(|n| n % 3 != 0 && !seen[*n]).count();
             sums = (sums.0 + returned, sums.1 + calls);
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(until_here);
         changer.join().expect("changes were made");
         assert_eq!(lost, 0, "{} of {total} elements missed some that were there throughout", family.scan);
         sums

@@ -25,7 +25,7 @@ pub const BLPOP: Command = Command {
     name: "BLPOP",
     since: "2.0.0",
     arity: Arity::AtLeast(3),
-    flags: &[Flag::Write, Flag::NoScript, Flag::Blocking],
+    flags: &[Flag::Write, Flag::Blocking],
     keys: &[Keys::Range { first: 1, last: -2, step: 1, access: Access::TAKE }],
     usage: "key... timeout:double",
     summary: "Removes and returns the first element in a list. Blocks until an element is available otherwise. Deletes the list if the last element was popped.",
@@ -115,7 +115,7 @@ fn blmpop(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 pub const BLMOVE: Command = Command {
     name: "BLMOVE",
     arity: Arity::Exactly(6),
-    flags: &[Flag::Write, Flag::DenyOom, Flag::NoScript, Flag::Blocking],
+    flags: &[Flag::Write, Flag::DenyOom, Flag::Blocking],
     usage: "source:key destination:key wherefrom(LEFT | RIGHT) whereto(LEFT | RIGHT) timeout:double",
     summary: "Pops an element from a list, pushes it to another list and returns it. Blocks until an element is available otherwise. Deletes the list if the last element was moved.",
     run: |ctx, args| {

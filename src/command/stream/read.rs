@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use crate::command::args::{Args, word};
-use crate::command::blocking::{Served, Wait, until_milliseconds};
+use crate::command::blocking::{Gone, Served, Wait, until_milliseconds};
 use crate::command::context::{Context, DONE, Outcome, Reply};
 use crate::command::error::Error;
 use crate::command::stream::range::write_entries;
@@ -261,11 +261,10 @@ fn read(ctx: &mut Context<'_>, wanted: &[(Key<'_>, After)], what: What<'_>) -> R
 /// Waits for entries of any of these streams.
 fn wait(wanted: &[(Key<'_>, After)], what: What<'_>, until_ms: Option<u64>) -> Wait {
     let keys: Vec<Vec<u8>> = wanted.iter().map(|(key, _)| key.bytes.to_vec()).collect();
-    // Which of several keys has expired is not known, and the others may still get entries.
-    let gone = match (&keys[..], what.reader) {
-        ([key], Some((group, _))) => Some(no_group_to_read(key, group)),
-        _ => None,
-    };
+    let gone = what.reader.map(|(group, _)| {
+        let group = group.to_vec();
+        Box::new(move |key: &[u8]| no_group_to_read(key, &group)) as Box<Gone>
+    });
     let all: Vec<(Vec<u8>, After)> = keys.iter().cloned().zip(wanted.iter().map(|(_, after)| *after)).collect();
     let (most, noack) = (what.most, what.noack);
     let reader = what.reader.map(|(group, consumer)| (group.to_vec(), consumer.to_vec()));

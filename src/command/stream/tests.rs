@@ -333,3 +333,25 @@ fn a_consumer_hears_that_its_group_is_gone() {
         assert_eq!(client.woken().as_deref(), Some(expected), "{line}");
     }
 }
+
+#[test]
+fn a_consumer_of_several_streams_hears_which_one_has_expired() {
+    let mut bench = Bench::new();
+    let [mut client, mut other] = [bench.another(), bench.another()];
+    bench.run("XGROUP CREATE a g $ MKSTREAM");
+    bench.run("XGROUP CREATE b g $ MKSTREAM");
+    client.run("XREADGROUP GROUP g c BLOCK 0 STREAMS a b > >");
+    other.run("XREAD BLOCK 0 STREAMS b c $ $");
+    let figures = |bench: &mut Bench| {
+        let info = bench.run("INFO clients");
+        let keys = info.split('|').filter(|line| line.starts_with("total_blocking_keys"));
+        keys.map(|line| line.rsplit(':').next().unwrap().parse().unwrap()).collect::<Vec<u32>>()
+    };
+    assert_eq!(figures(&mut bench), [3, 2]);
+    bench.run("PEXPIRE b 10");
+    bench.clock.advance(11);
+    bench.run("EXISTS b");
+    let gone = "-NOGROUP No such key 'b' or consumer group 'g' in XREADGROUP with GROUP option|";
+    assert_eq!(client.woken().as_deref(), Some(gone));
+    assert_eq!((other.woken(), figures(&mut bench)), (None, vec![2, 0]));
+}

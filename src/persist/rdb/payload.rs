@@ -18,6 +18,11 @@ pub fn write(value: Value<'_>, compression: Compression) -> Vec<u8> {
     let mut writer = Writer::new(compression);
     writer.byte(value::form_of(value));
     value::write(&mut writer, value);
+    seal(writer)
+}
+
+/// A payload of what was written: its version and checksum behind it.
+pub fn seal(mut writer: Writer) -> Vec<u8> {
     let version = writer.version as u16;
     writer.raw(&version.to_le_bytes());
     let sum = crc64(&writer.bytes);

@@ -120,7 +120,11 @@ pub fn read(reader: &mut Reader<'_>, form: u8) -> Result<Stream> {
     stream.log.set_counters(counters);
     for _ in 0..reader.length()? {
         let name = reader.string()?;
-        let group = read_group(reader, form)?;
+        let mut group = read_group(reader, form)?;
+        if form == form::STREAM_LISTPACKS {
+            // Nobody counted then; where nothing is missing from the stream it can be told.
+            group.read = stream.log.position(group.last);
+        }
         if !stream.groups.add(&name, group) {
             return Err(reader.corrupt("Duplicated consumer group name"));
         }
@@ -162,4 +166,42 @@ fn read_group(reader: &mut Reader<'_>, form: u8) -> Result<Group> {
         }
     }
     if unowned.is_empty() { Ok(group) } else { Err(reader.corrupt("NACK without consumer")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::persist::rdb::writer::Compression;
+    use crate::types::stream::chunk::Limits;
+
+    #[test]
+    fn groups_of_the_first_form_are_told_how_far_they_are_where_that_is_known() {
+        let mut stream = Stream::default();
+        for seq in 1..=3 {
+            stream.log.append(Id::new(5, seq), [&b"f"[..], b"v"].into_iter(), Limits { bytes: 0, entries: 0 });
+        }
+        let mut writer = Writer::new(Compression::None);
+        writer.count(1);
+        for (id, pack) in stream.log.chunks() {
+            writer.string(&id.to_bytes());
+            writer.string(pack.as_bytes());
+        }
+        writer.count(3);
+        write_id(&mut writer, Id::new(5, 3));
+        let groups = [(0, Some(0)), (1, Some(1)), (2, None), (3, Some(3))];
+        writer.count(groups.len());
+        for (seq, _) in groups {
+            writer.string(seq.to_string().as_bytes());
+            write_id(&mut writer, Id::new(5, seq));
+            // Nothing is pending, for nobody.
+            writer.count(0);
+            writer.count(0);
+        }
+        let read = read(&mut Reader::of_bytes(&writer.bytes), form::STREAM_LISTPACKS).unwrap();
+        for (seq, expected) in groups {
+            let group = read.groups.find(seq.to_string().as_bytes()).unwrap();
+            assert_eq!(group.read, expected, "{seq}");
+        }
+        assert_eq!(read.log.counters().added, 3);
+    }
 }

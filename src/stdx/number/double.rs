@@ -55,15 +55,24 @@ pub fn append_double_digits(out: &mut Vec<u8>, value: f64) {
     } else if value == 0.0 {
         out.extend_from_slice(if value.is_sign_negative() { b"-0" } else { b"0" });
     } else {
-        if value < 0.0 {
-            out.push(b'-');
-        }
-        let mut digits = [0; 20];
-        let (count, exponent) = grisu2(value.abs(), &mut digits);
-        // Redis cuts what would not fit into its buffer.
-        let room = if value < 0.0 { 17 } else { 18 };
-        layout(out, &digits[..count], exponent, room);
+        append_digits(out, value);
     }
+}
+
+/// The same where whole numbers are printed like all others: `1e+14`, `1152921504606847000`.
+pub fn append_double_plain(out: &mut Vec<u8>, value: f64) {
+    if value.is_finite() && value != 0.0 { append_digits(out, value) } else { append_double(out, value) }
+}
+
+fn append_digits(out: &mut Vec<u8>, value: f64) {
+    if value < 0.0 {
+        out.push(b'-');
+    }
+    let mut digits = [0; 20];
+    let (count, exponent) = grisu2(value.abs(), &mut digits);
+    // Redis cuts what would not fit into its buffer.
+    let room = if value < 0.0 { 17 } else { 18 };
+    layout(out, &digits[..count], exponent, room);
 }
 
 /// [`append_double`] to a value of its own.

@@ -5,7 +5,7 @@
 use super::member::{Member, drop_pair};
 use super::tree::{Key, Tree};
 use crate::stdx::hash::hash_bytes;
-use crate::types::table::{Entry, SharedTable};
+use crate::types::table::{CURSOR_SHIFT, Entry, SharedTable};
 
 fn rehash(member: &Member) -> u64 {
     hash_bytes(member.bytes())
@@ -86,7 +86,9 @@ impl Sorted {
 
     /// Calls `f` for members in the order of their hashes, from `cursor` on: see `Table::scan`.
     pub fn scan(&self, cursor: u64, budget: usize, f: impl FnMut(&Member)) -> Option<u64> {
-        self.index.scan(cursor, budget, rehash, f)
+        // Past the last place nothing is left.
+        let from = cursor.checked_mul(1 << CURSOR_SHIFT)?;
+        self.index.scan(from, budget, rehash, f).map(|next| next >> CURSOR_SHIFT)
     }
 
     /// Bytes that it takes.

@@ -1,0 +1,404 @@
+//! A script, running: what it asks for is checked, run and collected.
+//!
+//! What must stay true: a script's requests are checked as a client's are, and what they change leaves the server as one
+//! thing, when the script has ended. A script that may run beside others touches only shards that are held.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+
+use crate::command::args::Args;
+use crate::command::call::{call_inside, show_script};
+use crate::command::context::{Context, DONE, Outcome, Reply};
+use crate::command::dispatch::add_keys;
+use crate::command::error::Error;
+use crate::command::permission;
+use crate::command::script::prepare::{cannot_compile, cannot_load};
+use crate::command::table::{Entry, Way};
+use crate::keyspace::hold::ShardSet;
+use crate::observe::log::{debug, notice, verbose, warning};
+use crate::resp::reply::Output;
+use crate::resp::request::Span;
+use crate::script::cache::{Learned, Reach, Script};
+use crate::script::host::{Answer, Caller};
+use crate::script::library::{Function, Library};
+use crate::script::lua::Raise;
+use crate::script::machines::Lease;
+use crate::script::running::{End, Kind, Run};
+use crate::script::source::{self, Flags};
+use crate::script::vm::Ended;
+use crate::spec::Flag;
+
+/// Whether a script may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It may, unless it says itself that it does not.
+    ReadWrite,
+    /// It was called by a command that only reads.
+    ReadOnly,
+}
+
+/// What is to run.
+#[derive(Clone, Copy)]
+pub enum Subject<'s> {
+    /// A script of EVAL.
+    Script(&'s Script),
+    /// A function, and its library.
+    Function(&'s Arc<Library>, &'s Function),
+}
+
+impl<'s> Subject<'s> {
+    fn kind(self) -> Kind {
+        match self {
+            Subject::Script(_) => Kind::Script,
+            Subject::Function(..) => Kind::Function,
+        }
+    }
+
+    /// What errors and logs call it.
+    fn name(self) -> &'s [u8] {
+        match self {
+            Subject::Script(script) => &script.sha,
+            Subject::Function(_, function) => &function.name,
+        }
+    }
+
+    /// `None` for a script that says nothing of itself, and so follows the rules of old.
+    fn flags(self) -> Option<Flags> {
+        match self {
+            Subject::Script(script) => script.head.flags,
+            Subject::Function(_, function) => Some(function.flags),
+        }
+    }
+
+    fn learned(self) -> &'s Learned {
+        match self {
+            Subject::Script(script) => &script.learned,
+            Subject::Function(_, function) => &function.learned,
+        }
+    }
+
+    /// Makes sure that a machine can run it.
+    fn prepare(self, vm: &mut Lease<'_>, ctx: &Context<'_>) -> Result<(), Error> {
+        match self {
+            Subject::Script(script) => vm.compile(script).map_err(cannot_compile),
+            Subject::Function(library, _) => {
+                vm.keep_libraries(&ctx.engine.scripts.libraries.load());
+                vm.load_library(library, &mut Loader::begin()).map_err(cannot_load)
+            }
+        }
+    }
+}
+
+/// Runs a script or a function whose first `keys` arguments are keys, and writes what it returns.
+///
+/// # Errors
+/// Why it may not run, or how it failed.
+pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject<'_>, access: Access) -> Reply {
+    let says_no_writes = subject.flags().is_some_and(|flags| flags.has(source::Flag::NoWrites));
+    if access == Access::ReadOnly && subject.flags().is_some() && !says_no_writes {
+        return Err(Error::text("ERR Can not execute a script with write flag using *_ro command."));
+    }
+    let allows_oom = subject.flags().is_some_and(|flags| flags.has(source::Flag::AllowOom));
+    if !ctx.has_room && subject.flags().is_some() && !allows_oom && !says_no_writes {
+        return Err(Error::text(
+            "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
+        ));
+    }
+    let engine = ctx.engine;
+    let mut vm = engine.scripts.machines.lease(&engine.scripts.cache);
+    subject.prepare(&mut vm, ctx)?;
+    let words: SmallVec<[&[u8]; 16]> = args.from(3).collect();
+    let (keys, values) = words.split_at(keys);
+    let mut declared = ShardSet::default();
+    keys.iter().for_each(|key| declared.add(ctx.db.key(key).hash.shard()));
+    let (db, name) = (ctx.session.db, subject.name());
+    show_script(ctx, args);
+    // In a transaction the group is EXEC's.
+    let is_outermost = ctx.db.effects.group.is_none();
+    ctx.db.effects.group.get_or_insert_default();
+    ctx.scripted = true;
+    let short_of_room = !ctx.has_room && !allows_oom;
+    let mut runner = Runner {
+        ctx,
+        short_of_room,
+        subject,
+        request: args,
+        read_only: access == Access::ReadOnly || says_no_writes,
+        logged: true,
+        declared,
+        strayed: false,
+        needs_all: false,
+        wrote: false,
+        started: Instant::now(),
+        run: None,
+        buf: Vec::new(),
+        spans: Vec::new(),
+    };
+    match subject {
+        Subject::Script(script) => vm.run_script(&script.sha, keys, values, &mut runner),
+        Subject::Function(library, function) => {
+            vm.run_function(&library.name, &function.name, keys, values, &mut runner);
+        }
+    }
+    let (strayed, needs_all) = (runner.strayed, runner.needs_all);
+    if let Some(run) = runner.run.take() {
+        engine.scripts.running.leave(&run);
+        if run.end() == Some(End::Shutdown) {
+            // Half of what it does must not reach any file.
+            ctx.db.effects.group = Some(Vec::new());
+            ctx.db.effects.ready.clear();
+        }
+    }
+    subject.learned().note(if strayed { Reach::Any } else { Reach::Declared });
+    if ctx.session.db != db {
+        // What it selected was for itself.
+        ctx.session.db = db;
+        ctx.db.select(db);
+    }
+    ctx.scripted = false;
+    if is_outermost {
+        engine.end_group(ctx.db.effects);
+    }
+    if needs_all {
+        vm.discard();
+        return Ok(Outcome::Alone);
+    }
+    match vm.finish(name, ctx.out) {
+        Ended::Replied => DONE,
+        Ended::Failed { line, counted } => Err(Error::Line { line, counted }),
+    }
+}
+
+/// Who stands behind a library that is loaded: it may ask for nothing, and must not take long.
+pub struct Loader(Instant);
+
+impl Loader {
+    /// For a library whose loading begins now.
+    pub fn begin() -> Loader {
+        Loader(Instant::now())
+    }
+}
+
+/// How long the code of a library may run while it is loaded.
+const LOADING_MAX: Duration = Duration::from_millis(500);
+
+impl Caller for Loader {
+    fn call(&mut self, _: &[&[u8]], _: &mut Output) -> Answer {
+        refused("ERR redis.call is not possible here")
+    }
+    fn permits(&mut self, _: &[&[u8]]) -> Option<bool> {
+        None
+    }
+    fn propagate(&mut self, _: bool, _: bool) {}
+    fn log(&mut self, level: u8, text: &[u8]) {
+        write_log(level, text);
+    }
+    fn tick(&mut self) -> Option<Raise> {
+        (self.0.elapsed() > LOADING_MAX).then(|| Raise::reply("ERR FUNCTION LOAD timeout"))
+    }
+}
+
+/// Writes a line to the server's log.
+fn write_log(level: u8, text: &[u8]) {
+    let text = String::from_utf8_lossy(text);
+    match level {
+        0 => debug!("{text}"),
+        1 => verbose!("{text}"),
+        2 => notice!("{text}"),
+        _ => warning!("{text}"),
+    }
+}
+
+/// Runs what one script asks for.
+struct Runner<'r, 'c> {
+    ctx: &'r mut Context<'c>,
+    subject: Subject<'r>,
+    /// The command that called it.
+    request: &'r Args<'r>,
+    read_only: bool,
+    /// Whether memory is at its limit, and it did not say that this is no matter.
+    short_of_room: bool,
+    /// Whether what it changes goes to the log: `redis.set_repl`.
+    logged: bool,
+    /// The shards of the keys that it declared.
+    declared: ShardSet,
+    /// Whether it touched others.
+    strayed: bool,
+    /// Whether it cannot go on beside others, and has to be run again alone.
+    needs_all: bool,
+    wrote: bool,
+    started: Instant,
+    /// Once it takes long.
+    run: Option<Arc<Run>>,
+    /// The request that it asks for, and where its arguments are.
+    buf: Vec<u8>,
+    spans: Vec<Span>,
+}
+
+/// For how long a script that has changed something tries to get at keys that it did not declare.
+const REACH_MAX: Duration = Duration::from_secs(2);
+
+fn refused(text: &str) -> Answer {
+    Answer::Refused(text.as_bytes().to_vec())
+}
+
+impl Runner<'_, '_> {
+    fn request(&mut self, args: &Args<'_>, reply: &mut Output) -> Answer {
+        let engine = self.ctx.engine;
+        let Ok(entry) = engine.commands.resolve(args.at(0), args.opt(1)) else {
+            return refused("ERR Unknown Redis command called from script");
+        };
+        if !entry.command.arity.accepts(args.len()) {
+            return refused("ERR Wrong number of args calling Redis command from script");
+        }
+        if entry.has(Flag::NoScript) {
+            return refused("ERR This Redis command is not allowed from script");
+        }
+        if self.read_only && entry.has(Flag::Write) {
+            return refused("ERR Write commands are not allowed from read-only scripts.");
+        }
+        // What has begun to write may go on, so that it is not left half done.
+        if self.short_of_room && entry.has(Flag::DenyOom) && !self.wrote {
+            return Answer::Refused(Error::OutOfMemory.line());
+        }
+        if let Err(error) = permission::check_scripted(engine, self.ctx.session, entry, args) {
+            return Answer::Refused(error.line());
+        }
+        let mut shards = ShardSet::default();
+        let Ok(first_key) = add_keys(engine, entry, args, &mut shards) else {
+            return refused("ERR Wrong number of args calling Redis command from script");
+        };
+        if entry.way != Way::Batched {
+            shards = ShardSet::ALL;
+        }
+        self.strayed |= !self.declared.covers(&shards);
+        if !self.ctx.db.hold.held().covers(&shards) && !self.reach_for(&shards) {
+            if self.wrote {
+                return refused("ERR Another script holds a key that this one did not declare. Run it again.");
+            }
+            self.needs_all = true;
+            return Answer::Stop;
+        }
+        let writes = entry.has(Flag::Write) && !self.wrote;
+        if writes && self.run.as_ref().is_some_and(|run| !run.write()) {
+            return Answer::Stop;
+        }
+        self.wrote |= writes;
+        let args = first_key.map_or(*args, |(index, hash)| args.with_first_key(index, hash));
+        self.run_inside(entry, &args, reply);
+        Answer::Replied
+    }
+
+    /// Gets hold of more shards while others run, if that is possible; returns whether all of these are held.
+    ///
+    /// Who waits for a lock while it holds others might be waited for: so nobody waits here. One that has changed
+    /// nothing yet gives up at once, and is run again. For one that has, all others who wait let go of what they hold,
+    /// so that only another script like this one can stand in its way.
+    fn reach_for(&mut self, shards: &ShardSet) -> bool {
+        let hold = &mut self.ctx.db.hold;
+        let mut try_all = || {
+            let mut all = true;
+            shards.for_each(|shard| all &= hold.try_add(shard));
+            all
+        };
+        if !self.wrote {
+            return try_all();
+        }
+        let began = Instant::now();
+        self.ctx.engine.scripts.running.reach(|| {
+            while !try_all() {
+                if began.elapsed() > REACH_MAX {
+                    return false;
+                }
+                std::thread::yield_now();
+            }
+            true
+        })
+    }
+
+    fn run_inside(&mut self, entry: &Entry, args: &Args<'_>, reply: &mut Output) {
+        let logged = self.logged;
+        let before = self.ctx.db.effects.group.as_ref().map_or(0, Vec::len);
+        std::mem::swap(self.ctx.out, reply);
+        call_inside(self.ctx, entry, args);
+        std::mem::swap(self.ctx.out, reply);
+        if let Some(group) = self.ctx.db.effects.group.as_mut().filter(|_| !logged) {
+            group.truncate(before);
+        }
+    }
+}
+
+impl Caller for Runner<'_, '_> {
+    fn call(&mut self, words: &[&[u8]], reply: &mut Output) -> Answer {
+        if self.needs_all || self.run.as_ref().is_some_and(|run| run.end().is_some()) {
+            return Answer::Stop;
+        }
+        let (mut buf, mut spans) = (std::mem::take(&mut self.buf), std::mem::take(&mut self.spans));
+        buf.clear();
+        spans.clear();
+        for word in words {
+            spans.push(Span { start: buf.len(), len: word.len() });
+            buf.extend_from_slice(word);
+        }
+        let answer = self.request(&Args::new(&buf, &spans), reply);
+        (self.buf, self.spans) = (buf, spans);
+        answer
+    }
+
+    fn permits(&mut self, words: &[&[u8]]) -> Option<bool> {
+        let engine = self.ctx.engine;
+        let entry = engine.commands.resolve(words[0], words.get(1).copied()).ok()?;
+        let account = &self.ctx.session.account;
+        Some(account.is_unrestricted() || permission::ask(&account.rules(), entry, words).is_ok())
+    }
+
+    fn propagate(&mut self, to_log: bool, to_replicas: bool) {
+        // There is one log for both.
+        self.logged = to_log || to_replicas;
+    }
+
+    fn log(&mut self, level: u8, text: &[u8]) {
+        write_log(level, text);
+    }
+
+    fn tick(&mut self) -> Option<Raise> {
+        if self.needs_all {
+            return Some(Raise::reply("ERR It is run again"));
+        }
+        let engine = self.ctx.engine;
+        let run = match &self.run {
+            Some(run) => run,
+            None => {
+                let command = self.request.to_vecs();
+                let run = Run::new(self.subject.kind(), self.subject.name().to_vec(), command, self.started);
+                if self.wrote {
+                    run.write();
+                }
+                let run = Arc::new(run);
+                engine.scripts.running.enter(run.clone());
+                self.run.insert(run)
+            }
+        };
+        if let Some(end) = run.end() {
+            return Some(Raise::reply(match end {
+                End::Killed => "ERR Script killed by user with SCRIPT KILL...",
+                End::Shutdown => "ERR Script ended by the shutdown of the server",
+            }));
+        }
+        let patience_ms = self.ctx.config.busy_reply_threshold;
+        let lasts_ms = u64::try_from(run.lasts().as_millis()).unwrap_or(u64::MAX);
+        if patience_ms > 0 && lasts_ms >= patience_ms {
+            if engine.scripts.running.note_overdue(run) {
+                warning!(
+                    "Slow script detected: still in execution after {lasts_ms} milliseconds. You can try killing the script using the {} command. Script name is: {}.",
+                    if run.kind == Kind::Script { "SCRIPT KILL" } else { "FUNCTION KILL" },
+                    String::from_utf8_lossy(&run.name)
+                );
+            }
+            engine.host.serve_while_busy();
+        }
+        None
+    }
+}

@@ -1,0 +1,156 @@
+//! Scripts as their callers, the log and those who monitor see them.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::client::shared::{Link, Shared};
+use crate::command::testing::Bench;
+use crate::observe::stats::Counter;
+use crate::resp::reply::{Output, Protocol};
+use crate::script::cache::{EVALUATED_MAX, Reach};
+use crate::script::vm::sha;
+
+/// What goes to the log from now on: the words of all commands.
+fn logged(bench: &Bench) -> Arc<Mutex<Vec<u8>>> {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let theirs = seen.clone();
+    bench.engine.log.read_with(Box::new(move |bytes| theirs.lock().extend_from_slice(bytes)));
+    seen
+}
+
+fn taken(seen: &Mutex<Vec<u8>>) -> String {
+    let text = String::from_utf8(std::mem::take(&mut *seen.lock())).unwrap();
+    let words: Vec<&str> =
+        text.split("\r\n").filter(|line| !line.starts_with(['*', '$']) && !line.is_empty()).collect();
+    words.join(" ")
+}
+
+fn reach(bench: &Bench, text: &str) -> Reach {
+    bench.engine.scripts.cache.find(&sha(text.as_bytes())).map_or(Reach::Unknown, |script| script.learned.reach())
+}
+
+#[test]
+fn a_script_calls_commands_and_replies_with_what_it_returns() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.run("EVAL 'return redis.call(\"SET\", KEYS[1], ARGV[1])' 1 k v"), "+OK|");
+    assert_eq!(bench.run("EVAL 'return redis.call(\"GET\", KEYS[1])' 1 k"), "$1|v|");
+    assert_eq!(bench.run("EVAL 'return {KEYS[1], ARGV[1], #KEYS, #ARGV}' 1 k a b"), "*4|$1|k|$1|a|:1|:2|");
+    assert_eq!(bench.run("EVAL 'return redis.call(\"KEYS\", \"*\")' 0"), "*1|$1|k|");
+    assert_eq!(bench.run("EVAL 'redis.call(\"SELECT\", 3) return redis.call(\"DBSIZE\")' 0"), ":0|");
+    assert_eq!(bench.run("DBSIZE"), ":1|");
+}
+
+#[test]
+fn the_log_gets_what_a_script_did_as_one_thing() {
+    let mut bench = Bench::new();
+    let seen = logged(&bench);
+    bench.run("EVAL 'return redis.call(\"GET\", KEYS[1])' 1 a");
+    assert_eq!(taken(&seen), "");
+    bench.run("EVAL 'return redis.call(\"INCR\", KEYS[1])' 1 a");
+    assert_eq!(taken(&seen), "SELECT 0 INCR a");
+    for _ in 0..2 {
+        bench.run("EVAL 'redis.call(\"SET\", KEYS[1], 1) redis.call(\"DEL\", KEYS[1]) redis.pcall(\"NOSUCH\")' 1 a");
+        assert_eq!(taken(&seen), "MULTI SET a 1 DEL a EXEC");
+    }
+    bench.run("EVAL 'redis.call(\"SET\", KEYS[1], 1) error(\"x\")' 1 a");
+    assert_eq!(taken(&seen), "SET a 1", "what it did before it failed stays done");
+    bench.run("EVAL 'redis.call(\"SELECT\", 2) redis.call(\"SET\", KEYS[1], 1)' 1 a");
+    assert_eq!(taken(&seen), "SELECT 2 SET a 1");
+    bench.run("EVAL 'redis.set_repl(redis.REPL_NONE) redis.call(\"SET\", KEYS[1], 2) redis.set_repl(redis.REPL_ALL) redis.call(\"SET\", KEYS[1], 3)' 1 a");
+    assert_eq!(taken(&seen), "SELECT 0 SET a 3");
+    bench.run("MULTI");
+    bench.run("SET b 1");
+    bench.run("EVAL 'redis.call(\"SET\", \"c\", 1)' 0");
+    assert_eq!(bench.run("EXEC"), "*2|+OK|$-1|");
+    assert_eq!(taken(&seen), "MULTI SET b 1 SET c 1 EXEC");
+    bench.run("FUNCTION LOAD \"#!lua name=l\\nredis.register_function('f', function(k) return redis.call('INCR', k[1]) end)\"");
+    assert!(taken(&seen).starts_with("FUNCTION LOAD #!lua name=l"));
+    assert_eq!(bench.run("FCALL f 1 n"), ":1|");
+    assert_eq!(taken(&seen), "INCR n");
+}
+
+#[test]
+fn what_keys_a_script_touches_is_learned_and_a_wrong_lesson_costs_nothing() {
+    let mut bench = Bench::new();
+    let honest = "return redis.call(\"INCR\", KEYS[1])";
+    assert_eq!(bench.run(&format!("EVAL '{honest}' 1 a")), ":1|");
+    assert_eq!(reach(&bench, honest), Reach::Declared);
+    assert_eq!(bench.run(&format!("EVAL '{honest}' 1 a")), ":2|");
+    let sly = "return redis.call(\"INCR\", \"hidden\")";
+    bench.run(&format!("EVAL '{sly}' 0"));
+    assert_eq!(reach(&bench, sly), Reach::Any);
+    // It goes astray only when it is told to: before it has written, after that, and to see everything.
+    let moody = "if ARGV[1] == \"w\" then redis.call(\"INCR\", KEYS[1]) end \
+                 if ARGV[2] == \"k\" then return redis.call(\"INCR\", \"elsewhere\") end \
+                 if ARGV[2] == \"a\" then return redis.call(\"DBSIZE\") end return redis.call(\"GET\", KEYS[1])";
+    for (n, (first, second)) in [("w", "k"), ("r", "k"), ("w", "a"), ("r", "a")].into_iter().enumerate() {
+        let moody = format!("{moody} -- {n}");
+        let mut bench = Bench::new();
+        bench.run("MSET x 1 y 2");
+        assert_eq!(bench.run(&format!("EVAL '{moody}' 1 x r n")), "$1|1|");
+        assert_eq!(reach(&bench, &moody), Reach::Declared);
+        let expected = if second == "k" { ":1|" } else { ":2|" };
+        assert_eq!(bench.run(&format!("EVAL '{moody}' 1 x {first} {second}")), expected);
+        assert_eq!(reach(&bench, &moody), Reach::Any);
+        assert_eq!(bench.run("GET x"), if first == "w" { "$1|2|" } else { "$1|1|" });
+        assert!(bench.engine.keyspace.hold_while(crate::keyspace::hold::ShardSet::ALL, || false).is_some());
+    }
+}
+
+#[test]
+fn scripts_of_eval_are_evicted_and_loaded_ones_are_not() {
+    let mut bench = Bench::new();
+    let loaded = bench.run("SCRIPT LOAD 'return 42'");
+    let loaded = loaded.split('|').nth(1).unwrap().to_owned();
+    for n in 0..EVALUATED_MAX + 10 {
+        assert_eq!(bench.run(&format!("EVAL 'return {n}' 0")), format!(":{n}|"));
+    }
+    // One of them is the loaded one.
+    assert_eq!(bench.engine.stats.total(Counter::EvictedScripts), 9);
+    assert_eq!(bench.engine.scripts.cache.len(), EVALUATED_MAX + 1);
+    assert_eq!(bench.run(&format!("EVALSHA {loaded} 0")), ":42|");
+    assert!(bench.run("INFO memory").contains("number_of_cached_scripts:501"));
+    bench.run("SCRIPT FLUSH");
+    assert_eq!(bench.run(&format!("EVALSHA {loaded} 0")), "-NOSCRIPT No matching script. Please use EVAL.|");
+}
+
+#[test]
+fn those_who_monitor_see_the_script_and_what_it_does() {
+    let mut bench = Bench::new();
+    let id = bench.engine.clients.next_id();
+    let watcher = Arc::new(Shared::new(id, Link::Tcp, "9.9.9.9:9".into(), "1.2.3.4:6".into(), 10, 0));
+    bench.engine.monitors.add(watcher.clone());
+    bench.run("EVAL 'return redis.call(\"SET\", KEYS[1], 1)' 1 a");
+    let mut out = Output::new(Protocol::Resp2);
+    watcher.outbox.drain(&mut out);
+    let lines = String::from_utf8(out.to_vec()).unwrap();
+    let lines: Vec<&str> = lines.trim_end().split("\r\n").map(|line| line.split_once(' ').unwrap().1).collect();
+    assert_eq!(
+        lines,
+        [r#"[0 1.2.3.4:5] "EVAL" "return redis.call(\"SET\", KEYS[1], 1)" "1" "a""#, r#"[0 lua] "SET" "a" "1""#]
+    );
+}
+
+#[test]
+fn an_error_is_counted_once_wherever_it_arose() {
+    let mut bench = Bench::new();
+    bench.run("SET s x");
+    bench.run("EVAL 'return redis.call(\"LPUSH\", KEYS[1], 1)' 1 s");
+    let stats = bench.run("INFO errorstats");
+    assert!(stats.contains("errorstat_WRONGTYPE:count=1"), "{stats}");
+    bench.run("EVAL 'return redis.pcall(\"LPUSH\", KEYS[1], 1)' 1 s");
+    bench.run("EVAL 'error({err=\"MINE it is\"})' 0");
+    let stats = bench.run("INFO errorstats");
+    assert!(stats.contains("errorstat_WRONGTYPE:count=2") && stats.contains("errorstat_MINE:count=1"), "{stats}");
+}
+
+#[test]
+fn a_client_that_is_blocked_is_served_when_the_script_has_ended() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.run("EVAL 'return redis.call(\"BLPOP\", KEYS[1], 0)' 1 l"), "$-1|");
+    assert_eq!(
+        bench.run("EVAL 'redis.call(\"RPUSH\", KEYS[1], 1, 2) return redis.call(\"BLPOP\", KEYS[1], 0)' 1 l"),
+        "*2|$1|l|$1|1|"
+    );
+}
