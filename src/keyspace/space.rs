@@ -216,7 +216,8 @@ impl Keyspace {
                     counts[db].keys += part.len() as u64;
                     counts[db].volatile += part.volatile().len() as u64;
                     if let Some(deadline) = part.volatile().mean_deadline(4) {
-                        samples[db].0 += deadline.saturating_sub(now_ms);
+                        // Deadlines may be as far away as numbers go.
+                        samples[db].0 = samples[db].0.saturating_add(deadline.saturating_sub(now_ms));
                         samples[db].1 += 1;
                     }
                 }

@@ -125,10 +125,14 @@ impl Run {
                 ours.near_from(&theirs, 60_000, 1_000_000_000)
             }
             Same::Encoding => {
-                // Redis 7.0 has no small lists and sets. In 7.2 ZRANGESTORE by score makes whatever it stores a skiplist.
-                let others: &[&[u8]] = if self.newer { &[b"skiplist"] } else { &[b"quicklist", b"hashtable"] };
+                // Redis 7.0 has no small lists and sets. In either version SORT makes a sorted set that it reads a
+                // skiplist, and in 7.2 ZRANGESTORE by score one that it writes. What the commands that store sets
+                // make of them follows from guesses.
+                const OF_SETS: [&[u8]; 3] = [b"intset", b"listpack", b"hashtable"];
                 let (ours, theirs) = (Tree::parse(ours), Tree::parse(theirs));
-                ours.bytes() == Some(b"listpack") && theirs.bytes().is_some_and(|theirs| others.contains(&theirs))
+                let (ours, theirs) = (ours.bytes().unwrap_or_default(), theirs.bytes().unwrap_or_default());
+                ours == b"listpack" && (theirs == b"skiplist" || theirs == b"quicklist" && !self.newer)
+                    || OF_SETS.contains(&ours) && OF_SETS.contains(&theirs)
             }
         }
     }

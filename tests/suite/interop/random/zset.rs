@@ -110,7 +110,7 @@ pub fn command(dice: &mut Dice) -> (Words, Same) {
             }
         }
         32 => {
-            say(&["ZRANDMEMBER", k, "100"]);
+            say(&["ZRANDMEMBER", k, "5000"]);
             same = Same::Unordered;
         }
         33 => {
