@@ -6,11 +6,7 @@ use crate::support::server::{Server, tell};
 use crate::support::watch::{eventually, figure, rss_bytes, used_memory};
 
 /// How many keys are filled in; a build without optimisation takes a while for a million.
-const KEYS: usize = if cfg!(debug_assertions) {
-    100_000
-} else {
-    1_000_000
-};
+const KEYS: usize = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
 /// What may be missing: a hundredth of what a small server takes.
 const SLACK_BYTES: i64 = 1 << 20;
 /// What a key takes in tables at most, beside its own allocations.
@@ -68,38 +64,17 @@ fn memory_in_use_is_what_it_was_once_all_keys_are_gone() {
             most = used_memory(client) - start;
             most.abs() <= slack
         });
-        tell(&format!(
-            "{KEYS} keys gone by {how}: used_memory {most:+} bytes of {start}"
-        ));
+        tell(&format!("{KEYS} keys gone by {how}: used_memory {most:+} bytes of {start}"));
     };
-    for how in [
-        "FLUSHALL",
-        "FLUSHALL ASYNC",
-        "FLUSHDB",
-        "DEL",
-        "UNLINK",
-        "expiry",
-    ] {
-        fill(
-            &mut client,
-            if how == "expiry" {
-                Ttl::Short
-            } else {
-                Ttl::Long
-            },
-        );
+    for how in ["FLUSHALL", "FLUSHALL ASYNC", "FLUSHDB", "DEL", "UNLINK", "expiry"] {
+        fill(&mut client, if how == "expiry" { Ttl::Short } else { Ttl::Long });
         match how {
             "DEL" | "UNLINK" => {
                 assert!(used_memory(&mut client) - start > 50 * KEYS as i64);
                 let numbers: Vec<String> = (0..KEYS).map(|n| format!("key:{n}")).collect();
                 for some in numbers.chunks(1000) {
-                    let words: Vec<&str> = std::iter::once(how)
-                        .chain(some.iter().map(String::as_str))
-                        .collect();
-                    assert_eq!(
-                        client.cmd(&words),
-                        format!(":{}\r\n", some.len()).as_bytes()
-                    );
+                    let words: Vec<&str> = std::iter::once(how).chain(some.iter().map(String::as_str)).collect();
+                    assert_eq!(client.cmd(&words), format!(":{}\r\n", some.len()).as_bytes());
                 }
             }
             "expiry" => eventually("all have expired", || client.cmd(&["DBSIZE"]) == b":0\r\n"),
@@ -130,55 +105,18 @@ fn requests(kind: &str, key: &str) -> (Vec<Vec<String>>, usize) {
     match kind {
         "int" => (vec![words(format!("SET {key} 123456"))], 1000),
         "embstr" => (vec![words(format!("SET {key} abcdefghijklmnop"))], 1000),
-        "embstr with a time to live" => (
-            vec![words(format!("SET {key} abcdefghijklmnop EX 100000"))],
-            1000,
-        ),
+        "embstr with a time to live" => (vec![words(format!("SET {key} abcdefghijklmnop EX 100000"))], 1000),
         "raw" => (vec![words(format!("SET {key} {}", "x".repeat(1000)))], 100),
-        "large" => (
-            vec![words(format!("SET {key} {}", "x".repeat(100_000)))],
-            10,
-        ),
-        "small list" => (
-            many(&format!("RPUSH {key}"), 20, &|n| format!("element:{n}")),
-            300,
-        ),
-        "list" => (
-            many(&format!("RPUSH {key}"), 5000, &|n| format!("element:{n}")),
-            5,
-        ),
-        "small hash" => (
-            many(&format!("HSET {key}"), 20, &|n| {
-                format!("field:{n} value:{n}")
-            }),
-            300,
-        ),
-        "hash" => (
-            many(&format!("HSET {key}"), 5000, &|n| {
-                format!("field:{} value:{n}", mixed(n))
-            }),
-            5,
-        ),
-        "small sorted set" => (
-            many(&format!("ZADD {key}"), 20, &|n| format!("{n} member:{n}")),
-            300,
-        ),
-        "sorted set" => (
-            many(&format!("ZADD {key}"), 5000, &|n| {
-                format!("{} member:{n}", mixed(n))
-            }),
-            5,
-        ),
+        "large" => (vec![words(format!("SET {key} {}", "x".repeat(100_000)))], 10),
+        "small list" => (many(&format!("RPUSH {key}"), 20, &|n| format!("element:{n}")), 300),
+        "list" => (many(&format!("RPUSH {key}"), 5000, &|n| format!("element:{n}")), 5),
+        "small hash" => (many(&format!("HSET {key}"), 20, &|n| format!("field:{n} value:{n}")), 300),
+        "hash" => (many(&format!("HSET {key}"), 5000, &|n| format!("field:{} value:{n}", mixed(n))), 5),
+        "small sorted set" => (many(&format!("ZADD {key}"), 20, &|n| format!("{n} member:{n}")), 300),
+        "sorted set" => (many(&format!("ZADD {key}"), 5000, &|n| format!("{} member:{n}", mixed(n))), 5),
         "small stream" => (vec![words(format!("XADD {key} * field value"))], 300),
         "stream" => {
-            let add = |n: usize| {
-                words(format!(
-                    "XADD {key} {}-1 temperature {} humidity {}",
-                    n + 1,
-                    n % 50,
-                    n % 90
-                ))
-            };
+            let add = |n: usize| words(format!("XADD {key} {}-1 temperature {} humidity {}", n + 1, n % 50, n % 90));
             ((0..3000).map(add).collect(), 5)
         }
         "stream with groups" => {
@@ -186,8 +124,7 @@ fn requests(kind: &str, key: &str) -> (Vec<Vec<String>>, usize) {
             for group in ["g", "h"] {
                 requests.push(words(format!("XGROUP CREATE {key} {group} 0")));
                 for consumer in ["alice", "bob", "carol"] {
-                    let read =
-                        format!("XREADGROUP GROUP {group} {consumer} COUNT 700 STREAMS {key} >");
+                    let read = format!("XREADGROUP GROUP {group} {consumer} COUNT 700 STREAMS {key} >");
                     requests.push(words(read));
                 }
             }
@@ -220,31 +157,23 @@ fn memory_usage_is_what_deletion_gives_back() {
         "stream",
         "stream with groups",
     ] {
-        let keys: Vec<String> = (0..requests(kind, "").1)
-            .map(|n| format!("measured:{n}"))
-            .collect();
+        let keys: Vec<String> = (0..requests(kind, "").1).map(|n| format!("measured:{n}")).collect();
         let make = |client: &mut Client| -> i64 {
             let mut told = 0;
             for key in &keys {
                 for request in requests(kind, key).0 {
                     let reply = client.cmd(&request);
-                    assert!(
-                        !reply.starts_with(b"-"),
-                        "{request:?}: {}",
-                        reply.escape_ascii()
-                    );
+                    assert!(!reply.starts_with(b"-"), "{request:?}: {}", reply.escape_ascii());
                 }
             }
             for key in &keys {
-                let reply =
-                    String::from_utf8(client.cmd(&["MEMORY", "USAGE", key])).expect("a number");
+                let reply = String::from_utf8(client.cmd(&["MEMORY", "USAGE", key])).expect("a number");
                 told += reply[1..].trim_end().parse::<i64>().expect("a number");
             }
             told
         };
         let empty = |client: &mut Client| {
-            keys.iter()
-                .for_each(|key| assert_eq!(client.cmd(&["DEL", key]), b":1\r\n"));
+            keys.iter().for_each(|key| assert_eq!(client.cmd(&["DEL", key]), b":1\r\n"));
         };
         // What is allocated once and kept is allocated.
         make(&mut client);
@@ -256,18 +185,11 @@ fn memory_usage_is_what_deletion_gives_back() {
         let (mut freed, mut steady) = (0, 0);
         eventually("memory is given back", || {
             let now = full - used_memory(&mut client);
-            steady = if (now - freed).abs() < 1000 && now > 0 {
-                steady + 1
-            } else {
-                0
-            };
+            steady = if (now - freed).abs() < 1000 && now > 0 { steady + 1 } else { 0 };
             freed = now;
             steady >= 3
         });
-        tell(&format!(
-            "{kind}: MEMORY USAGE says {told} of {} keys, {freed} bytes are given back",
-            keys.len()
-        ));
+        tell(&format!("{kind}: MEMORY USAGE says {told} of {} keys, {freed} bytes are given back", keys.len()));
         // Its places in the tables of keys and of deadlines stay for the next key.
         let places = PLACES_BYTES * keys.len() as i64;
         if (told - freed).abs() > freed / 20 + places + 2000 {
@@ -285,34 +207,18 @@ fn an_idle_connection_costs_less_than_eight_kilobytes() {
     let mut stays = server.connect();
     let many = |count: usize| -> Vec<Client> {
         let mut clients: Vec<Client> = (0..count).map(|_| server.connect()).collect();
-        clients
-            .iter_mut()
-            .for_each(|client| assert_eq!(client.cmd(&["PING"]), b"+PONG\r\n"));
+        clients.iter_mut().for_each(|client| assert_eq!(client.cmd(&["PING"]), b"+PONG\r\n"));
         clients
     };
     drop(many(50));
-    eventually("they are gone", || {
-        figure(&mut stays, "connected_clients") == 1
-    });
+    eventually("they are gone", || figure(&mut stays, "connected_clients") == 1);
     let before = (rss_bytes(&mut stays), used_memory(&mut stays));
     let clients = many(CLIENTS);
     let each = |bytes: i64| bytes / CLIENTS as i64;
-    let (rss, used) = (
-        each(rss_bytes(&mut stays) - before.0),
-        each(used_memory(&mut stays) - before.1),
-    );
-    tell(&format!(
-        "{CLIENTS} idle connections: {rss} bytes resident each, {used} of them allocated"
-    ));
-    assert!(
-        rss <= MOST_BYTES && used <= MOST_BYTES,
-        "{rss} resident, {used} allocated"
-    );
+    let (rss, used) = (each(rss_bytes(&mut stays) - before.0), each(used_memory(&mut stays) - before.1));
+    tell(&format!("{CLIENTS} idle connections: {rss} bytes resident each, {used} of them allocated"));
+    assert!(rss <= MOST_BYTES && used <= MOST_BYTES, "{rss} resident, {used} allocated");
     drop(clients);
-    eventually("they are gone", || {
-        figure(&mut stays, "connected_clients") == 1
-    });
-    eventually("their memory is given back", || {
-        used_memory(&mut stays) - before.1 < 32 * 1024
-    });
+    eventually("they are gone", || figure(&mut stays, "connected_clients") == 1);
+    eventually("their memory is given back", || used_memory(&mut stays) - before.1 < 32 * 1024);
 }

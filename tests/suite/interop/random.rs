@@ -126,7 +126,8 @@ impl Run {
             }
             Same::Encoding => {
                 // Redis 7.0 has no small lists and sets. In 7.2 ZRANGESTORE by score makes whatever it stores a skiplist.
-                let others: &[&[u8]] = if self.newer { &[b"skiplist"] } else { &[b"quicklist", b"hashtable"] };
+                let others: &[&[u8]] =
+                    if self.newer { &[b"skiplist"] } else { &[b"skiplist", b"quicklist", b"hashtable"] };
                 let (ours, theirs) = (Tree::parse(ours), Tree::parse(theirs));
                 ours.bytes() == Some(b"listpack") && theirs.bytes().is_some_and(|theirs| others.contains(&theirs))
             }
