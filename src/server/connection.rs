@@ -29,7 +29,7 @@ use crate::observe::stats::Counter;
 use crate::resp::reply::{Output, Protocol};
 use crate::resp::request::{Limits, Parser, ProtocolError, Span, Step};
 use crate::server::stream::Stream;
-use crate::server::worker::{Tools, with_tools};
+use crate::server::worker::{Tools, note_end, with_tools};
 use crate::stdx::ticks::Ticks;
 
 /// At most so many requests run before their replies are sent.
@@ -580,6 +580,12 @@ impl Polled {
         let shared = Arc::new(Mutex::new(connection));
         let weak = Arc::downgrade(&shared);
         (Polled(shared), weak)
+    }
+}
+
+impl Drop for Polled {
+    fn drop(&mut self) {
+        note_end();
     }
 }
 

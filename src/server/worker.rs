@@ -83,6 +83,8 @@ struct Station {
     receiver: UnboundedReceiver<Accepted>,
     count: Arc<AtomicUsize>,
     connections: Vec<Weak<Mutex<Connection>>>,
+    /// How many of them have ended since they were looked through.
+    ended: usize,
     /// Tools for that time: the others are in use.
     tools: Option<Tools>,
     /// When connections are looked at again.
@@ -123,6 +125,24 @@ pub fn serve_while_busy() {
     });
 }
 
+/// Notes that a connection of the calling worker ends. Whatever still finds it keeps its memory, so that those that
+/// have ended are forgotten, half of all at a time.
+pub fn note_end() {
+    STATION.with(|station| {
+        // While the worker itself ends there is none.
+        if let Ok(mut station) = station.try_borrow_mut()
+            && let Some(station) = &mut *station
+        {
+            station.ended += 1;
+            if station.ended * 2 > station.connections.len() {
+                station.connections.retain(|connection| connection.strong_count() > 0);
+                station.connections.shrink_to(station.connections.len() * 2);
+                station.ended = 0;
+            }
+        }
+    });
+}
+
 impl Station {
     /// Begins a connection.
     fn take_in(&mut self, Accepted { socket, shared, .. }: Accepted) {
@@ -134,9 +154,6 @@ impl Station {
             Ok(stream) => {
                 let (polled, weak) =
                     Polled::new(Connection::new(self.engine.clone(), stream, shared, self.count.clone()));
-                if self.connections.len() == self.connections.capacity() {
-                    self.connections.retain(|connection| connection.strong_count() > 0);
-                }
                 self.connections.push(weak);
                 tokio::spawn(polled);
             }
@@ -213,6 +230,7 @@ pub fn start(engine: Arc<Engine>, number: usize) -> std::io::Result<(WorkerHandl
             receiver,
             count: theirs,
             connections: Vec::new(),
+            ended: 0,
             tools: None,
             next_look: Instant::now(),
         }));

@@ -47,7 +47,7 @@ pub fn fill(client: &mut Client) {
         &["RPUSH", "chain", &huge, "b", &long],
         &["HSET", "hash", "a", "1", "b", &long],
         &["HSET", "wide-hash", "a", &huge],
-        &["ZADD", "zset", "1.5", "a", "-inf", "b", "3", "12", "1e300", &long],
+        &["ZADD", "zset", "1.5", "a", "-inf", "b", "3", "12", "1024.5", &long],
         &["SADD", "intset", "1", "2", "3", "70000", "12345678901"],
         &["SADD", "set", "a", "b", "1"],
         &["SADD", "wide-set", &huge, "b"],
