@@ -314,7 +314,7 @@ fn array_length(lua: &mut Lua<'_>, at: i32, settings: &Settings) -> Result<Optio
 
 fn append_table(lua: &mut Lua<'_>, at: i32, out: &mut Vec<u8>, settings: &Settings, depth: usize) -> Result<(), Raise> {
     if depth > settings.encode_depth || depth > ENCODE_DEPTH_MAX || !lua.room(4) {
-        return Err(Raise::placed(format!("Cannot serialise, excessive depth ({depth})")));
+        return Err(Raise::placed(format!("Cannot serialise, excessive nesting ({depth})")));
     }
     let at = lua.absolute(at);
     if let Some(len) = array_length(lua, at, settings)? {
@@ -444,6 +444,8 @@ impl Parser<'_> {
             b',' => Kind::Comma,
             b'"' => return self.string(at),
             b'-' | b'0'..=b'9' => self.number(at),
+            // JSON has no such sign, but C reads it.
+            b'+' if self.settings.decode_invalid == Invalid::Keep => self.number(at),
             _ => self.word(at),
         };
         Token { kind, at }
@@ -469,7 +471,7 @@ impl Parser<'_> {
     /// A number as C reads it, unless it is none in JSON and only those are taken.
     fn number(&mut self, at: usize) -> Kind {
         let rest = &self.text[at..];
-        let sign = usize::from(rest[0] == b'-');
+        let sign = usize::from(matches!(rest[0], b'-' | b'+'));
         let body = &rest[sign..];
         let lower = |i: usize| body.get(i).map(u8::to_ascii_lowercase);
         let hex = body.first() == Some(&b'0') && lower(1) == Some(b'x');
@@ -478,7 +480,7 @@ impl Parser<'_> {
         if (hex || word || octal) && self.settings.decode_invalid != Invalid::Keep {
             return Kind::Bad("invalid number");
         }
-        let negate = |value: f64| if sign == 1 { -value } else { value };
+        let negate = |value: f64| if rest[0] == b'-' { -value } else { value };
         if word {
             let is = |word: &[u8]| body.len() >= word.len() && body[..word.len()].eq_ignore_ascii_case(word);
             let (value, len) = if is(b"infinity") {
