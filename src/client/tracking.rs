@@ -294,15 +294,16 @@ impl Tracking {
         readers.clients
     }
 
-    /// Tells those who read a key that it is not valid any more. The key's shard is held, where it changed.
-    pub fn invalidate(&self, key: &[u8], post: &mut Post<'_>) {
+    /// Tells those who read a key that it is not valid any more: client `by` changed it, 0 for no client. The key's
+    /// shard is held, where it changed.
+    pub fn invalidate(&self, key: &[u8], by: u64, post: &mut Post<'_>) {
         if self.keys() > 0 {
             let readers = self.forget(self.hasher.hash_one(key), key);
-            self.tell(key, &readers, post);
+            self.tell(key, &readers, by, post);
         }
     }
 
-    fn tell(&self, key: &[u8], readers: &[u64], post: &mut Post<'_>) {
+    fn tell(&self, key: &[u8], readers: &[u64], by: u64, post: &mut Post<'_>) {
         if readers.is_empty() {
             return;
         }
@@ -311,7 +312,7 @@ impl Tracking {
             // Who broadcasts by now was told otherwise; what it read before it has thrown away.
             let client = self.clients.read().get(id).cloned();
             let Some(client) = client.filter(|client| !client.tracked.has(Choice::Broadcast)) else { continue };
-            if !(client.tracked.has(Choice::NoLoop) && client.id == post.origin) {
+            if !(client.tracked.has(Choice::NoLoop) && client.id == by) {
                 post.send(&client, &push);
             }
         }
@@ -376,7 +377,8 @@ impl Tracking {
                 part.random(&mut rng).map(|readers| readers.key.to_vec())
             });
             if let Some(key) = picked {
-                self.invalidate(&key, post);
+                // Whoever gave cause to it has not changed the key.
+                self.invalidate(&key, 0, post);
             }
         }
         self.keys() > most
@@ -411,7 +413,7 @@ mod tests {
 
         fn change(&self, key: &str, origin: u64) -> bool {
             let mut post = self.post(origin);
-            self.tracking.invalidate(key.as_bytes(), &mut post);
+            self.tracking.invalidate(key.as_bytes(), origin, &mut post);
             post.echoed
         }
     }
@@ -529,9 +531,9 @@ mod tests {
     fn room_is_made_by_telling_that_keys_are_not_valid() {
         let scene = Scene::new();
         let a = scene.client(Protocol::Resp3);
-        scene.tracking.start(&a, &[], 0, &[]);
+        scene.tracking.start(&a, &[Choice::NoLoop], 0, &[]);
         (0..1000).for_each(|n| scene.tracking.remember(format!("k{n}").as_bytes(), a.id));
-        assert!(scene.tracking.make_room(10, 100, &mut scene.post(0)));
+        assert!(scene.tracking.make_room(10, 100, &mut scene.post(a.id)));
         assert_eq!(scene.tracking.keys(), 900);
         assert!(!scene.tracking.make_room(10, 10_000, &mut scene.post(0)));
         assert_eq!((scene.tracking.keys(), scene.tracking.items()), (10, 10));

@@ -254,7 +254,7 @@ pub fn changed(engine: &Engine, effects: &mut Effects, change: Change) {
         return;
     }
     let mut post = post(engine, effects);
-    engine.tracking.invalidate(&change.key, &mut post);
+    engine.tracking.invalidate(&change.key, effects.origin, &mut post);
     effects.echo |= post.echoed;
     if engine.tracking.prefixes() > 0 {
         // That a key expires is nobody's doing.
