@@ -103,6 +103,9 @@ const SUBCOMMANDS: &[Sub] = &[
     ("SET-ACTIVE-EXPIRE", 3..=3, |ctx, args| {
         throw(ctx, &ctx.engine.debug.active_expire, leading_number(args.at(2)) != 0)
     }),
+    ("SET-DISABLE-DENY-SCRIPTS", 3..=3, |ctx, args| {
+        throw(ctx, &ctx.engine.debug.scripts_may_all, leading_number(args.at(2)) != 0)
+    }),
     ("SLEEP", 3..=3, |ctx, args| {
         let seconds = parse_f64(args.at(2)).filter(|s| *s > 0.0).unwrap_or(0.0);
         std::thread::sleep(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
@@ -503,6 +506,7 @@ fn help_text(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
             ("REPLYBUFFER <PEAK-RESET-TIME|RESIZING> <value>", &["Accepted without effect."]),
             ("SEGFAULT", &["Crash by a signal."]),
             ("SET-ACTIVE-EXPIRE <0|1>", &["Stop removing keys that nobody accesses when they expire."]),
+            ("SET-DISABLE-DENY-SCRIPTS <0|1>", &["Let scripts call what is denied to them."]),
             ("SLEEP <seconds>", &["Stop the server for so long. Decimals allowed."]),
         ],
     )

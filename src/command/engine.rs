@@ -226,6 +226,8 @@ pub struct DebugSwitches {
     pub rewrite_all: AtomicBool,
     /// Whether timers do their periodic work.
     pub cron: AtomicBool,
+    /// Whether scripts may call the commands that are denied to them.
+    pub scripts_may_all: AtomicBool,
 }
 
 /// Why commands may be refused that are right in themselves. While there is no reason, that costs one look.
@@ -362,6 +364,7 @@ impl Engine {
                 active_expire: AtomicBool::new(true),
                 rewrite_all: AtomicBool::new(false),
                 cron: AtomicBool::new(true),
+                scripts_may_all: AtomicBool::new(false),
             },
             dirty: AtomicU64::new(0),
             saves: Saves::new(clock.now_ms()),
