@@ -1,7 +1,7 @@
 //! Places as members of sorted sets: added, told, and searched for by area.
 //!
 //! A member's score is its place ([`Place::score`]). The commands that search differ in how they are asked and share
-//! one [`Search`].
+//! one `Search`.
 
 use crate::command::args::{Args, word};
 use crate::command::context::{Context, DONE, Reply};

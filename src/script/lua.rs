@@ -1,7 +1,7 @@
 //! Lua's C interface, made safe: a stack of values, functions written in Rust, protected calls.
 //!
 //! What must stay true: nothing here that a caller can reach jumps over Rust frames. Lua raises an error by a long
-//! jump, so functions written in Rust return theirs, and [`enter`] alone raises it, once every Rust value
+//! jump, so functions written in Rust return theirs, and `enter` alone raises it, once every Rust value
 //! is gone. Whatever could raise by itself (metamethods, calls) is not offered, or runs protected. Lua's own
 //! memory comes from Rust's allocator, and where that has none the process ends: it never becomes an error.
 #![allow(unsafe_code, reason = "Lua is a C library")]

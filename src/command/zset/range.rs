@@ -1,6 +1,6 @@
 //! Members by range: of ranks, of scores, of bytes. Returned, counted, stored, removed.
 //!
-//! Every range is first a span of positions ([`Range::span`]); all commands of this file work on that.
+//! Every range is first a span of positions (`Range::span`); all commands of this file work on that.
 
 use std::cmp::Ordering;
 use std::ops;

@@ -1,7 +1,7 @@
 //! RDB: data sets and single values in Redis' own format.
 //!
 //! A file is a magic word with a version, then records, each of an opcode or a type and what belongs to it, then a
-//! checksum ([`file`]); [`save`] makes one of a snapshot, [`load`] keys of one. DUMP's payload is one value with a footer of its own ([`payload`]). [`reader`] and
+//! checksum ([`mod@file`]); [`save`] makes one of a snapshot, [`load`] keys of one. DUMP's payload is one value with a footer of its own ([`payload`]). [`reader`] and
 //! [`writer`] know lengths, strings and numbers, [`value`] the types ([`stream`] the largest of them), [`packed`] the runs of bytes that older
 //! versions kept small collections in.
 //!

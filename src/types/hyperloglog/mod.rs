@@ -5,7 +5,7 @@
 //! ```
 //!
 //! There are 16384 registers. An element's hash chooses one, which keeps the longest run of zeros that was met. They are
-//! [`dense`], six bits each, or [`sparse`], runs of equal registers, until that takes more than the configured size.
+//! `dense`, six bits each, or `sparse`, runs of equal registers, until that takes more than the configured size.
 //!
 //! What must stay true: the bytes are those that Redis would have after the same commands, since GET, DUMP and
 //! replicas show them; and no bytes whatever make these functions panic, since any string can be stored under a key.

@@ -1,6 +1,6 @@
 //! Values by id, in order: what a stream keeps its chunks in, and its groups what is pending.
 //!
-//! Ids mostly come at the end and go at the front, so the map is a row of leaves of at most [`LEAF`]
+//! Ids mostly come at the end and go at the front, so the map is a row of leaves of at most `LEAF`
 //! pairs, found by the first id of each. Leaves are shared by clones and copied one at a time.
 //!
 //! What must stay true: no leaf is empty, a leaf's `first` is the id of its first pair, ids ascend

@@ -71,7 +71,7 @@ pub fn encodings() -> String {
             }
             lines.push_str("LRANGE l 0 -1\nDEL l\n");
         }
-        let _ = writeln!(lines, "RPUSH l {}\nRPUSH l {}", "x".repeat(SAFE - EMPTY), "y");
+        let _ = writeln!(lines, "RPUSH l {}\nRPUSH l y", "x".repeat(SAFE - EMPTY));
         encoding(&mut lines, false);
         lines.push_str("LLEN l\nLPOP l 2\n");
     }
