@@ -449,7 +449,7 @@ directives! {
         /// Who may use DEBUG: `no`, `yes` or `local`.
         enable_debug_command("enable-debug-command"): Permission = Permission::No, (), [immutable], Effective;
         /// Who may use MODULE: `no`, `yes` or `local`.
-        enable_module_command("enable-module-command"): Permission = Permission::No, (), [immutable], Moot("there are no modules");
+        enable_module_command("enable-module-command"): Permission = Permission::No, (), [immutable], Effective;
     }
     Clients {
         /// How many clients may be connected at once, cluster links included. It is lowered at start if the system
