@@ -322,6 +322,7 @@ fn write_step(out: &mut Output, name: &str, kind: &str, fields: &[(&str, i64)]) 
 fn write_keys(out: &mut Output, spec: &Keys) {
     let access = match spec {
         Keys::At { access, .. }
+        | Keys::AtOrAfter { access, .. }
         | Keys::Range { access, .. }
         | Keys::Counted { access, .. }
         | Keys::After { access, .. }
@@ -344,7 +345,7 @@ fn write_keys(out: &mut Output, spec: &Keys) {
     };
     let index = |out: &mut Output, first: u8| write_step(out, "begin_search", "index", &[("index", first.into())]);
     match *spec {
-        Keys::At { first, .. } => {
+        Keys::At { first, .. } | Keys::AtOrAfter { first, .. } => {
             index(out, first);
             range(out, 0, 1, 0);
         }
