@@ -1,7 +1,7 @@
 //! CLIENT: what a connection is called and how it is treated, and what others are there.
 
-mod filter;
 pub mod eviction;
+mod filter;
 mod line;
 pub mod tracking;
 
