@@ -234,7 +234,7 @@ impl ZSet {
         }
     }
 
-    /// Compares the bytes of a member, as [`ZSet::iter`] yields it.
+    /// Compares the bytes of a member, as [`ZSetRef::iter`] yields it.
     pub fn compare(member: Item<'_>, bytes: &[u8]) -> Ordering {
         packed::compare(member, bytes)
     }
