@@ -137,11 +137,11 @@ impl Found<'_> {
 ///
 /// # Errors
 /// As Redis has them: the cursor is looked at first, then the key, and where it exists the options.
-pub fn scan_value<V>(
-    ctx: &mut Context<'_>,
+pub fn scan_value<'c, V>(
+    ctx: &'c mut Context<'_>,
     args: &Args<'_>,
-    typed: impl for<'e> FnOnce(&'e Entry) -> Result<&'e V, Error>,
-    scan: impl FnOnce(&V, u64, usize, &mut Found<'_>) -> u64,
+    typed: impl FnOnce(&'c Entry) -> Result<V, Error>,
+    scan: impl FnOnce(V, u64, usize, &mut Found<'_>) -> u64,
 ) -> Reply {
     let cursor = parse_cursor(args.at(2)).ok_or(Error::InvalidCursor)?;
     let key = args.key(&ctx.db, 1);

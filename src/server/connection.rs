@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 use crate::client::session::{Fate, Session};
 use crate::client::shared::{Mark, Shared};
 use crate::command::blocking::Waiting;
-use crate::command::client::tracking;
+use crate::command::client::{eviction, tracking};
 use crate::command::dispatch::{Pending, Request, Stop};
 use crate::command::engine::Engine;
 use crate::command::pubsub;
@@ -163,8 +163,6 @@ impl Connection {
         let shared = &self.session.shared;
         let waiting = self.out.len();
         let figures = &shared.figures;
-        figures.output_bytes.store(waiting, Ordering::Relaxed);
-        figures.output_capacity.store(self.out.capacity(), Ordering::Relaxed);
         let limits = self.engine.config.load().client_output_buffer_limit;
         let limit = match () {
             () if shared.has(Mark::Monitor) => limits.replica,
@@ -189,6 +187,9 @@ impl Connection {
             warning!("Client id={} addr={} closed for overcoming of output buffer limits.", shared.id, shared.addr);
             shared.close();
         }
+        // Who goes for this is not weighed any more, and nobody has to go in its place.
+        figures.output_bytes.store(waiting, Ordering::Relaxed);
+        figures.output_capacity.store(self.out.capacity(), Ordering::Relaxed);
     }
 
     /// Runs every whole request in `buf`; returns how many bytes are done with.
@@ -366,7 +367,7 @@ impl Connection {
             let room = if missing > 0 { missing } else { READ_BYTES };
             if self.input.capacity() - self.input.len() < room {
                 // What a header promises is not reserved: room grows with what has arrived.
-                self.input.reserve(room.min(self.input.len().max(READ_BYTES)));
+                self.input.reserve_exact(room.min(self.input.len().max(READ_BYTES)));
             }
             let read = self.stream.poll_append(cx, &mut self.input);
             let n = match read {
@@ -376,21 +377,32 @@ impl Connection {
             if n > 0 {
                 self.note_input(tools, n);
                 self.check_query_limit(tools);
+                // Looked at before a large request runs: who takes too much is closed instead.
+                self.note_query();
+                eviction::note(&self.engine, &self.session.shared);
                 if !self.session.shared.is_closing() {
                     self.process_input(tools);
                 }
             }
             n
         };
-        let shared = &self.session.shared;
-        shared.figures.query_bytes.store(self.input.len(), Ordering::Relaxed);
-        shared.figures.query_free.store(self.input.capacity() - self.input.len(), Ordering::Relaxed);
+        self.note_query();
         self.check_query_limit(tools);
         Poll::Ready(Ok(match n {
             0 => Came::End,
             _ if drained => Came::All,
             _ => Came::Part,
         }))
+    }
+
+    /// Notes how much is kept of what was read.
+    fn note_query(&self) {
+        let figures = &self.session.shared.figures;
+        // What stands before a long argument was read as arguments already.
+        let awaited = self.input.len() - self.parser.awaited_from().min(self.input.len());
+        figures.query_bytes.store(awaited, Ordering::Relaxed);
+        figures.argument_bytes.store(self.input.len() - awaited, Ordering::Relaxed);
+        figures.query_free.store(self.input.capacity() - self.input.len(), Ordering::Relaxed);
     }
 
     fn note_input(&self, tools: &Tools, n: usize) {
@@ -510,6 +522,7 @@ impl Connection {
             match read {
                 Poll::Ready(Ok(n)) if n > 0 => {
                     self.note_input(tools, n);
+                    self.note_query();
                     self.check_query_limit(tools);
                     if self.session.shared.is_closing() {
                         return Poll::Ready(());
@@ -651,6 +664,7 @@ impl Connection {
             }
             let started = Ticks::now();
             let turn = this.turn(cx, tools, started);
+            eviction::note(&this.engine, &this.session.shared);
             tools.count_turn(&this.engine, started);
             // A buffer that one large reply has made large is not kept.
             let back = this.out.take_back().filter(|buf| (1..=KEPT_BYTES).contains(&buf.capacity()));
@@ -674,6 +688,7 @@ impl Drop for Connection {
         self.engine.monitors.remove(id);
         self.engine.pause.forget(id);
         self.engine.clients.remove(id);
+        self.engine.weights.forget(&self.session.shared);
         self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -10,7 +10,8 @@ use crate::spec::{Arity, Flag};
 use crate::stdx::number::append_i64;
 use crate::stdx::number::double::{append_double, append_double_17};
 use crate::types::listpack::Item;
-use crate::types::zset::{Direction, ZSet};
+use crate::types::zset::Direction;
+use crate::types::zset::view::ZSetRef;
 
 /// This file's commands.
 pub const COMMANDS: &[Command] = &[ZRANDMEMBER, ZSCAN];
@@ -84,7 +85,7 @@ fn zrandmember(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 
 /// So many different positions, each set of them as likely as any other. Robert Floyd's way: as many draws as
 /// positions, however many there are to choose from.
-fn draw(zset: &ZSet, wanted: usize, random: &mut fastrand::Rng) -> Vec<usize> {
+fn draw(zset: ZSetRef<'_>, wanted: usize, random: &mut fastrand::Rng) -> Vec<usize> {
     let len = zset.len();
     let mut drawn = std::collections::HashSet::with_capacity(wanted);
     for most in len - wanted..len {
@@ -113,7 +114,7 @@ pub const ZSCAN: Command = Command {
 fn zscan(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     scan_value(ctx, args, zset, |zset, cursor, count, found| {
         // Redis prints the scores of a small set as they stand in it, and those of a large one with all digits.
-        let append = if zset.listpack().is_some() { append_double } else { append_double_17 };
+        let append = if zset.encoding() == "listpack" { append_double } else { append_double_17 };
         let (mut name, mut text) = (Vec::new(), Vec::new());
         let next = zset.scan(cursor, count, |member, score| {
             let member = match member {
