@@ -177,9 +177,9 @@ mod tests {
     #[test]
     fn a_file_is_written_as_it_was_read() {
         let text = format!(
-            "{A} 127.0.0.1:7000@17000,,shard-id={C} myself,master - 0 0 3 connected 0-5 7 9-10 [7->-{B}] [8-<-{B}]\n\
-             {B} 127.0.0.1:7001@17001,host.x,nodename=nick,shard-id={B} master,fail? - 5 5 4 disconnected 16383\n\
-             {C} ::1:7002@17002,,shard-id={C} slave {A} 0 5 3 disconnected\n\
+            "{A} 127.0.0.1:7000@17000,,tls-port=0,shard-id={C} myself,master - 0 0 3 connected 0-5 7 9-10 [7->-{B}] [8-<-{B}]\n\
+             {B} 127.0.0.1:7001@17001,host.x,tls-port=7,nodename=nick,shard-id={B} master,fail? - 5 5 4 disconnected 16383\n\
+             {C} ::1:7002@17002,,tls-port=0,shard-id={C} slave {A} 0 5 3 disconnected\n\
              vars currentEpoch 8 lastVoteEpoch 7\n"
         );
         assert_eq!(again(&text), Ok(text));
@@ -193,9 +193,13 @@ mod tests {
              vars currentEpoch 2 lastVoteEpoch 0\n"
         );
         let written = again(&text).unwrap();
-        let shard = |line: usize| written.lines().nth(line).unwrap().split_once("shard-id=").unwrap().1[..40].to_owned();
+        let shard =
+            |line: usize| written.lines().nth(line).unwrap().split_once("shard-id=").unwrap().1[..40].to_owned();
         assert_eq!(shard(0), shard(1), "a replica belongs to its primary's shard");
-        assert!(written.ends_with("vars currentEpoch 4 lastVoteEpoch 0\n"), "no epoch is newer than the newest: {written}");
+        assert!(
+            written.ends_with("vars currentEpoch 4 lastVoteEpoch 0\n"),
+            "no epoch is newer than the newest: {written}"
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::cluster::node::{Flags, Name, NAME_BYTES};
+use crate::cluster::node::{Flags, NAME_BYTES, Name};
 use crate::cluster::slots::{SLOT_BYTES, SlotSet};
 
 /// The version of the protocol: 1.
@@ -473,15 +473,17 @@ mod tests {
     }
 
     fn gossip() -> impl Strategy<Value = Gossip> {
-        (name(), any::<[u32; 2]>(), "[0-9a-f:.]{0,45}", any::<[u16; 4]>()).prop_map(|(name, times, ip, numbers)| Gossip {
-            name,
-            ping_sent: times[0],
-            pong_received: times[1],
-            ip,
-            port: numbers[0],
-            other_port: numbers[1],
-            bus_port: numbers[2],
-            flags: Flags(numbers[3]),
+        (name(), any::<[u32; 2]>(), "[0-9a-f:.]{0,45}", any::<[u16; 4]>()).prop_map(|(name, times, ip, numbers)| {
+            Gossip {
+                name,
+                ping_sent: times[0],
+                pong_received: times[1],
+                ip,
+                port: numbers[0],
+                other_port: numbers[1],
+                bus_port: numbers[2],
+                flags: Flags(numbers[3]),
+            }
         })
     }
 
@@ -508,8 +510,8 @@ mod tests {
             (any::<u64>(), name(), slots())
                 .prop_map(|(config_epoch, name, slots)| (Kind::Update, Body::Update { config_epoch, name, slots })),
         ];
-        (body, any::<[u16; 4]>(), any::<[u64; 3]>(), name(), slots(), name(), "[0-9.]{0,15}", any::<[bool; 3]>()).prop_map(
-            |((kind, body), numbers, long, sender, slots, primary, ip, [down, paused, forced])| Message {
+        (body, any::<[u16; 4]>(), any::<[u64; 3]>(), name(), slots(), name(), "[0-9.]{0,15}", any::<[bool; 3]>())
+            .prop_map(|((kind, body), numbers, long, sender, slots, primary, ip, [down, paused, forced])| Message {
                 kind,
                 header: Header {
                     port: numbers[0],
@@ -528,8 +530,7 @@ mod tests {
                     forced,
                 },
                 body,
-            },
-        )
+            })
     }
 
     proptest! {

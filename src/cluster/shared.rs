@@ -126,7 +126,11 @@ impl Cluster {
     }
 
     /// Says what is to be called when there is something to do outside, and how to find out how far replication is.
-    pub fn attach(&self, bell: impl Fn() + Send + Sync + 'static, facts: impl Fn() -> Replication + Send + Sync + 'static) {
+    pub fn attach(
+        &self,
+        bell: impl Fn() + Send + Sync + 'static,
+        facts: impl Fn() -> Replication + Send + Sync + 'static,
+    ) {
         // The first is the only one: a server has one bus.
         let _ = self.bell.set(Box::new(bell));
         let _ = self.facts.set(Box::new(facts));

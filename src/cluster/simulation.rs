@@ -19,6 +19,8 @@ use crate::stdx::random::Random;
 
 const TICK_MS: u64 = 100;
 const TIMEOUT_MS: u64 = 2000;
+/// How many calls are made between two looks at everything.
+const CHECK_EVERY: u64 = 37;
 const START_MS: u64 = 1_700_000_000_000;
 
 /// What a node has beside its machine.
@@ -145,7 +147,10 @@ impl Simulation {
         let result = f(&mut mine.machine);
         let actions = mine.machine.leave();
         actions.into_iter().for_each(|action| self.act(server, action));
-        self.check(server);
+        self.serial += 1;
+        if self.serial.is_multiple_of(CHECK_EVERY) {
+            self.check(server);
+        }
         result
     }
 
@@ -282,7 +287,7 @@ impl Simulation {
         match event {
             Event::Tick => {
                 let mine = &mut self.servers[server];
-                if mine.copies.is_none() && mine.machine.me().is_primary() {
+                if mine.copies.is_none() && mine.machine.me().is_primary() && mine.paused_until <= self.now {
                     mine.offset += 10;
                 }
                 self.call(server, Machine::tick);
@@ -359,8 +364,22 @@ impl Simulation {
             let primary = all.name(server % primaries);
             all.call(server, |machine| machine.replicate(primary.to_string().as_bytes(), false)).unwrap();
         }
-        all.until(60_000, "the cluster serves", |all| all.agrees() && all.serves());
+        all.until(60_000, "the cluster serves", |all| all.agrees() && all.serves() && all.knows_replicas());
         all
+    }
+
+    /// Whether everybody knows whose replica everybody is.
+    fn knows_replicas(&self) -> bool {
+        let of = |machine: &Machine, name: Name| {
+            let node = machine.node(machine.find(&name.0)?);
+            node.primary.map(|primary| machine.node(primary).name)
+        };
+        self.running().all(|server| {
+            self.running().all(|other| {
+                let name = other.machine.me().name;
+                of(&server.machine, name) == of(&other.machine, name)
+            })
+        })
     }
 
     fn name(&self, server: usize) -> Name {
@@ -377,7 +396,8 @@ impl Simulation {
     }
 
     fn tell(&self) -> String {
-        let lines = |server: &Server| format!("runs: {}\n{}{}", server.runs, server.machine.lines(), server.machine.info());
+        let lines =
+            |server: &Server| format!("runs: {}\n{}{}", server.runs, server.machine.lines(), server.machine.info());
         self.servers.iter().take(8).map(lines).collect()
     }
 
@@ -421,7 +441,8 @@ fn a_replica_takes_the_place_of_a_primary_that_has_died_and_that_one_comes_back_
     let mut all = Simulation::create(2, 3, 1);
     let slots = all.servers[1].machine.me().slots.clone();
     all.stop(1);
-    let took = all.until(20_000, "the replica takes over", |all| all.servers[4].machine.me().slots.len() == slots.len());
+    let took =
+        all.until(20_000, "the replica takes over", |all| all.servers[4].machine.me().slots.len() == slots.len());
     assert!(took >= TIMEOUT_MS / 2, "nobody is given up that soon: {took} ms");
     assert_eq!((all.servers[4].promotions, all.servers[4].copies), (1, None));
     all.until(20_000, "the cluster serves", Simulation::serves);
@@ -475,12 +496,8 @@ fn a_manual_failover_loses_nothing_and_needs_no_failure() {
     let mut all = Simulation::create(4, 3, 1);
     all.run(5000);
     all.call(3, |machine| machine.fail_over(FailoverKind::Agreed)).unwrap();
-    all.run(TICK_MS);
-    assert!(all.servers[0].paused_until > all.now, "the primary holds back writes");
-    // What it holds back it does not write.
-    let took = all.until(5000, "it takes over", |all| {
-        all.servers[3].machine.me().is_primary()
-    });
+    all.until(1000, "the primary holds back writes", |all| all.servers[0].paused_until > all.now);
+    let took = all.until(5000, "it takes over", |all| all.servers[3].machine.me().is_primary());
     assert!(took < 2000, "{took} ms");
     all.until(5000, "the primary follows", |all| all.servers[0].machine.me().is_replica());
     assert_eq!(all.servers[0].paused_until, 0);
@@ -535,7 +552,9 @@ fn a_node_that_is_forgotten_by_one_is_forgotten_by_all() {
     all.stop(5);
     let gone = all.name(5).to_string();
     all.call(0, |machine| machine.forget(gone.as_bytes())).unwrap();
-    all.until(20_000, "all forget it", |all| all.running().all(|server| server.machine.find(gone.as_bytes()).is_none()));
+    all.until(20_000, "all forget it", |all| {
+        all.running().all(|server| server.machine.find(gone.as_bytes()).is_none())
+    });
 }
 
 #[test]

@@ -219,7 +219,11 @@ impl Machine {
         }
         if was_mine && to != self.me && self.me().slots.is_empty() && self.settings.replicas_migrate {
             let node = self.node(to);
-            notice!("Configuration change detected. Reconfiguring myself as a replica of {} ({})", node.name, node.nick());
+            notice!(
+                "Configuration change detected. Reconfiguring myself as a replica of {} ({})",
+                node.name,
+                node.nick()
+            );
             self.become_replica(to);
         }
         if to == self.me && self.importing.remove(&slot).is_some() {
@@ -360,7 +364,8 @@ impl Machine {
     pub fn kill_links(&mut self, name: &[u8], to: bool, from: bool) -> Done {
         let key = self.find_or(name, "Unknown node")?;
         let node = self.node(key);
-        let links: Vec<LinkId> = [node.link.filter(|_| to), node.inbound.filter(|_| from)].into_iter().flatten().collect();
+        let links: Vec<LinkId> =
+            [node.link.filter(|_| to), node.inbound.filter(|_| from)].into_iter().flatten().collect();
         links.into_iter().for_each(|link| self.close(link));
         Ok(())
     }

@@ -44,9 +44,7 @@ impl Machine {
             let _ = write!(to, ",{}", node.hostname);
         }
         if reader == Reader::File {
-            if address.tls_port != 0 {
-                let _ = write!(to, ",tls-port={}", address.tls_port);
-            }
+            let _ = write!(to, ",tls-port={}", address.tls_port);
             if !node.nickname.is_empty() {
                 let _ = write!(to, ",nodename={}", node.nickname);
             }

@@ -153,7 +153,7 @@ impl Machine {
             age if age > settings.node_timeout_ms => age - settings.node_timeout_ms,
             age => age,
         };
-        let oldest = settings.replication_ping_ms + settings.node_timeout_ms * settings.validity_factor;
+        let oldest = settings.node_timeout_ms.saturating_mul(settings.validity_factor).saturating_add(settings.replication_ping_ms);
         if settings.validity_factor != 0 && age > oldest && !manual {
             return hinder(self, Hindrance::DataAge);
         }
@@ -270,7 +270,7 @@ impl Machine {
         if self.manual.until == 0 || self.manual.can_start {
             return;
         }
-        if self.manual.primary_offset == Some(self.replication.offset) {
+        if self.manual.primary_offset.is_some_and(|offset| self.replication.offset >= offset) {
             self.manual.can_start = true;
             self.todo.election = true;
             notice!("All master replication stream processed, manual failover can start.");

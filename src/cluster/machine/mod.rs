@@ -12,6 +12,8 @@ mod receive;
 mod send;
 mod time;
 
+pub use time::TICK_MS;
+
 pub use admin::{Bumped, FailoverKind, ResetKind, SetSlot};
 
 use send::Audience;
@@ -29,6 +31,9 @@ use crate::stdx::random::Random;
 
 /// The port of the bus is that of clients and so much more, where nothing else is said.
 pub const BUS_PORT_OFFSET: u16 = 10_000;
+
+/// The longest timeout that is computed with: a thousand years.
+const LONGEST_MS: u64 = 1 << 45;
 
 /// How long a manual failover may take, in milliseconds.
 pub const MANUAL_TIMEOUT_MS: u64 = 5000;
@@ -67,11 +72,12 @@ pub struct Settings {
 impl Settings {
     /// What `config` says for a server that listens on `port`.
     pub fn of(config: &Config, port: u16) -> Settings {
-        let text = |value: &Option<Vec<u8>>| value.as_ref().map_or(String::new(), |v| String::from_utf8_lossy(v).into());
+        let text =
+            |value: &Option<Vec<u8>>| value.as_ref().map_or(String::new(), |v| String::from_utf8_lossy(v).into());
         let or = |port: u16, other: u16| if port != 0 { port } else { other };
         Settings {
-            node_timeout_ms: config.cluster_node_timeout,
-            ping_interval_ms: config.cluster_ping_interval,
+            node_timeout_ms: config.cluster_node_timeout.min(LONGEST_MS),
+            ping_interval_ms: config.cluster_ping_interval.min(LONGEST_MS),
             validity_factor: config.cluster_replica_validity_factor.into(),
             replication_ping_ms: u64::from(config.repl_ping_replica_period) * 1000,
             migration_barrier: config.cluster_migration_barrier as usize,
@@ -616,6 +622,10 @@ impl Machine {
         let shard = self.node(primary).shard;
         self.set_shard(self.me, shard);
         self.attach(primary, self.me);
+        // Shard channels are where their slot is: here only those of the new primary's slots stay.
+        for slot in (0..SLOTS).filter(|slot| self.owners[*slot] != Some(primary)) {
+            self.lost_channels.add(slot);
+        }
         let Address { ip, port, .. } = self.node(primary).address.clone();
         self.actions.push(Action::Replicate(ip, port));
         self.end_manual_failover();

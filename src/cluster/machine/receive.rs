@@ -166,10 +166,7 @@ impl Machine {
         }
         self.note_role(sender, header);
         self.note_slots(sender, header);
-        if self.me().is_primary()
-            && self.node(sender).is_primary()
-            && header.config_epoch == self.me().config_epoch
-        {
+        if self.me().is_primary() && self.node(sender).is_primary() && header.config_epoch == self.me().config_epoch {
             self.solve_collision(sender);
         }
         self.heard_gossip(Some(sender), gossip);
@@ -327,8 +324,7 @@ impl Machine {
             );
             if let Some(link) = self.node(sender).link {
                 let node = self.node(owner);
-                let body =
-                    Body::Update { config_epoch: node.config_epoch, name: node.name, slots: node.slots.clone() };
+                let body = Body::Update { config_epoch: node.config_epoch, name: node.name, slots: node.slots.clone() };
                 self.send(link, Kind::Update, body);
             }
         }

@@ -184,7 +184,8 @@ impl Machine {
     fn move_to_orphaned(&mut self, most: usize) {
         let Some(mine) = self.me().primary.filter(|_| !self.is_down) else { return };
         let failing = Flags::FAILED.with(Flags::SUSPECTED);
-        let working = self.node(mine).replicas.iter().filter(|replica| !self.node(**replica).flags.has(failing)).count();
+        let working =
+            self.node(mine).replicas.iter().filter(|replica| !self.node(**replica).flags.has(failing)).count();
         if working <= self.settings.migration_barrier {
             return;
         }
