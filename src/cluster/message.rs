@@ -255,10 +255,12 @@ impl<'b> Reader<'b> {
     }
 }
 
-/// The text up to the first zero.
+/// The text up to the first zero; nothing where it has bytes that could not stand in `nodes.conf`.
 fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
+    let is_plain = |byte: &u8| byte.is_ascii_graphic() && !b",=@\"'\\".contains(byte);
+    let plain = bytes[..end].iter().all(is_plain);
+    if plain { String::from_utf8_lossy(&bytes[..end]).into_owned() } else { String::new() }
 }
 
 impl Message {

@@ -267,7 +267,8 @@ impl Simulation {
             if *at > end {
                 break;
             }
-            let std::cmp::Reverse((at, _, server, event)) = self.events.pop().unwrap();
+            let std::cmp::Reverse((at, _, server, event)) =
+                self.events.pop().expect("the test asks for what can be done");
             self.now = at;
             self.happen(server, event);
         }
@@ -336,7 +337,9 @@ impl Simulation {
         let text = disk[disk.len().saturating_sub(1 + ago)].clone();
         let seed = self.random.bits();
         let now = self.clock(server);
-        let machine = file::load(&text, settings(7000), Random::seeded(seed), now).unwrap().unwrap();
+        let machine = file::load(&text, settings(7000), Random::seeded(seed), now)
+            .expect("the test asks for what can be done")
+            .expect("the test asks for what can be done");
         let at = self.now;
         let mine = &mut self.servers[server];
         (mine.machine, mine.runs, mine.copies, mine.heard_at) = (machine, true, None, at);
@@ -347,11 +350,13 @@ impl Simulation {
         let mut all = Simulation::new(seed, primaries * (1 + replicas));
         for primary in 0..primaries {
             let slots: Vec<usize> = (0..SLOTS).filter(|slot| slot * primaries / SLOTS == primary).collect();
-            all.call(primary, |machine| machine.set_config_epoch(primary as i64 + 1)).unwrap();
-            all.call(primary, |machine| machine.add_slots(&slots)).unwrap();
+            all.call(primary, |machine| machine.set_config_epoch(primary as i64 + 1))
+                .expect("the test asks for what can be done");
+            all.call(primary, |machine| machine.add_slots(&slots)).expect("the test asks for what can be done");
         }
         for server in 1..all.servers.len() {
-            all.call(server, |machine| machine.meet(ip(0).as_bytes(), 7000, 17000)).unwrap();
+            all.call(server, |machine| machine.meet(ip(0).as_bytes(), 7000, 17000))
+                .expect("the test asks for what can be done");
         }
         all.until(60_000, "everybody knows everybody", |all| {
             let n = all.servers.len();
@@ -362,7 +367,8 @@ impl Simulation {
         });
         for server in primaries..all.servers.len() {
             let primary = all.name(server % primaries);
-            all.call(server, |machine| machine.replicate(primary.to_string().as_bytes(), false)).unwrap();
+            all.call(server, |machine| machine.replicate(primary.to_string().as_bytes(), false))
+                .expect("the test asks for what can be done");
         }
         all.until(60_000, "the cluster serves", |all| all.agrees() && all.serves() && all.knows_replicas());
         all
@@ -495,7 +501,7 @@ fn a_minority_stops_to_serve_and_takes_nothing_over() {
 fn a_manual_failover_loses_nothing_and_needs_no_failure() {
     let mut all = Simulation::create(4, 3, 1);
     all.run(5000);
-    all.call(3, |machine| machine.fail_over(FailoverKind::Agreed)).unwrap();
+    all.call(3, |machine| machine.fail_over(FailoverKind::Agreed)).expect("the test asks for what can be done");
     all.until(1000, "the primary holds back writes", |all| all.servers[0].paused_until > all.now);
     let took = all.until(5000, "it takes over", |all| all.servers[3].machine.me().is_primary());
     assert!(took < 2000, "{took} ms");
@@ -508,10 +514,10 @@ fn a_manual_failover_loses_nothing_and_needs_no_failure() {
 fn a_takeover_asks_nobody_and_forced_ones_ask_for_votes_only() {
     let mut all = Simulation::create(5, 3, 1);
     all.stop(0);
-    all.call(3, |machine| machine.fail_over(FailoverKind::Takeover)).unwrap();
+    all.call(3, |machine| machine.fail_over(FailoverKind::Takeover)).expect("the test asks for what can be done");
     assert!(all.servers[3].machine.me().is_primary());
     all.until(30_000, "others believe it", |all| all.agrees() && all.serves());
-    all.call(4, |machine| machine.fail_over(FailoverKind::Forced)).unwrap();
+    all.call(4, |machine| machine.fail_over(FailoverKind::Forced)).expect("the test asks for what can be done");
     all.until(5000, "with votes", |all| all.servers[4].machine.me().is_primary());
     all.until(30_000, "others believe it", |all| all.agrees() && all.serves());
 }
@@ -534,12 +540,14 @@ fn a_replica_moves_to_a_primary_that_has_lost_its_own() {
 fn a_slot_that_was_moved_is_believed_by_all() {
     let mut all = Simulation::create(7, 3, 1);
     let (from, to) = (all.name(0).to_string(), all.name(1).to_string());
-    let slot = all.servers[0].machine.me().slots.iter().next().unwrap();
-    all.call(1, |m| m.set_slot(slot, SetSlot::Importing(from.as_bytes()), 0)).unwrap();
-    all.call(0, |m| m.set_slot(slot, SetSlot::Migrating(to.as_bytes()), 3)).unwrap();
+    let slot = all.servers[0].machine.me().slots.iter().next().expect("the test asks for what can be done");
+    all.call(1, |m| m.set_slot(slot, SetSlot::Importing(from.as_bytes()), 0))
+        .expect("the test asks for what can be done");
+    all.call(0, |m| m.set_slot(slot, SetSlot::Migrating(to.as_bytes()), 3))
+        .expect("the test asks for what can be done");
     assert!(all.call(0, |m| m.set_slot(slot, SetSlot::Node(to.as_bytes()), 3)).is_err());
-    all.call(1, |m| m.set_slot(slot, SetSlot::Node(to.as_bytes()), 3)).unwrap();
-    all.call(0, |m| m.set_slot(slot, SetSlot::Node(to.as_bytes()), 0)).unwrap();
+    all.call(1, |m| m.set_slot(slot, SetSlot::Node(to.as_bytes()), 3)).expect("the test asks for what can be done");
+    all.call(0, |m| m.set_slot(slot, SetSlot::Node(to.as_bytes()), 0)).expect("the test asks for what can be done");
     all.until(20_000, "everybody knows", |all| {
         all.running().all(|s| s.machine.owner(slot).is_some_and(|owner| s.machine.node(owner).name.to_string() == to))
     });
@@ -551,7 +559,7 @@ fn a_node_that_is_forgotten_by_one_is_forgotten_by_all() {
     let mut all = Simulation::create(8, 3, 1);
     all.stop(5);
     let gone = all.name(5).to_string();
-    all.call(0, |machine| machine.forget(gone.as_bytes())).unwrap();
+    all.call(0, |machine| machine.forget(gone.as_bytes())).expect("the test asks for what can be done");
     all.until(20_000, "all forget it", |all| {
         all.running().all(|server| server.machine.find(gone.as_bytes()).is_none())
     });
@@ -566,7 +574,7 @@ fn a_replica_of_old_data_stays_what_it_is() {
     all.cut.clear();
     all.run(30_000);
     assert_eq!(all.servers[3].promotions, 0);
-    all.call(3, |machine| machine.fail_over(FailoverKind::Forced)).unwrap();
+    all.call(3, |machine| machine.fail_over(FailoverKind::Forced)).expect("the test asks for what can be done");
     all.until(20_000, "but it does what it is told", |all| all.servers[3].machine.me().is_primary());
 }
 

@@ -153,7 +153,10 @@ impl Machine {
             age if age > settings.node_timeout_ms => age - settings.node_timeout_ms,
             age => age,
         };
-        let oldest = settings.node_timeout_ms.saturating_mul(settings.validity_factor).saturating_add(settings.replication_ping_ms);
+        let oldest = settings
+            .node_timeout_ms
+            .saturating_mul(settings.validity_factor)
+            .saturating_add(settings.replication_ping_ms);
         if settings.validity_factor != 0 && age > oldest && !manual {
             return hinder(self, Hindrance::DataAge);
         }

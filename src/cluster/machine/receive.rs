@@ -249,7 +249,7 @@ impl Machine {
             }
             debug!("Handshake with node {} completed.", header.sender);
             self.rename(key, header.sender);
-            let role = Flags(header.flags.0 & Flags::PRIMARY.with(Flags::REPLICA).0);
+            let role = if header.flags.has(Flags::REPLICA) { Flags::REPLICA } else { Flags::PRIMARY };
             let node = self.node_mut(key);
             node.flags.clear(Flags::HANDSHAKE);
             node.flags.add(role);
@@ -403,6 +403,9 @@ impl Machine {
             .with(Flags::NO_FAILOVER);
         let shard = super::random_name(&mut self.random);
         let mut node = Node::new(told.name, shard, Flags(told.flags.0 & known.0), self.now);
+        if node.flags.has(Flags::REPLICA) {
+            node.flags.clear(Flags::PRIMARY);
+        }
         node.address = address_of(told);
         self.add_node(node);
         (self.todo.save, self.todo.state) = (true, true);

@@ -13,6 +13,10 @@ const NODES: &str = "\
     bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb 127.0.0.1:1@1 master - 0 0 2 connected 8192-16383\n\
     vars currentEpoch 2 lastVoteEpoch 0\n";
 
+fn as_strs(args: &[String]) -> Vec<&str> {
+    args.iter().map(String::as_str).collect()
+}
+
 fn compare(protocol: Protocol) {
     let dirs = [scratch(), scratch()];
     for dir in &dirs {
@@ -21,12 +25,14 @@ fn compare(protocol: Protocol) {
     let args = |dir: usize| {
         let dir = dirs[dir].to_str().expect("it has a plain name").to_owned();
         // Nobody is there whose silence could be taken for a failure.
-        ["--dir", &dir, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000000"].map(str::to_owned)
+        let announced = ["--cluster-announce-port", "7777", "--cluster-announce-bus-port", "17777"];
+        let args = ["--dir", &dir, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000000"];
+        args.iter().chain(&announced).map(|arg| (*arg).to_owned()).collect::<Vec<String>>()
     };
     let (ours, theirs) = (args(0), args(1));
-    let oracle = Server::oracle(&theirs.each_ref().map(String::as_str));
+    let oracle = Server::oracle(&as_strs(&theirs));
     if let Some(oracle) = oracle {
-        let subject = Server::subject(&ours.each_ref().map(String::as_str));
+        let subject = Server::subject(&as_strs(&ours));
         run_on("cluster", TABLE, protocol, &[], (subject, oracle));
     }
     for dir in &dirs {
