@@ -10,7 +10,7 @@
 use std::any::Any;
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -51,6 +51,9 @@ pub type Serve = dyn FnMut(&mut Context<'_>, &Key<'_>) -> Result<Served, Error> 
 /// The error that ends a wait when this key is gone.
 pub type Gone = dyn Fn(&[u8]) -> Error + Send + Sync;
 
+/// Does something elsewhere while the client waits, and ends the wait; called with what the command holds.
+pub type Aside = dyn FnOnce(&mut Context<'_>, Answer) + Send;
+
 /// What a command waits for.
 pub struct Wait {
     /// The keys, in the order in which they are looked at.
@@ -69,6 +72,37 @@ pub struct Wait {
     pub group: Option<u8>,
     /// The error that ends the wait when a key expires, for a command that cannot wait for another of that name.
     pub gone: Option<Box<Gone>>,
+    /// What ends the wait, where that is nothing that others do to keys; then nobody else may end it.
+    pub aside: Option<Box<Aside>>,
+}
+
+impl Wait {
+    /// For what is done elsewhere, by `aside`, which ends it.
+    pub fn aside(aside: Box<Aside>) -> Wait {
+        Wait {
+            keys: Vec::new(),
+            until_ms: None,
+            also: ShardSet::default(),
+            serve: Box::new(|_, _| Ok(Served::No)),
+            timed_out: |_| (),
+            denied: |_| (),
+            group: None,
+            gone: None,
+            aside: Some(aside),
+        }
+    }
+}
+
+/// The right to end one client's wait.
+pub struct Answer(Arc<Waiter>);
+
+impl Answer {
+    /// Ends it with a reply, as it goes over the wire, or with an error. The reply leaves when the log is as safe up to
+    /// `logged` as it is to be.
+    pub fn end(self, reply: Result<Vec<u8>, Error>, logged: u64) {
+        self.0.logged.fetch_max(logged, Ordering::AcqRel);
+        self.0.end(reply.map_or_else(Ending::Failed, Ending::Served));
+    }
 }
 
 /// What clients of these groups take: see [`Wait::group`].
@@ -110,6 +144,10 @@ struct Waiter {
     stage: Mutex<Stage>,
     /// It stands in no queue any more.
     is_out: AtomicBool,
+    /// The offset in the log behind what was done for it.
+    logged: AtomicU64,
+    /// Only the holder of its [`Answer`] may end the wait.
+    is_aside: bool,
 }
 
 /// What came of an attempt to serve a client.
@@ -218,6 +256,7 @@ impl Waiter {
             result = crash::running(&tell, || serve(context, &Key { bytes: name, hash: *hash }));
             if context.db.effects.any() {
                 engine.pass_on(self.db, context.db.effects, || args.to_vecs());
+                self.logged.fetch_max(context.db.effects.logged, Ordering::AcqRel);
             }
             if let Some(entry) = entry.filter(|_| context.session.tracks_reads) {
                 tracking::remember(context, entry, &args);
@@ -250,11 +289,11 @@ impl Blocked for Waiter {
 
 impl Unblock for Waiter {
     fn time_out(&self) -> bool {
-        self.end(Ending::TimedOut)
+        !self.is_aside && self.end(Ending::TimedOut)
     }
 
     fn fail(&self, text: &str) -> bool {
-        self.end(Ending::Failed(Error::text(text.to_owned())))
+        !self.is_aside && self.end(Ending::Failed(Error::text(text.to_owned())))
     }
 
     fn first_key(&self) -> Option<Vec<u8>> {
@@ -298,6 +337,11 @@ impl Waiting {
     pub fn request(&self) -> Vec<Vec<u8>> {
         let (words, spans) = &self.waiter.request;
         Args::new(words, spans).to_vecs()
+    }
+
+    /// The offset in the log that its reply has to wait for.
+    pub fn logged(&self) -> u64 {
+        self.waiter.logged.load(Ordering::Acquire)
     }
 
     /// Which replies the client wanted when it sent the command.
@@ -369,6 +413,8 @@ pub fn enqueue(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, wait: 
         request: (words, spans),
         stage: Mutex::new(Stage::Waiting(wait.serve)),
         is_out: AtomicBool::new(keys.is_empty()),
+        logged: AtomicU64::new(0),
+        is_aside: wait.aside.is_some(),
         keys,
         shared: shared.clone(),
     });
@@ -377,6 +423,9 @@ pub fn enqueue(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, wait: 
     for (key, hash) in &waiter.keys {
         let shard = context.db.hold.shard(hash.shard());
         shard.with_listeners(|listeners| listeners.block(waiter.db, key, *hash, waiter.clone()));
+    }
+    if let Some(aside) = wait.aside {
+        aside(context, Answer(waiter.clone()));
     }
     let mode = context.session.reply;
     Box::new(Waiting {

@@ -10,6 +10,7 @@ mod connection;
 pub mod host;
 mod listener;
 pub mod local;
+mod peers;
 pub mod process;
 pub mod running;
 pub mod standalone;

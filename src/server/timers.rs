@@ -116,6 +116,7 @@ impl Timers {
             disconnect_idle(engine);
             remind_slow_readers(engine);
             tracking::tidy(engine);
+            engine.host.tidy_peers();
             save::look_at_save_points(engine);
             aof::look_at_growth(engine);
             let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);

@@ -66,6 +66,7 @@ fn pop_or_wait(ctx: &mut Context<'_>, args: &Args<'_>, end: End) -> Reply {
         denied: Output::null_array,
         group: Some(group::LIST),
         gone: None,
+        aside: None,
     })))
 }
 
@@ -108,6 +109,7 @@ fn blmpop(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         denied: Output::null_array,
         group: Some(group::LIST),
         gone: None,
+        aside: None,
     })))
 }
 
@@ -177,6 +179,7 @@ fn move_or_wait(ctx: &mut Context<'_>, args: &Args<'_>, from: End, to: End, logg
         denied: Output::null,
         group: Some(group::LIST),
         gone: None,
+        aside: None,
     })))
 }
 
