@@ -445,7 +445,7 @@ fn ping_body(from: &mut Reader<'_>, count: u16, extended: u16) -> Result<Body, I
         let len = from.u32()? as usize;
         let number = from.u16()?;
         from.take(2)?;
-        if len < 8 || len % 8 != 0 {
+        if len < 8 || !len.is_multiple_of(8) {
             return Err(Invalid::Length);
         }
         let mut data = Reader(from.take(len - 8)?);

@@ -13,4 +13,5 @@ pub mod shared;
 #[cfg(test)]
 mod simulation;
 pub mod slots;
+pub mod stats;
 pub mod view;

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use crate::cluster::file::{self, BadLine};
 use crate::cluster::machine::{Action, Machine, Replication, Settings};
+use crate::cluster::stats::SlotStats;
 use crate::cluster::view::View;
 use crate::observe::log::notice;
 use crate::persist::disk;
@@ -72,6 +73,8 @@ impl NodesFile {
 
 /// The cluster that this server is a node of.
 pub struct Cluster {
+    /// What each slot costs.
+    pub stats: SlotStats,
     machine: Mutex<Machine>,
     view: Arc<ArcSwap<View>>,
     version: AtomicU64,
@@ -92,6 +95,7 @@ impl Cluster {
     pub fn new(settings: Settings, random: Random, now: u64) -> Cluster {
         let machine = Machine::new(settings, random, now);
         Cluster {
+            stats: SlotStats::default(),
             view: Arc::new(ArcSwap::from_pointee(View::of(&machine))),
             version: AtomicU64::new(machine.version()),
             machine: Mutex::new(machine),

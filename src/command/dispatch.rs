@@ -17,6 +17,7 @@ use arc_swap::{ArcSwap, Cache};
 use smallvec::SmallVec;
 
 use crate::client::session::{Asking, Fate, ReplyMode, Session};
+use crate::cluster::stats::Cost;
 use crate::cluster::view::View;
 use crate::command::args::Args;
 use crate::command::blocking::{Waiting, enqueue, serve_ready, shards_to_serve};
@@ -340,13 +341,22 @@ impl Executor {
                 let mut rest = None;
                 let mut ran = 0;
                 let taken = memory::used_by_this_thread();
+                let counts_slots = view.is_some() && context.config.cluster_slot_stats_enabled;
                 for ready in &ready {
                     let mut args = args_of(buf, spans, ready.request);
                     if let Some((index, hash)) = ready.first_key {
                         args = args.with_first_key(index, hash);
                     }
+                    let written = context.out.len();
                     match call(&mut context, ready.entry, &args, before) {
-                        Ok(after) => before = after,
+                        Ok(after) => {
+                            if counts_slots && let Some((_, hash)) = ready.first_key {
+                                let bytes_out = context.out.len().saturating_sub(written) as u64;
+                                let cost = Cost { ns: after.since_ns(before), bytes_in: args.wire_bytes(), bytes_out };
+                                count_slot(engine, hash.slot(), cost);
+                            }
+                            before = after;
+                        }
                         Err(more) => {
                             // It is the last of these: nothing that has more to do is brief.
                             assert!(!ready.entry.brief, "{} is brief and has more to do", ready.entry.full_name);
@@ -546,8 +556,17 @@ impl Executor {
         // not be taken back, for its first pieces are on their way before the last is written.
         let mut unwanted = (mode != ReplyMode::On).then(|| Output::new(out.protocol()));
         let into = unwanted.as_mut().unwrap_or(out);
+        let counted = view.filter(|_| config.cluster_slot_stats_enabled && route::concerns(entry));
+        // Of a transaction nothing is left when it has ended.
+        let slot = counted.and_then(|view| route::judge(engine, view, session, entry, args, &mut hold).ok().flatten());
         let mut context = self.context(engine, session, into, config, hold, moment);
+        let written = context.out.len();
         let ended = call(&mut context, entry, args, started);
+        if let Some(slot) = slot {
+            let bytes_out = context.out.len().saturating_sub(written) as u64;
+            let cost = Cost { ns: started.elapsed_ns(), bytes_in: args.wire_bytes(), bytes_out };
+            count_slot(engine, slot.into(), cost);
+        }
         let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
         drop(context);
         drop(alone);
@@ -901,6 +920,14 @@ fn check<'e>(
         return Verdict::Queue(entry);
     }
     Verdict::Run(entry)
+}
+
+/// Adds to what a slot costs.
+#[cold]
+fn count_slot(engine: &Engine, slot: usize, cost: Cost) {
+    if let Some(cluster) = &engine.cluster {
+        cluster.stats.add(slot, cost);
+    }
 }
 
 /// Whether the cluster has changed since this picture of it was made.

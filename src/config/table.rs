@@ -610,7 +610,7 @@ directives! {
         /// Seconds that a forgotten node is not let back in.
         cluster_blacklist_ttl("cluster-blacklist-ttl"): u64 = 60, within(0, U64), [], Effective;
         /// Whether CPU time and traffic are counted for every slot.
-        cluster_slot_stats_enabled("cluster-slot-stats-enabled"): bool = false, None, [], Stored("cluster");
+        cluster_slot_stats_enabled("cluster-slot-stats-enabled"): bool = false, None, [], Effective;
     }
     ClusterNat {
         /// The address that other nodes are told, where the one that they see is wrong: behind address translation,

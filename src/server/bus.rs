@@ -237,7 +237,10 @@ impl Bus {
                 let engine = self.engine.clone();
                 tokio::task::spawn_blocking(move || keys::drop_slots(&engine, &slots));
             }
-            Action::DropChannels(slots) => redirect::channels(&self.engine, &slots),
+            Action::DropChannels(slots) => {
+                redirect::channels(&self.engine, &slots);
+                slots.iter().for_each(|slot| self.cluster.stats.reset(slot));
+            }
             Action::Pause(until) => self.engine.pause.start(until, PauseMode::Write, self.engine.clock.now_ms()),
             Action::Resume => self.engine.pause.end(),
             Action::Publish { channel, message, sharded } => {
@@ -249,7 +252,7 @@ impl Bus {
     /// Sends away clients that wait for what is elsewhere now.
     fn look_after_clients(&mut self) {
         let version = self.cluster.version();
-        if version != self.seen || self.ticks % LOOK_EVERY == 0 {
+        if version != self.seen || self.ticks.is_multiple_of(LOOK_EVERY) {
             self.seen = version;
             redirect::blocked(&self.engine, &self.cluster.view().load());
         }

@@ -31,7 +31,7 @@ impl Machine {
         self.ticks += 1;
         self.close_overfull();
         self.reconnect();
-        if self.ticks % PING_EVERY == 0 {
+        if self.ticks.is_multiple_of(PING_EVERY) {
             self.ping_one();
         }
         let (spread, suspects) = self.look_at_nodes();

@@ -9,6 +9,7 @@ pub mod keys;
 mod order;
 pub mod redirect;
 pub mod route;
+mod stats;
 
 use crate::client::session::Asking;
 use crate::client::shared::Mark;
@@ -77,6 +78,7 @@ pub const CLUSTER: Command = Command {
         SETSLOT,
         SHARDS,
         SLAVES,
+        SLOT_STATS,
         SLOTS,
     ],
     ..BASE
@@ -435,6 +437,19 @@ const SHARDS: Command = Command {
     ..SUB
 };
 
+const SLOT_STATS: Command = Command {
+    name: "SLOT-STATS",
+    since: "8.0.0",
+    arity: Arity::AtLeast(4),
+    flags: &[Flag::Loading, Flag::Stale],
+    usage: "filter(SLOTSRANGE slotsrange{start-slot:integer end-slot:integer} | ORDERBY orderby{metric:string [LIMIT limit:integer] [order(ASC | DESC)]})",
+    summary: "Return an array of slot usage statistics for slots assigned to the current node.",
+    complexity: "O(N) where N is the total number of slots based on arguments. O(N*log(N)) with ORDERBY subcommand.",
+    tips: &["nondeterministic_output", "request_policy:all_shards"],
+    run: stats::slot_stats,
+    ..SUB
+};
+
 const SLAVES: Command = Command {
     name: "SLAVES",
     arity: Arity::Exactly(3),
@@ -507,6 +522,10 @@ fn help(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
                 &["List ranges of slots: first, last, the primary and its replicas with address, port and name."],
             ),
             ("SHARDS", &["List shards: their slots, and what is known of their nodes."]),
+            (
+                "SLOT-STATS SLOTSRANGE <start slot> <end slot> | ORDERBY <metric> [LIMIT <limit>] [ASC|DESC]",
+                &["Tell what slots hold and cost."],
+            ),
             ("LINKS", &["List the connections between this node and others, a map for each."]),
         ],
     )
