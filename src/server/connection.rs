@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 use crate::client::session::{Fate, Session};
 use crate::client::shared::{Mark, Shared};
 use crate::command::blocking::Waiting;
-use crate::command::client::tracking;
+use crate::command::client::{eviction, tracking};
 use crate::command::dispatch::{Pending, Request, Stop};
 use crate::command::engine::Engine;
 use crate::command::pubsub;
@@ -116,21 +116,30 @@ impl Connection {
                 give_way(cx);
                 break;
             }
+            // Counted before it is sent: who has read a reply finds it in CLIENT LIST.
+            let figure = &self.session.shared.figures.net_output;
+            let before = figure.load(Ordering::Relaxed);
             let written = match self.out.only_piece() {
-                Some(piece) if piece.len() <= left => self.stream.poll_write(cx, &[IoSlice::new(piece)]),
+                Some(piece) if piece.len() <= left => {
+                    figure.store(before + piece.len() as u64, Ordering::Relaxed);
+                    self.stream.poll_write(cx, &[IoSlice::new(piece)])
+                }
                 _ => {
                     let mut slices = [IoSlice::new(&[]); 16];
                     let count = self.out.slices(&mut slices, left);
+                    let bytes = slices[..count].iter().map(|slice| slice.len() as u64).sum::<u64>();
+                    figure.store(before + bytes, Ordering::Relaxed);
                     self.stream.poll_write(cx, &slices[..count])
                 }
             };
+            let sent = if let Poll::Ready(Ok(n)) = written { n as u64 } else { 0 };
+            figure.store(before + sent, Ordering::Relaxed);
             match written {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(n)) => {
                     self.out.advance(n);
                     left = left.saturating_sub(n);
                     self.engine.stats.worker(tools.number).add(Counter::NetOutputBytes, n as u64);
-                    add_alone(&self.session.shared.figures.net_output, n as u64);
                 }
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => break,
@@ -154,8 +163,6 @@ impl Connection {
         let shared = &self.session.shared;
         let waiting = self.out.len();
         let figures = &shared.figures;
-        figures.output_bytes.store(waiting, Ordering::Relaxed);
-        figures.output_capacity.store(self.out.capacity(), Ordering::Relaxed);
         let limits = self.engine.config.load().client_output_buffer_limit;
         let limit = match () {
             () if shared.has(Mark::Monitor) => limits.replica,
@@ -180,6 +187,9 @@ impl Connection {
             warning!("Client id={} addr={} closed for overcoming of output buffer limits.", shared.id, shared.addr);
             shared.close();
         }
+        // Who goes for this is not weighed any more, and nobody has to go in its place.
+        figures.output_bytes.store(waiting, Ordering::Relaxed);
+        figures.output_capacity.store(self.out.capacity(), Ordering::Relaxed);
     }
 
     /// Runs every whole request in `buf`; returns how many bytes are done with.
@@ -252,7 +262,9 @@ impl Connection {
         }
         let (ran, stop) =
             tools.executor.run(&self.engine, &mut self.session, &mut self.out, buf, &tools.spans, &tools.requests);
-        add_alone(&self.session.shared.figures.commands, ran as u64);
+        // One that waits counts when it is over.
+        let waits = matches!(stop, Stop::Waiting(_));
+        add_alone(&self.session.shared.figures.commands, ran as u64 - u64::from(waits));
         tools.ran += ran as u64;
         if matches!(stop, Stop::Done) {
             return None;
@@ -355,7 +367,7 @@ impl Connection {
             let room = if missing > 0 { missing } else { READ_BYTES };
             if self.input.capacity() - self.input.len() < room {
                 // What a header promises is not reserved: room grows with what has arrived.
-                self.input.reserve(room.min(self.input.len().max(READ_BYTES)));
+                self.input.reserve_exact(room.min(self.input.len().max(READ_BYTES)));
             }
             let read = self.stream.poll_append(cx, &mut self.input);
             let n = match read {
@@ -365,21 +377,32 @@ impl Connection {
             if n > 0 {
                 self.note_input(tools, n);
                 self.check_query_limit(tools);
+                // Looked at before a large request runs: who takes too much is closed instead.
+                self.note_query();
+                eviction::note(&self.engine, &self.session.shared);
                 if !self.session.shared.is_closing() {
                     self.process_input(tools);
                 }
             }
             n
         };
-        let shared = &self.session.shared;
-        shared.figures.query_bytes.store(self.input.len(), Ordering::Relaxed);
-        shared.figures.query_free.store(self.input.capacity() - self.input.len(), Ordering::Relaxed);
+        self.note_query();
         self.check_query_limit(tools);
         Poll::Ready(Ok(match n {
             0 => Came::End,
             _ if drained => Came::All,
             _ => Came::Part,
         }))
+    }
+
+    /// Notes how much is kept of what was read.
+    fn note_query(&self) {
+        let figures = &self.session.shared.figures;
+        // What stands before a long argument was read as arguments already.
+        let awaited = self.input.len() - self.parser.awaited_from().min(self.input.len());
+        figures.query_bytes.store(awaited, Ordering::Relaxed);
+        figures.argument_bytes.store(self.input.len() - awaited, Ordering::Relaxed);
+        figures.query_free.store(self.input.capacity() - self.input.len(), Ordering::Relaxed);
     }
 
     fn note_input(&self, tools: &Tools, n: usize) {
@@ -438,6 +461,7 @@ impl Connection {
                     }
                     let State::Blocked(waiting, _) = std::mem::replace(&mut self.state, State::Open) else { continue };
                     tools.executor.resume_wait(&self.engine, &mut self.session, &mut self.out, &waiting);
+                    add_alone(&self.session.shared.figures.commands, 1);
                     self.process_input(tools);
                     continue;
                 }
@@ -499,6 +523,7 @@ impl Connection {
             match read {
                 Poll::Ready(Ok(n)) if n > 0 => {
                     self.note_input(tools, n);
+                    self.note_query();
                     self.check_query_limit(tools);
                     if self.session.shared.is_closing() {
                         return Poll::Ready(());
@@ -640,6 +665,7 @@ impl Connection {
             }
             let started = Ticks::now();
             let turn = this.turn(cx, tools, started);
+            eviction::note(&this.engine, &this.session.shared);
             tools.count_turn(&this.engine, started);
             // A buffer that one large reply has made large is not kept.
             let back = this.out.take_back().filter(|buf| (1..=KEPT_BYTES).contains(&buf.capacity()));
@@ -663,6 +689,7 @@ impl Drop for Connection {
         self.engine.monitors.remove(id);
         self.engine.pause.forget(id);
         self.engine.clients.remove(id);
+        self.engine.weights.forget(&self.session.shared);
         self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
