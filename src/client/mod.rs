@@ -4,6 +4,7 @@
 //! [`Shared`](shared::Shared) half is what others may read (CLIENT LIST) and how they reach it: to
 //! push a message, to close it. The [`Registry`](registry::Registry) holds the shared halves.
 
+pub mod feed;
 pub mod outbox;
 pub mod registry;
 pub mod session;

@@ -38,6 +38,10 @@ pub enum Mark {
     Blocked = 1 << 4,
     /// `U`: connected by a Unix socket.
     Unix = 1 << 5,
+    /// `S`: a replica.
+    Replica = 1 << 6,
+    /// `M`: the primary.
+    Primary = 1 << 7,
 }
 
 /// Names that a client gave itself.

@@ -38,6 +38,7 @@ pub mod memory;
 pub mod monitor;
 pub mod permission;
 pub mod pubsub;
+pub mod replication;
 pub mod save;
 pub mod scan;
 pub mod script;

@@ -6,7 +6,7 @@ use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
     acl, aof, bitmap, config, connection, debug, dump, expire, function, geo, hash, hyperloglog, info, introspect, key,
-    keyspace, latency, list, memory, monitor, pubsub, save, script, server, set, slowlog, sort, stream, string,
+    keyspace, latency, list, memory, monitor, pubsub, replication, save, script, server, set, slowlog, sort, stream, string,
     transaction, zset,
 };
 use crate::spec::{self, Flag, Group, Keys};
@@ -39,6 +39,7 @@ const FAMILIES: &[&[Command]] = &[
     memory::COMMANDS,
     monitor::COMMANDS,
     pubsub::COMMANDS,
+    replication::COMMANDS,
     save::COMMANDS,
     script::COMMANDS,
     server::COMMANDS,

@@ -10,6 +10,7 @@ pub mod host;
 mod listener;
 pub mod local;
 pub mod process;
+pub mod replica_link;
 pub mod running;
 pub mod standalone;
 mod stream;

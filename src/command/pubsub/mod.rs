@@ -213,6 +213,7 @@ pub const PUBLISH: Command = Command {
     complexity: "O(N+M) where N is the number of clients subscribed to the receiving channel and M is the total number of subscribed patterns (by any client).",
     run: |ctx, args| {
         let receivers = send(ctx.engine, ctx.db.effects, args.at(1), args.at(2));
+        ctx.db.effects.pass_to_replicas(|| args.to_vecs());
         ctx.out.integer(receivers as i64);
         DONE
     },
@@ -232,6 +233,7 @@ pub const SPUBLISH: Command = Command {
         let topic = ctx.engine.pubsub.topics(Kind::ShardChannel).find(args.at(1));
         let receivers =
             topic.map_or(0, |topic| send_to(ctx.engine, ctx.db.effects, most, &topic, Kind::ShardChannel, args.at(2)));
+        ctx.db.effects.pass_to_replicas(|| args.to_vecs());
         ctx.out.integer(receivers as i64);
         DONE
     },
