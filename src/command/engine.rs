@@ -15,6 +15,7 @@ use crate::client::tracking::Tracking;
 use crate::command::acl;
 use crate::command::client::tracking;
 use crate::command::pubsub::events;
+use crate::command::replication::farewell::Farewell;
 use crate::command::table::CommandTable;
 use crate::config::choice::MaxmemoryPolicy;
 use crate::config::table::Config;
@@ -54,6 +55,8 @@ pub struct Pause {
     all: AtomicBool,
     /// Writes are held back because another server is to take over.
     failover: AtomicBool,
+    /// Writes are held back because the server is to end.
+    end: AtomicBool,
     /// Connections that wait for its end.
     waiting: Mutex<BTreeMap<u64, Arc<Shared>>>,
 }
@@ -81,9 +84,20 @@ impl Pause {
         self.wake();
     }
 
-    /// Whether writes are held back for that.
+    /// Holds writes back until the server has ended, or no longer.
+    pub fn end_writes(&self, hold: bool) {
+        self.end.store(hold, Ordering::Release);
+        self.wake();
+    }
+
+    /// Whether writes are held back because another server is to take over.
     pub fn is_handing_over(&self) -> bool {
         self.failover.load(Ordering::Relaxed)
+    }
+
+    /// Whether writes are held back because the server is to end.
+    pub fn is_ending(&self) -> bool {
+        self.end.load(Ordering::Relaxed)
     }
 
     fn wake(&self) {
@@ -98,7 +112,7 @@ impl Pause {
         let until = self.until_ms.load(Ordering::Relaxed);
         if until <= now_ms {
             // Whoever waits for so long looks again.
-            return self.is_handing_over().then_some((PauseMode::Write, now_ms + HAND_OVER_MS));
+            return (self.is_handing_over() || self.is_ending()).then_some((PauseMode::Write, now_ms + HAND_OVER_MS));
         }
         let mode = if self.all.load(Ordering::Acquire) { PauseMode::All } else { PauseMode::Write };
         Some((mode, until))
@@ -317,6 +331,8 @@ pub struct Engine {
     pub aof: Aof,
     /// Replicas, and the primary.
     pub replication: Arc<Replication>,
+    /// The end that waits for replicas.
+    pub farewell: Farewell,
     refusals: AtomicU8,
     myself: OnceLock<Weak<Engine>>,
     observers: RwLock<Vec<Observer>>,
@@ -391,6 +407,7 @@ impl Engine {
             saves: Saves::new(clock.now_ms()),
             aof: Aof::default(),
             replication: Arc::default(),
+            farewell: Farewell::default(),
             refusals: AtomicU8::new(0),
             myself: OnceLock::new(),
             clock,

@@ -130,6 +130,11 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
                     to.put(String::from_utf8_lossy(&config.availability_zone));
                 }
             }
+            "shutdown_in_milliseconds" => {
+                if let Some(until_ms) = engine.farewell.until_ms() {
+                    to.put(until_ms.saturating_sub(self.now_ms));
+                }
+            }
             "io_threads_active" => to.flag(config.io_threads > 1),
             "listener" => self.listeners(to),
             _ => return false,
@@ -177,6 +182,7 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
                 if let Some((mode, until_ms)) = self.engine.pause.active(self.now_ms) {
                     match field {
                         "paused_reason" if self.engine.pause.is_handing_over() => to.put("failover_in_progress"),
+                        "paused_reason" if self.engine.pause.is_ending() => to.put("shutdown_in_progress"),
                         "paused_reason" => to.put("client_pause"),
                         "paused_actions" => to.put(if mode == PauseMode::All { "all" } else { "write" }),
                         _ => to.put(until_ms - self.now_ms),

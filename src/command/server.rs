@@ -6,6 +6,7 @@ use crate::command::context::{Context, DONE, Reply};
 use crate::command::engine::ShutdownRequest;
 use crate::command::error::Error;
 use crate::command::gem;
+use crate::command::replication::farewell;
 use crate::command::save;
 use crate::command::table::Command;
 use crate::spec::{Arity, Flag, Group, REDIS_VERSION};
@@ -116,8 +117,9 @@ fn shutdown(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         return Err(Error::Busy(kind));
     }
     if abort {
-        ctx.engine.host.abort_shutdown().map_err(Error::text)?;
-        ctx.out.ok();
+        return farewell::abort(ctx);
+    } else if farewell::waits(ctx.engine, request) {
+        return farewell::wait(ctx);
     } else {
         save::end(ctx.engine, &mut ctx.db.hold, request).map_err(Error::text)?;
         if request.nosave {

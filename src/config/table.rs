@@ -396,7 +396,7 @@ directives! {
         /// is empty (`on-empty-db`), beside the old data (`swapdb`), or in place of it (`flush-before-load`).
         repl_diskless_load("repl-diskless-load"): ReplDisklessLoad = ReplDisklessLoad::Disabled, (), [deny_loading], Effective;
         /// Accepted for files that were written for Valkey.
-        dual_channel_replication_enabled("dual-channel-replication-enabled"): bool = false, None, [], Effective;
+        dual_channel_replication_enabled("dual-channel-replication-enabled"): bool = false, None, [], Moot("the stream is held once for all replicas, however long a data set is on its way");
         /// Seconds between the pings that a primary sends to its replicas.
         repl_ping_replica_period("repl-ping-replica-period" | "repl-ping-slave-period"): u32 = 10, within(1, I32), [], Effective;
         /// Seconds of silence after which a replication link is given up. Keep it well above
@@ -502,7 +502,7 @@ directives! {
         /// Whether FLUSHDB, FLUSHALL, SCRIPT FLUSH and FUNCTION FLUSH without SYNC or ASYNC are asynchronous.
         lazyfree_lazy_user_flush("lazyfree-lazy-user-flush"): bool = false, None, [], Effective;
         /// Whether a replica drops its old data in the background before a full synchronisation.
-        replica_lazy_flush("replica-lazy-flush" | "slave-lazy-flush"): bool = false, None, [], Effective;
+        replica_lazy_flush("replica-lazy-flush" | "slave-lazy-flush"): bool = false, None, [], Moot("what is flushed is always freed by a thread of its own");
     }
     Threads {
         /// The number of worker threads. Every worker reads requests, runs commands and writes replies for its

@@ -23,7 +23,7 @@ use crate::command::dispatch::{Executor, Request, Stop};
 use crate::command::engine::{Engine, Refusal};
 use crate::command::replication::failover;
 use crate::command::replication::role::{Arrival, Taking, take};
-use crate::config::choice::ReplDisklessLoad;
+use crate::config::choice::{PropagationErrorBehavior, ReplDisklessLoad};
 use crate::config::table::Config;
 use crate::observe::crash;
 use crate::observe::log::{notice, warning};
@@ -631,6 +631,10 @@ impl Stream<'_> {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
+        if self.engine.is_refusing(Refusal::LogFailed) && !self.engine.config.load().replica_ignore_disk_write_errors {
+            // What it would acknowledge from here on is not on its disk, which it was asked to see to.
+            panic!("Replica was unable to write command to disk.");
+        }
         if self.engine.aof.is_on() {
             self.engine.replication.note_logged(self.session.logged, self.engine.replication.offset());
         }
@@ -649,6 +653,11 @@ impl Stream<'_> {
                 let line = String::from_utf8_lossy(line);
                 self.engine.stats.add(Counter::UnexpectedErrorReplies, 1);
                 warning!("== CRITICAL == This replica is sending an error to its master: '{}'", line.trim_end());
+                let behavior = self.engine.config.load().propagation_error_behavior;
+                assert!(
+                    behavior == PropagationErrorBehavior::Ignore,
+                    "propagation-error-behavior says to stop where a command of the master fails"
+                );
             }
         }
     }

@@ -1,9 +1,11 @@
 //! Replication: who follows whom, how far they are, and who waits for that.
 //!
 //! What a replica asks for and acknowledges is here; [`sync`] makes data sets for replicas, [`role`] makes a primary of a
-//! replica and the other way round, [`wait`] is for clients that want to be sure, [`failover`] changes the roles of two.
+//! replica and the other way round, [`wait`] is for clients that want to be sure, [`failover`] changes the roles of two, [`farewell`] ends a
+//! primary.
 
 pub mod failover;
+pub mod farewell;
 pub mod role;
 pub mod sync;
 pub mod wait;
@@ -460,6 +462,7 @@ pub fn tick(engine: &Engine, second: bool) {
         replication.wake_replicas();
     }
     failover::look(engine);
+    farewell::look(engine);
     sync::look_at_waiting(engine);
     look_at_acks(engine);
     if !second {

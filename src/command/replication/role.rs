@@ -34,11 +34,12 @@ const ROLE_CHANGED: &str =
 
 fn configure(engine: &Engine, primary: Option<PrimaryAddress>) {
     // Whoever runs alone changes the configuration beside nobody.
-    engine.config.rcu(|config| {
-        let mut config = Config::clone(config);
-        config.replicaof = primary.clone();
-        config
-    });
+    let old = engine.config.load_full();
+    let mut new = Config::clone(&old);
+    new.replicaof = primary;
+    // What tells the role, the log among them, has no reason to refuse one.
+    let _ = engine.host.apply(&new, &old);
+    engine.config.store(Arc::new(new));
 }
 
 /// Makes this server a replica of the one at `host` and `port`. The caller runs alone.
