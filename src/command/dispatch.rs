@@ -771,7 +771,9 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
     if session.subscriptions.is_some() && !pubsub::may_run(session, entry) {
         return Verdict::Refuse(Some(entry), Error::text(pubsub::refused(&entry.full_name)));
     }
-    if (session.monitor || session.feed.is_some()) && [Flag::Write, Flag::ReadOnly, Flag::MayReplicate].iter().any(|flag| entry.has(*flag)) {
+    if (session.monitor || session.feed.is_some())
+        && [Flag::Write, Flag::ReadOnly, Flag::MayReplicate].iter().any(|flag| entry.has(*flag))
+    {
         // Redis counts those that monitor among its replicas, and this is what it tells them.
         return Verdict::Refuse(Some(entry), Error::text("ERR Replica can't interact with the keyspace"));
     }

@@ -29,9 +29,9 @@ use crate::observe::stats::{Counter, Stats};
 use crate::persist::aof::Aof;
 use crate::persist::log::WriteLog;
 use crate::persist::saves::Saves;
+use crate::pubsub::PubSub;
 use crate::replication::Replication;
 use crate::replication::history::random_id;
-use crate::pubsub::PubSub;
 use crate::script::Scripts;
 use crate::stdx::clock::Clock;
 
@@ -393,10 +393,7 @@ impl Engine {
             tracking: Tracking::default(),
             log: WriteLog::default(),
             host,
-            identity: Identity {
-                run_id: random_id(),
-                started_ms: clock.now_ms(),
-            },
+            identity: Identity { run_id: random_id(), started_ms: clock.now_ms() },
             debug: DebugSwitches {
                 active_expire: AtomicBool::new(true),
                 rewrite_all: AtomicBool::new(false),

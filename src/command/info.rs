@@ -262,7 +262,8 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "mem_not_counted_for_evict" => self.stream_memory().saturating_sub(self.config.repl_backlog_size),
             "mem_clients_slaves" => {
                 let state = self.engine.replication.state();
-                let own: usize = state.replicas.iter().map(|replica| replica.client.memory() + replica.feed.waiting()).sum();
+                let own: usize =
+                    state.replicas.iter().map(|replica| replica.client.memory() + replica.feed.waiting()).sum();
                 drop(state);
                 own as u64 + self.stream_memory().saturating_sub(self.config.repl_backlog_size)
             }
@@ -360,9 +361,7 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "rdb_last_cow_size" => to.put(saves.peak_bytes.load(Ordering::Relaxed)),
             "current_fork_perc" => to.put("0.00"),
             "async_loading" => to.flag(saves.loading.aside.load(Ordering::Relaxed)),
-            "current_cow_size_age" | "module_fork_in_progress" | "module_fork_last_cow_size" => {
-                to.put(0)
-            }
+            "current_cow_size_age" | "module_fork_in_progress" | "module_fork_last_cow_size" => to.put(0),
             _ => return false,
         }
         true
@@ -409,14 +408,17 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "connected_slaves" => to.put(state.replicas.len()),
             "slave" => {
                 for (n, replica) in state.replicas.iter().enumerate() {
-                    to.row(n, format_args!(
-                        "ip={},port={},state={},offset={},lag={}",
-                        replica.ip(),
-                        replica.about.port,
-                        replica.stage.name(),
-                        replica.acked,
-                        replica.lag_s(self.now_ms)
-                    ));
+                    to.row(
+                        n,
+                        format_args!(
+                            "ip={},port={},state={},offset={},lag={}",
+                            replica.ip(),
+                            replica.about.port,
+                            replica.stage.name(),
+                            replica.acked,
+                            replica.lag_s(self.now_ms)
+                        ),
+                    );
                 }
             }
             "min_slaves_good_slaves" => {
@@ -448,8 +450,14 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
         let (up, transfers) = (primary.stage == Stage::Connected, primary.stage == Stage::Transfer);
         let seconds_since = |ms: u64| self.now_ms.saturating_sub(ms) / 1000;
         let known = field.starts_with("master_")
-            || ["slave_read_repl_offset", "slave_repl_offset", "slave_priority", "slave_read_only", "replica_announced"]
-                .contains(&field);
+            || [
+                "slave_read_repl_offset",
+                "slave_repl_offset",
+                "slave_priority",
+                "slave_read_only",
+                "replica_announced",
+            ]
+            .contains(&field);
         if !replication.is_following() {
             return known;
         }
@@ -463,7 +471,10 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "slave_read_repl_offset" | "slave_repl_offset" if !up && !primary.resumes => to.put(1),
             "slave_read_repl_offset" => to.put(primary.read_offset.max(replication.offset())),
             "slave_repl_offset" => to.put(replication.offset()),
-            "master_sync_total_bytes" | "master_sync_read_bytes" | "master_sync_left_bytes" | "master_sync_perc"
+            "master_sync_total_bytes"
+            | "master_sync_read_bytes"
+            | "master_sync_left_bytes"
+            | "master_sync_perc"
             | "master_sync_last_io_seconds_ago"
                 if !transfers => {}
             "master_sync_total_bytes" => to.put(primary.total_bytes.unwrap_or(0)),

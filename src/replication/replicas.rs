@@ -165,8 +165,9 @@ impl Replicas {
     /// Those that were not heard of for longer than `timeout_ms`, though they should have been: who asked in the way of
     /// old says nothing.
     pub fn silent(&self, timeout_ms: u64, now_ms: u64) -> Vec<Arc<Shared>> {
-        let silent =
-            |replica: &&Replica| !replica.old && replica.is_online() && now_ms.saturating_sub(replica.heard_ms) > timeout_ms;
+        let silent = |replica: &&Replica| {
+            !replica.old && replica.is_online() && now_ms.saturating_sub(replica.heard_ms) > timeout_ms
+        };
         self.iter().filter(silent).map(|replica| replica.client.clone()).collect()
     }
 }

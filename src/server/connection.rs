@@ -152,7 +152,8 @@ impl Connection {
         }
         if self.session.feed.is_some()
             || !self.out.is_empty()
-            || self.session.shared.figures.output_bytes.load(Ordering::Relaxed) != 0 {
+            || self.session.shared.figures.output_bytes.load(Ordering::Relaxed) != 0
+        {
             self.check_output_limit();
         }
         Ok(())

@@ -175,12 +175,14 @@ fn introduce<'e>(
         (state.primary.host.clone(), state.primary.port, has)
     };
     notice!("Connecting to MASTER {host}:{port}");
-    let stream = connect(config, &host, port).map_err(|error| format!("Error condition on socket for SYNC: {error}"))?;
+    let stream =
+        connect(config, &host, port).map_err(|error| format!("Error condition on socket for SYNC: {error}"))?;
     notice!("MASTER <-> REPLICA sync started");
     set_stage(engine, turn, Stage::Handshake)?;
     let patience = Duration::from_secs(config.repl_timeout.into());
     let chunk = vec![0; READ_BYTES].into();
-    let mut wire = Wire { stream, chunk, buf: Vec::new(), at: 0, engine, turn, stop, patience, newline: Instant::now() };
+    let mut wire =
+        Wire { stream, chunk, buf: Vec::new(), at: 0, engine, turn, stop, patience, newline: Instant::now() };
     if let Some((id, offset)) = &has {
         notice!("Trying a partial resynchronization (request {id}:{}).", offset + 1);
     } else {
@@ -201,7 +203,10 @@ fn introduce<'e>(
             Step::Await => {}
             Step::Send(bytes) => wire.send(&bytes)?,
             Step::SendForFull(bytes) => {
-                notice!("Master does not support PSYNC or is in error state (reply: {})", String::from_utf8_lossy(&line));
+                notice!(
+                    "Master does not support PSYNC or is in error state (reply: {})",
+                    String::from_utf8_lossy(&line)
+                );
                 notice!("Retrying with SYNC...");
                 wire.send(&bytes)?;
                 return Ok((wire, Step::Full(None)));
@@ -299,7 +304,11 @@ impl Wire<'_> {
                 self.engine.stats.add(Counter::NetReplInputBytes, n as u64);
                 Ok(n)
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => Ok(0),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) =>
+            {
+                Ok(0)
+            }
             Err(error) => Err(format!("I/O error reading from the master: {error}")),
         }
     }
@@ -393,7 +402,12 @@ impl Read for Shown<'_, '_> {
 }
 
 /// Takes over the data set that follows.
-fn receive(engine: &Arc<Engine>, config: &Config, wire: &mut Wire<'_>, stream: Option<(String, u64)>) -> Result<(), String> {
+fn receive(
+    engine: &Arc<Engine>,
+    config: &Config,
+    wire: &mut Wire<'_>,
+    stream: Option<(String, u64)>,
+) -> Result<(), String> {
     {
         let mut state = engine.replication.state();
         // What we have is no part of what follows.
@@ -445,7 +459,8 @@ fn receive(engine: &Arc<Engine>, config: &Config, wire: &mut Wire<'_>, stream: O
     }
     let path = save_to_file(engine, config, &mut incoming)?;
     let wire = incoming.wire;
-    let (file, length) = disk::open(&path).ok().flatten().ok_or("Failed trying to open the RDB file that was received")?;
+    let (file, length) =
+        disk::open(&path).ok().flatten().ok_or("Failed trying to open the RDB file that was received")?;
     let mut shown = Shown { file, wire };
     take(engine, Arrival { source: &mut shown, taking: Taking::Emptied, stream, turn, total_bytes: length })?;
     if config.rdb_del_sync_files && config.save.0.is_empty() && !config.appendonly {
@@ -458,7 +473,11 @@ fn receive(engine: &Arc<Engine>, config: &Config, wire: &mut Wire<'_>, stream: O
 /// Writes a data set to the file that saves are written to.
 fn save_to_file(engine: &Engine, config: &Config, incoming: &mut Incoming<'_, '_>) -> Result<PathBuf, String> {
     use std::os::unix::ffi::OsStrExt;
-    let say = |error: io::Error| format!("Write error or short write writing to the DB dump file needed for MASTER <-> REPLICA synchronization: {error}");
+    let say = |error: io::Error| {
+        format!(
+            "Write error or short write writing to the DB dump file needed for MASTER <-> REPLICA synchronization: {error}"
+        )
+    };
     let dir = Path::new(std::ffi::OsStr::from_bytes(&config.dir.0));
     let name = format!("temp-{}.{}.rdb", engine.clock.now_ms() / 1000, std::process::id());
     let mut file = Temporary::create(&dir.join(name), Some(SYNC_EVERY_BYTES)).map_err(say)?;
@@ -472,7 +491,10 @@ fn save_to_file(engine: &Engine, config: &Config, incoming: &mut Incoming<'_, '_
     }
     let path = crate::command::save::path(config);
     file.commit(&path).map_err(|error| {
-        format!("Failed trying to rename the temp DB into {} in MASTER <-> REPLICA synchronization: {error}", path.display())
+        format!(
+            "Failed trying to rename the temp DB into {} in MASTER <-> REPLICA synchronization: {error}",
+            path.display()
+        )
     })?;
     Ok(path)
 }

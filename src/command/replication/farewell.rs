@@ -111,7 +111,11 @@ pub fn look(engine: &Engine) {
         }
         let offset = engine.replication.offset();
         for replica in engine.replication.state().replicas.iter().filter(|replica| replica.acked < offset) {
-            warning!("Lagging replica {} reported offset {} behind master.", replica.client.addr, offset - replica.acked);
+            warning!(
+                "Lagging replica {} reported offset {} behind master.",
+                replica.client.addr,
+                offset - replica.acked
+            );
         }
     }
     let Some(pending) = engine.farewell.0.lock().take() else { return };

@@ -128,7 +128,9 @@ fn replconf(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
             Some("IP-ADDRESS") => {
                 if value.len() > HOST_BYTES {
                     let sent = value.len();
-                    return Err(Error::text(format!("ERR REPLCONF ip-address provided by replica instance is too long: {sent} bytes")));
+                    return Err(Error::text(format!(
+                        "ERR REPLCONF ip-address provided by replica instance is too long: {sent} bytes"
+                    )));
                 }
                 about.ip = Some(value.to_vec()).filter(|ip| !ip.is_empty());
             }
@@ -192,7 +194,8 @@ fn parts(names: &[u8]) -> Result<Parts, Error> {
 fn acknowledged(ctx: &mut Context<'_>, args: &Args<'_>, at: usize) -> Reply {
     let number = |i: usize| args.opt(i).and_then(parse_i64).and_then(|n| u64::try_from(n).ok());
     let Some(offset) = number(at + 1) else { return DONE };
-    let fsynced = if args.opt(at + 2).is_some_and(|word| word.eq_ignore_ascii_case(b"FACK")) { number(at + 3) } else { None };
+    let fsynced =
+        if args.opt(at + 2).is_some_and(|word| word.eq_ignore_ascii_case(b"FACK")) { number(at + 3) } else { None };
     let (engine, id) = (ctx.engine, ctx.session.shared.id);
     let mut state = engine.replication.state();
     let now_ms = engine.clock.now_ms();
@@ -337,7 +340,10 @@ fn go_on(ctx: &mut Context<'_>, id: &str, from: i64) -> bool {
     feed.push(Bytes::from(reply));
     feed.keep_from(has);
     feed.stream();
-    notice!("Partial resynchronization request from {addr} accepted. Sending {} bytes of backlog starting from offset {from}.", engine.replication.offset() - has);
+    notice!(
+        "Partial resynchronization request from {addr} accepted. Sending {} bytes of backlog starting from offset {from}.",
+        engine.replication.offset() - has
+    );
     join(ctx, &mut state, about, feed, Stage::Online, false);
     if let Some(replica) = state.replicas.find(ctx.session.shared.id) {
         replica.acked = has;
@@ -351,7 +357,17 @@ fn join(ctx: &mut Context<'_>, state: &mut State, about: Introduction, feed: Arc
     let client = ctx.session.shared.clone();
     client.mark(Mark::Replica, true);
     ctx.session.feed = Some(feed.clone());
-    state.replicas.add(Replica { client, feed, about, old, stage, acked: 0, fsynced: 0, heard_ms: now_ms, asked_ms: now_ms });
+    state.replicas.add(Replica {
+        client,
+        feed,
+        about,
+        old,
+        stage,
+        acked: 0,
+        fsynced: 0,
+        heard_ms: now_ms,
+        asked_ms: now_ms,
+    });
     state.alone_since_ms = None;
     ctx.engine.replication.note_listening(state);
     // What is to be sent first is there already.
@@ -442,10 +458,14 @@ fn replicaof(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let host = String::from_utf8_lossy(args.at(1)).into_owned();
     let same = {
         let state = engine.replication.state();
-        engine.replication.is_following() && state.primary.host.eq_ignore_ascii_case(&host) && state.primary.port == port
+        engine.replication.is_following()
+            && state.primary.host.eq_ignore_ascii_case(&host)
+            && state.primary.port == port
     };
     if same {
-        notice!("REPLICAOF would result into synchronization with the master we are already connected with. No operation performed.");
+        notice!(
+            "REPLICAOF would result into synchronization with the master we are already connected with. No operation performed."
+        );
         ctx.out.simple("OK Already connected to specified master");
         return DONE;
     }
@@ -474,7 +494,8 @@ pub fn tick(engine: &Engine, second: bool) {
     let mut state = replication.state();
     let pinged = replication.pinged_ms.load(Ordering::Relaxed);
     let calm = state.takeover.stage == Failover::None || engine.pause.active(now_ms).is_none();
-    let ping = !replication.is_following() && !state.replicas.is_empty() && calm && now_ms.saturating_sub(pinged) >= period_ms;
+    let ping =
+        !replication.is_following() && !state.replicas.is_empty() && calm && now_ms.saturating_sub(pinged) >= period_ms;
     for replica in state.replicas.iter().filter(|replica| replica.stage.is_quiet()) {
         replica.feed.push(Bytes::from_static(b"\n"));
         replica.client.wake();
@@ -485,7 +506,8 @@ pub fn tick(engine: &Engine, second: bool) {
         client.close();
     }
     let ttl_ms = config.repl_backlog_ttl.saturating_mul(1000);
-    let alone = state.replicas.is_empty() && state.alone_since_ms.is_some_and(|since| now_ms.saturating_sub(since) > ttl_ms);
+    let alone =
+        state.replicas.is_empty() && state.alone_since_ms.is_some_and(|since| now_ms.saturating_sub(since) > ttl_ms);
     if alone && ttl_ms > 0 && !replication.is_following() && state.backlog.is_some() {
         notice!("Replication backlog freed after {} seconds without connected replicas.", config.repl_backlog_ttl);
         // Nobody can go on where he stopped: what is changed from here on is another stream.

@@ -128,10 +128,7 @@ pub fn take_over(ctx: &Context<'_>, id: String, offset: Vec<u8>) -> Job {
     };
     let started = std::thread::Builder::new().name("role".into()).spawn(work).is_ok();
     let work = (done, started, id, offset);
-    fn step(
-        work: (Arc<AtomicBool>, bool, String, Vec<u8>),
-        ctx: &mut Context<'_>,
-    ) -> Result<Outcome, Error> {
+    fn step(work: (Arc<AtomicBool>, bool, String, Vec<u8>), ctx: &mut Context<'_>) -> Result<Outcome, Error> {
         let (done, started, id, offset) = &work;
         if !started {
             return Err(Error::text("ERR The system refuses a thread"));

@@ -131,7 +131,8 @@ fn run(engine: &Engine, config: &Config, making: Making) {
         // Something else began first: they go on waiting.
         None => return,
     };
-    let done = if making.diskless { send(engine, config, making, begun) } else { through_file(engine, config, making, begun) };
+    let done =
+        if making.diskless { send(engine, config, making, begun) } else { through_file(engine, config, making, begun) };
     let number = making.number;
     let mine = |stage: Stage| stage == Stage::Saving(number) || stage == Stage::Sending(number);
     let now_ms = engine.clock.now_ms();
@@ -149,7 +150,10 @@ fn run(engine: &Engine, config: &Config, making: Making) {
             replica.stage = Stage::Online;
             replica.feed.close_behind();
         } else if making.diskless {
-            notice!("Streamed replica synchronization with replica {} succeeded ({kind}). Waiting for REPLCONF ACK from replica to enable streaming", replica.client.addr);
+            notice!(
+                "Streamed replica synchronization with replica {} succeeded ({kind}). Waiting for REPLCONF ACK from replica to enable streaming",
+                replica.client.addr
+            );
             replica.stage = Stage::Loading;
         } else {
             notice!("Synchronization with replica {} succeeded", replica.client.addr);
@@ -193,7 +197,9 @@ fn begin(engine: &Engine, config: &Config, making: Making) -> Option<Begun> {
             false => Stage::Saving(making.number),
         };
         let wants = |replica: &Replica| {
-            replica.stage == Stage::Waiting && replica.about.parts == making.parts && (replica.about.eof || !making.diskless)
+            replica.stage == Stage::Waiting
+                && replica.about.parts == making.parts
+                && (replica.about.eof || !making.diskless)
         };
         for replica in state.replicas.iter_mut().filter(|replica| wants(replica)) {
             start(replica, &id, offset, stage);

@@ -67,7 +67,12 @@ fn wait(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         out.integer(acked as i64);
     };
     let replicas = usize::try_from(wanted).unwrap_or(0);
-    block(ctx, Waiter { client: ctx.session.shared.clone(), offset, replicas, on_disk: false, local: None }, until_ms, answer)
+    block(
+        ctx,
+        Waiter { client: ctx.session.shared.clone(), offset, replicas, on_disk: false, local: None },
+        until_ms,
+        answer,
+    )
 }
 
 fn wait_aof(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
