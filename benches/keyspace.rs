@@ -13,6 +13,7 @@ use spinel::client::session::Session;
 use spinel::client::shared::{Link, Shared};
 use spinel::command::dispatch::{Executor, Request, Stop};
 use spinel::command::engine::{Engine, Host, ShutdownRequest};
+use spinel::command::migrate::peer::{Answers, Peer};
 use spinel::config::table::Config;
 use spinel::keyspace::change::Effects;
 use spinel::keyspace::db::{Db, Expiry, Touch};
@@ -40,6 +41,12 @@ struct Nowhere {
 }
 
 impl Host for Nowhere {
+    fn ask(&self, _: &Peer, _: &[u8], _: usize) -> Answers {
+        Answers::default()
+    }
+    fn kept_peers(&self) -> usize {
+        0
+    }
     fn shutdown(&self, _: ShutdownRequest) -> Result<(), String> {
         Err("ERR nothing to shut down".into())
     }

@@ -10,7 +10,7 @@
 use std::any::Any;
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -51,7 +51,10 @@ pub type Serve = dyn FnMut(&mut Context<'_>, &Key<'_>) -> Result<Served, Error> 
 pub type Gone = dyn Fn(&[u8]) -> Error + Send + Sync;
 
 /// Writes what a command replies whose wait ends.
-pub type Answer = dyn Fn(&mut Output) + Send + Sync;
+pub type Told = dyn Fn(&mut Output) + Send + Sync;
+
+/// Does something elsewhere while the client waits, and ends the wait; called with what the command holds.
+pub type Aside = dyn FnOnce(&mut Context<'_>, Answer) + Send;
 
 /// What a command waits for.
 pub struct Wait {
@@ -66,13 +69,45 @@ pub struct Wait {
     /// Writes what it replies when it gives up.
     pub timed_out: fn(&mut Output),
     /// Writes that instead of `timed_out`, where it is to be found out at the end.
-    pub answer: Option<Box<Answer>>,
+    pub answer: Option<Box<Told>>,
     /// Writes what it replies where nothing may wait: inside EXEC, in a script.
     pub denied: fn(&mut Output),
     /// A number for those that take the same thing from a key: where one of them finds nothing, none does.
     pub group: Option<u8>,
     /// The error that ends the wait when a key expires, for a command that cannot wait for another of that name.
     pub gone: Option<Box<Gone>>,
+    /// What ends the wait, where that is nothing that others do to keys; then nobody else may end it.
+    pub aside: Option<Box<Aside>>,
+}
+
+impl Wait {
+    /// For what is done elsewhere, by `aside`, which ends it.
+    pub fn aside(aside: Box<Aside>) -> Wait {
+        Wait {
+            keys: Vec::new(),
+            until_ms: None,
+            also: ShardSet::default(),
+            serve: Box::new(|_, _| Ok(Served::No)),
+            timed_out: |_| (),
+            denied: |_| (),
+            group: None,
+            gone: None,
+            aside: Some(aside),
+            answer: None,
+        }
+    }
+}
+
+/// The right to end one client's wait.
+pub struct Answer(Arc<Waiter>);
+
+impl Answer {
+    /// Ends it with a reply, as it goes over the wire, or with an error. The reply leaves when the log is as safe up to
+    /// `logged` as it is to be.
+    pub fn end(self, reply: Result<Vec<u8>, Error>, logged: u64) {
+        self.0.logged.fetch_max(logged, Ordering::AcqRel);
+        self.0.end(reply.map_or_else(Ending::Failed, Ending::Served));
+    }
 }
 
 /// What clients of these groups take: see [`Wait::group`].
@@ -113,6 +148,10 @@ struct Waiter {
     stage: Mutex<Stage>,
     /// It stands in no queue any more.
     is_out: AtomicBool,
+    /// The offset in the log behind what was done for it.
+    logged: AtomicU64,
+    /// Only the holder of its [`Answer`] may end the wait.
+    is_aside: bool,
 }
 
 /// What came of an attempt to serve a client.
@@ -221,6 +260,7 @@ impl Waiter {
             result = crash::running(&tell, || serve(context, &Key { bytes: name, hash: *hash }));
             if context.db.effects.any() {
                 engine.pass_on(self.db, context.db.effects, &args);
+                self.logged.fetch_max(context.db.effects.logged, Ordering::AcqRel);
             }
             if let Some(entry) = entry.filter(|_| context.session.tracks_reads) {
                 tracking::remember(context, entry, &args);
@@ -253,11 +293,11 @@ impl Blocked for Waiter {
 
 impl Unblock for Waiter {
     fn time_out(&self) -> bool {
-        self.end(Ending::TimedOut)
+        !self.is_aside && self.end(Ending::TimedOut)
     }
 
     fn fail(&self, text: &'static str) -> bool {
-        self.end(Ending::Failed(Error::text(text)))
+        !self.is_aside && self.end(Ending::Failed(Error::text(text)))
     }
 }
 
@@ -265,7 +305,7 @@ impl Unblock for Waiter {
 pub struct Waiting {
     waiter: Arc<Waiter>,
     timed_out: fn(&mut Output),
-    answer: Option<Box<Answer>>,
+    answer: Option<Box<Told>>,
     until_ms: Option<u64>,
     mode: ReplyMode,
     /// The command's number in statistics.
@@ -294,6 +334,11 @@ impl Waiting {
     pub fn request(&self) -> Vec<Vec<u8>> {
         let (words, spans) = &self.waiter.request;
         Args::new(words, spans).to_vecs()
+    }
+
+    /// The offset in the log that its reply has to wait for.
+    pub fn logged(&self) -> u64 {
+        self.waiter.logged.load(Ordering::Acquire)
     }
 
     /// Which replies the client wanted when it sent the command.
@@ -367,6 +412,8 @@ pub fn enqueue(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, wait: 
         request: (words, spans),
         stage: Mutex::new(Stage::Waiting(wait.serve)),
         is_out: AtomicBool::new(keys.is_empty()),
+        logged: AtomicU64::new(0),
+        is_aside: wait.aside.is_some(),
         keys,
         shared: shared.clone(),
     });
@@ -375,6 +422,9 @@ pub fn enqueue(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, wait: 
     for (key, hash) in &waiter.keys {
         let shard = context.db.hold.shard(hash.shard());
         shard.with_listeners(|listeners| listeners.block(waiter.db, key, *hash, waiter.clone()));
+    }
+    if let Some(aside) = wait.aside {
+        aside(context, Answer(waiter.clone()));
     }
     let mode = context.session.reply;
     Box::new(Waiting {

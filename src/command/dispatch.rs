@@ -11,6 +11,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 use smallvec::SmallVec;
@@ -40,7 +41,7 @@ use crate::keyspace::shard::Part;
 use crate::observe::crash;
 use crate::observe::log::warning;
 use crate::observe::stats::{Counter, Outcome as Ended};
-use crate::resp::reply::Output;
+use crate::resp::reply::{Output, Protocol};
 use crate::resp::request::Span;
 use crate::script::cache::Reach;
 use crate::spec::{Flag, keys};
@@ -53,6 +54,9 @@ use crate::types::hash::Ahead;
 /// How many requests hold their shards together, for one worker; fewer where there are more workers,
 /// so that one's batch seldom waits for another's.
 const TOGETHER: usize = 64;
+
+/// Who waits for keys on their way to another server looks after so many milliseconds at the latest.
+const LOOK_AGAIN_MS: u64 = 1000;
 
 /// Where a request's arguments are among the batch's spans.
 #[derive(Debug, Clone, Copy)]
@@ -124,8 +128,13 @@ enum Verdict<'e> {
     Hold(u64),
 }
 
-/// A request did not get what it needs to run: a script keeps the server busy, or reaches for it.
-struct Impatient;
+/// Why a request has not run that was to run by itself; the gate may be left.
+enum Unready {
+    /// A script keeps the server busy, or reaches for what it needs.
+    Impatient,
+    /// It changes keys that are on their way to another server; a caller in this process waits where it is.
+    Waits(Option<Stop>),
+}
 
 impl Executor {
     /// For worker `worker`, or for a caller that is no worker.
@@ -287,6 +296,24 @@ impl Executor {
                     gate = None;
                     continue;
                 };
+                if engine.transit.any() && !replaying {
+                    let first = ready.iter().position(|ready| changes_what_leaves(engine, ready, buf, spans));
+                    match first {
+                        Some(0) => {
+                            let stop = self.wait_for_transit(engine, session, moment.now_ms);
+                            drop((hold, gate.take()));
+                            match stop {
+                                Some(stop) => return (at, stop),
+                                None => {
+                                    std::thread::sleep(Duration::from_millis(1));
+                                    continue;
+                                }
+                            }
+                        }
+                        Some(first) => ready.truncate(first),
+                        None => {}
+                    }
+                }
                 let Executor { effects, config, notable_ns, worker, has_room, .. } = &mut *self;
                 let mut context = context(engine, session, out, effects, *worker, (config, *notable_ns), hold, moment);
                 context.has_room = *has_room;
@@ -392,7 +419,16 @@ impl Executor {
                     let config = self.config.clone();
                     let bytes = bytes_of(buf, requests, at);
                     let ran = self.run_single(engine, session, out, &config, moment, entry, &args, bytes, &mut gate);
-                    let Ok(stop) = ran else { continue };
+                    let stop = match ran {
+                        Ok(stop) => stop,
+                        Err(Unready::Impatient) => continue,
+                        Err(Unready::Waits(Some(stop))) => return (at, stop),
+                        Err(Unready::Waits(None)) => {
+                            gate = None;
+                            std::thread::sleep(Duration::from_millis(1));
+                            continue;
+                        }
+                    };
                     at += 1;
                     if let Some(stop) = stop {
                         return (at, stop);
@@ -424,7 +460,7 @@ impl Executor {
     /// Runs one request by itself; returns why the batch stops there, if it does.
     ///
     /// # Errors
-    /// A script keeps everybody waiting for too long: it has not run, and the gate may be left.
+    /// It has not run.
     #[allow(clippy::too_many_arguments, reason = "what a batch has in hand")]
     fn run_single<'e>(
         &mut self,
@@ -437,7 +473,7 @@ impl Executor {
         args: &Args<'_>,
         bytes: &[u8],
         gate: &mut Option<Entered<'e>>,
-    ) -> Result<Option<Stop>, Impatient> {
+    ) -> Result<Option<Stop>, Unready> {
         let started = Ticks::now();
         let mode = session.reply;
         let mut alone = None;
@@ -452,13 +488,18 @@ impl Executor {
             *gate = None;
             alone = match session.replaying {
                 true => None,
-                false => Some(engine.keyspace.gates().alone_while(patient).ok_or(Impatient)?),
+                false => Some(engine.keyspace.gates().alone_while(patient).ok_or(Unready::Impatient)?),
             };
-            engine.keyspace.hold_while(ShardSet::ALL, patient).ok_or(Impatient)?
+            engine.keyspace.hold_while(ShardSet::ALL, patient).ok_or(Unready::Impatient)?
         } else if entry.way == Way::Transaction {
             let mut shards = session.watching.as_ref().map_or(ShardSet::default(), |watching| watching.shards());
             shards.add_all(&session.transaction.as_ref().map_or(ShardSet::default(), |queued| queued.shards));
-            engine.keyspace.hold_while(shards, patient).ok_or(Impatient)?
+            let hold = engine.keyspace.hold_while(shards, patient).ok_or(Unready::Impatient)?;
+            let writes = session.transaction.as_ref().is_some_and(|queued| queued.writes);
+            if writes && engine.transit.any() && !session.replaying && engine.transit.touches(&shards) {
+                return Err(Unready::Waits(self.wait_for_transit(engine, session, moment.now_ms)));
+            }
+            hold
         } else {
             engine.keyspace.hold_none()
         };
@@ -511,6 +552,16 @@ impl Executor {
         let request = args.to_vecs();
         let pending = Pending { job, index: entry.index, spent_ns, request, mark: mode, unwanted };
         Ok(Some(Stop::Pending(Box::new(pending))))
+    }
+
+    /// Has the client wait until a key is gone that it wants to change and holds; `None` for a caller in this process,
+    /// which waits by itself.
+    #[cold]
+    fn wait_for_transit(&self, engine: &Engine, session: &Session, now_ms: u64) -> Option<Stop> {
+        (!session.in_process).then(|| {
+            engine.transit.wait(session.shared.clone());
+            Stop::Paused { until_ms: now_ms + LOOK_AGAIN_MS }
+        })
     }
 
     /// Goes on with a command that works in pieces; returns it again while there is more to do.
@@ -586,6 +637,11 @@ impl Executor {
         let config = self.current_config();
         waiting.leave(&engine.keyspace);
         engine.replication.end_wait(session.shared.id);
+        // What was done for it may have to be on disk before it hears of it.
+        if waiting.logged() > 0 {
+            session.logged = session.logged.max(waiting.logged());
+            session.streamed = engine.replication.offset();
+        }
         let mark = out.mark();
         let mut ended = Ended::Done;
         if let Err(error) = waiting.write_end(out) {
@@ -599,6 +655,44 @@ impl Executor {
         session.next_command();
         count_call(engine, self.worker, waiting.index, waiting.spent_ns, ended, &config);
         note_slow(engine, &config, session, waiting.spent_ns, "command", Some(|| waiting.request()));
+    }
+
+    /// Runs `work` over `shards` as a command of its own, for a client whose command does something elsewhere; returns
+    /// false where the server ends, and nothing is done any more. The calling thread is no worker.
+    pub fn run_aside(
+        &mut self,
+        engine: &Engine,
+        session: &mut Session,
+        shards: ShardSet,
+        work: impl FnOnce(&mut Context<'_>),
+    ) -> bool {
+        let config = self.current_config();
+        let gate = loop {
+            match self.enter(engine) {
+                Some(gate) => break gate,
+                // A script keeps everybody waiting.
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        };
+        if engine.is_refusing(Refusal::Ending) {
+            return false;
+        }
+        let moment = self.moment(engine);
+        let mut out = Output::new(Protocol::Resp2);
+        let mut context = self.context(engine, session, &mut out, &config, hold_patiently(engine, shards), moment);
+        context.db.effects.begin(engine.interest());
+        work(&mut context);
+        let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
+        if context.db.effects.any() {
+            engine.pass_on(context.db.index(), context.db.effects, &Vec::new());
+            serve_ready(&mut context);
+        }
+        drop(context);
+        self.count_lookups(engine, counts);
+        self.serve_postponed(engine, session, &mut out, &config, moment);
+        drop(gate);
+        self.commit(engine, session);
+        true
     }
 
     /// Serves clients that needed a shard which was somebody else's when their key was made ready. Nothing is held.
@@ -808,6 +902,21 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
         return Verdict::Queue(entry);
     }
     Verdict::Run(entry)
+}
+
+/// Whether a request may change a key that is on its way to another server. Its shards are held.
+#[cold]
+fn changes_what_leaves(engine: &Engine, ready: &Ready<'_>, buf: &[u8], spans: &[Span]) -> bool {
+    let args = args_of(buf, spans, ready.request);
+    let mut leaves = false;
+    // Where the keys cannot be found none is touched.
+    let _ = keys::for_each(
+        ready.entry.command.keys,
+        args.len(),
+        |i| args.at(i),
+        |i, _| leaves |= engine.transit.has(args.at(i)),
+    );
+    leaves && may_write(ready.entry)
 }
 
 /// Waits for shards, and lets go of those that it has while a script reaches for more of them.

@@ -15,7 +15,7 @@ use crate::persist::rdb::writer::Compression;
 use crate::spec::{Access, Arity, Category, Flag, Group, Keys};
 
 /// This family's commands.
-pub const COMMANDS: &[Command] = &[DUMP, RESTORE];
+pub const COMMANDS: &[Command] = &[DUMP, RESTORE, RESTORE_ASKING];
 
 /// Replies a key's value as bytes, with version and checksum; nil where there is none.
 pub const DUMP: Command = Command {
@@ -70,6 +70,16 @@ pub const RESTORE: Command = Command {
     ],
     run: restore,
     ..DUMP
+};
+
+/// RESTORE as servers of a cluster say it to each other: the key's slot may be on its way here.
+const RESTORE_ASKING: Command = Command {
+    name: "RESTORE-ASKING",
+    since: "3.0.0",
+    group: Group::Server,
+    flags: &[Flag::Write, Flag::DenyOom, Flag::Asking, Flag::System],
+    summary: "An internal command for migrating keys in a cluster.",
+    ..RESTORE
 };
 
 /// What RESTORE may be told beside the value.

@@ -14,6 +14,8 @@ use crate::client::shared::Shared;
 use crate::client::tracking::Tracking;
 use crate::command::acl;
 use crate::command::client::tracking;
+use crate::command::migrate::peer::{Answers, Peer};
+use crate::command::migrate::transit::Transit;
 use crate::command::pubsub::events;
 use crate::command::replication::farewell::Farewell;
 use crate::command::table::CommandTable;
@@ -193,6 +195,15 @@ pub trait Host: Send + Sync {
     /// Logs what the process would leave behind in a crash, and ends it by a signal.
     fn crash(&self);
 
+    /// Sends requests, `count` of them, to another server, and waits for what it answers: as long as `peer` allows.
+    fn ask(&self, peer: &Peer, requests: &[u8], count: usize) -> Answers;
+
+    /// How many connections to other servers are kept for the next such request.
+    fn kept_peers(&self) -> usize;
+
+    /// Closes those that were not used for a while.
+    fn tidy_peers(&self) {}
+
     /// Lets the calling thread's other clients have their say while a script keeps it: they are told that the server is
     /// busy, and may end the script. Called again and again; mostly it does nothing.
     fn serve_while_busy(&self) {}
@@ -309,6 +320,8 @@ pub struct Engine {
     pub latency: Latency,
     /// CLIENT PAUSE.
     pub pause: Pause,
+    /// Keys on their way to another server.
+    pub transit: Transit,
     /// Clients that follow MONITOR.
     pub monitors: Monitors,
     /// Clients that follow channels.
@@ -388,6 +401,7 @@ impl Engine {
             slowlog: SlowLog::new(),
             latency: Latency::new(),
             pause: Pause::default(),
+            transit: Transit::default(),
             monitors: Monitors::default(),
             pubsub: PubSub::default(),
             tracking: Tracking::default(),

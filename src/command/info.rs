@@ -379,11 +379,11 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
                 let now = self.engine.clock.monotonic_us();
                 to.put(if since == 0 { 0 } else { now.saturating_sub(since) / 1000 });
             }
+            "migrate_cached_sockets" => to.put(self.engine.host.kept_peers()),
             "pubsub_channels" => to.put(self.engine.pubsub.topics(Kind::Channel).len()),
             "pubsub_patterns" => to.put(self.engine.pubsub.topics(Kind::Pattern).len()),
             "pubsubshard_channels" => to.put(self.engine.pubsub.topics(Kind::ShardChannel).len()),
             "latest_fork_usec"
-            | "migrate_cached_sockets"
             | "slave_expires_tracked_keys"
             | "active_defrag_hits"
             | "active_defrag_misses"

@@ -3,6 +3,8 @@
 //! What stays true: everything here is read from the declarations, so that what clients and proxies are
 //! told is what the server goes by.
 
+use std::slice;
+
 use crate::command::args::Args;
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::error::Error;
@@ -220,7 +222,13 @@ fn getkeys(ctx: &mut Context<'_>, args: &Args<'_>, with_flags: bool) -> Reply {
     }
     let mut found = Vec::new();
     let all = for_each(command.keys, words.len(), |i| words[i], |i, access| found.push((i, access)));
-    if all.is_err() || found.is_empty() {
+    // A count of none is wrong for most, although there may be a destination.
+    let none = |spec: &Keys| {
+        let mut any = false;
+        _ = for_each(slice::from_ref(spec), words.len(), |i| words[i], |_, _| any = true);
+        matches!(spec, Keys::Counted { .. }) && !any
+    };
+    if all.is_err() || found.is_empty() || command.keys.iter().any(none) {
         if !command.has(Flag::NoMandatoryKeys) {
             return Err(Error::text("ERR Invalid arguments specified for command"));
         }
@@ -322,6 +330,7 @@ fn write_step(out: &mut Output, name: &str, kind: &str, fields: &[(&str, i64)]) 
 fn write_keys(out: &mut Output, spec: &Keys) {
     let access = match spec {
         Keys::At { access, .. }
+        | Keys::AtOrAfter { access, .. }
         | Keys::Range { access, .. }
         | Keys::Counted { access, .. }
         | Keys::After { access, .. }
@@ -344,7 +353,7 @@ fn write_keys(out: &mut Output, spec: &Keys) {
     };
     let index = |out: &mut Output, first: u8| write_step(out, "begin_search", "index", &[("index", first.into())]);
     match *spec {
-        Keys::At { first, .. } => {
+        Keys::At { first, .. } | Keys::AtOrAfter { first, .. } => {
             index(out, first);
             range(out, 0, 1, 0);
         }

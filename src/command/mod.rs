@@ -35,6 +35,7 @@ pub mod latency;
 pub mod lcs;
 pub mod list;
 pub mod memory;
+pub mod migrate;
 pub mod monitor;
 pub mod permission;
 pub mod pubsub;

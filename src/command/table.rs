@@ -6,7 +6,8 @@ use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
     acl, aof, bitmap, config, connection, debug, dump, expire, function, geo, hash, hyperloglog, info, introspect, key,
-    keyspace, latency, list, memory, monitor, pubsub, replication, save, script, server, set, slowlog, sort, stream,
+    keyspace, latency, list, memory, migrate, monitor, pubsub, replication, save, script, server, set, slowlog, sort,
+    stream,
     string, transaction, zset,
 };
 use crate::spec::{self, Flag, Group, Keys};
@@ -37,6 +38,7 @@ const FAMILIES: &[&[Command]] = &[
     list::COMMANDS,
     list::wait::COMMANDS,
     memory::COMMANDS,
+    migrate::COMMANDS,
     monitor::COMMANDS,
     pubsub::COMMANDS,
     replication::COMMANDS,
@@ -425,7 +427,10 @@ mod tests {
             for (i, spec) in command.keys.iter().enumerate() {
                 let found = position(&usage, i, name_words);
                 let expected = match *spec {
-                    Keys::At { first, .. } | Keys::Range { first, .. } | Keys::Counted { first, .. } => Some(first),
+                    Keys::At { first, .. }
+                    | Keys::AtOrAfter { first, .. }
+                    | Keys::Range { first, .. }
+                    | Keys::Counted { first, .. } => Some(first),
                     Keys::NotKey { .. } | Keys::After { .. } | Keys::Option { .. } | Keys::Unknown { .. } => continue,
                 };
                 assert_eq!(found, expected.map(usize::from), "{} {}", entry.full_name, command.usage);

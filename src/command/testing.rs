@@ -5,6 +5,7 @@ use crate::client::shared::{Link, Shared};
 use crate::command::blocking::Waiting;
 use crate::command::dispatch::{Executor, Request, Stop};
 use crate::command::engine::{Engine, Host, ShutdownRequest};
+use crate::command::migrate::peer::{Answers, Break, Peer};
 use crate::config::load::{Source, from_text};
 use crate::config::table::Config;
 use crate::keyspace::hash::Routing;
@@ -53,6 +54,12 @@ impl Host for NoHost {
         6379
     }
     fn crash(&self) {}
+    fn ask(&self, _: &Peer, _: &[u8], _: usize) -> Answers {
+        Answers { broken: Some(Break::Connecting), ..Answers::default() }
+    }
+    fn kept_peers(&self) -> usize {
+        0
+    }
 }
 
 /// One server and one client of it.

@@ -9,11 +9,13 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::command::engine::{Host, ShutdownRequest};
+use crate::command::migrate::peer::{Answers, Peer};
 use crate::config::rewrite::{Extent, rewrite};
 use crate::config::table::Config;
 use crate::observe::log::notice;
 use crate::persist::disk;
 use crate::server::listener::{self, Listening};
+use crate::server::peers::Peers;
 use crate::server::process;
 use crate::server::worker;
 
@@ -47,6 +49,7 @@ pub struct ServerHost {
     pub listens: bool,
     rewriting: Mutex<()>,
     scheduled: AtomicBool,
+    peers: Peers,
 }
 
 impl ServerHost {
@@ -62,6 +65,7 @@ impl ServerHost {
             listens: true,
             rewriting: Mutex::new(()),
             scheduled: AtomicBool::new(false),
+            peers: Peers::default(),
         }
     }
 
@@ -158,6 +162,18 @@ impl Host for ServerHost {
 
     fn port(&self) -> u16 {
         self.port.load(Ordering::Relaxed)
+    }
+
+    fn ask(&self, peer: &Peer, requests: &[u8], count: usize) -> Answers {
+        self.peers.ask(peer, requests, count)
+    }
+
+    fn kept_peers(&self) -> usize {
+        self.peers.kept()
+    }
+
+    fn tidy_peers(&self) {
+        self.peers.tidy();
     }
 
     fn serve_while_busy(&self) {

@@ -9,6 +9,7 @@ mod connection;
 pub mod host;
 mod listener;
 pub mod local;
+mod peers;
 pub mod process;
 pub mod replica_link;
 pub mod running;

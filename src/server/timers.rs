@@ -127,6 +127,7 @@ impl Timers {
                 self.second = Instant::now();
             }
             replication::tick(engine, second);
+            engine.host.tidy_peers();
             save::look_at_save_points(engine);
             aof::look_at_growth(engine);
             let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);

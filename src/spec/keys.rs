@@ -25,6 +25,23 @@ pub fn for_each<'a>(
                 }
                 f(first, access);
             }
+            Keys::AtOrAfter { first, word, from, others, access } => {
+                let first = usize::from(first);
+                if first >= len {
+                    return Err(Invalid);
+                }
+                let mut i = usize::from(from);
+                let is = |i: usize, word: &str| arg(i).eq_ignore_ascii_case(word.as_bytes());
+                while i < len && !is(i, word) {
+                    i += 1 + others.iter().find(|(other, _)| is(i, other)).map_or(0, |(_, takes)| usize::from(*takes));
+                }
+                match arg(first).is_empty() {
+                    _ if i >= len => f(first, access),
+                    true => (i + 1..len).for_each(|i| f(i, access)),
+                    false => return Err(Invalid),
+                }
+            }
+            Keys::After { access, .. } if access.incomplete => {}
             Keys::Range { first, last, step, access } => {
                 let first = usize::from(first);
                 let last =
@@ -112,7 +129,14 @@ pub fn settled(command: &str, access: Access, args: &[&[u8]]) -> Access {
 /// Whether some keys are not to be found by their position alone.
 pub fn are_movable(specs: &[Keys]) -> bool {
     specs.iter().any(|spec| {
-        matches!(spec, Keys::Counted { .. } | Keys::After { .. } | Keys::Option { .. } | Keys::Unknown { .. })
+        matches!(
+            spec,
+            Keys::Counted { .. }
+                | Keys::AtOrAfter { .. }
+                | Keys::After { .. }
+                | Keys::Option { .. }
+                | Keys::Unknown { .. }
+        )
     })
 }
 
@@ -120,7 +144,7 @@ pub fn are_movable(specs: &[Keys]) -> bool {
 /// these three numbers of the keys that stand at fixed positions; zeros where nothing can.
 pub fn legacy_range(specs: &[Keys]) -> (i16, i16, i16) {
     let fixed = |spec: &Keys| match *spec {
-        Keys::At { first, .. } => Some((i16::from(first), i16::from(first), 1)),
+        Keys::At { first, .. } | Keys::AtOrAfter { first, .. } => Some((i16::from(first), i16::from(first), 1)),
         Keys::Range { first, last, step, .. } | Keys::NotKey { first, last, step } => {
             Some((i16::from(first), i16::from(last), i16::from(step)))
         }
@@ -175,6 +199,22 @@ mod tests {
         assert_eq!(keys(&counted, "zunion x a b"), None);
         let streams = [Keys::After { word: "STREAMS", from: 1, last: -2, step: 1, access }];
         assert_eq!(keys(&streams, "xread count 2 streams a b 0 0"), Some(vec![4, 5]));
+    }
+
+    #[test]
+    fn a_key_that_is_left_empty_is_none_where_others_are_named() {
+        let access = Access::TAKE;
+        let specs = [
+            Keys::AtOrAfter { first: 1, word: "KEYS", from: 2, others: &[("AUTH", 1)], access },
+            Keys::After { word: "KEYS", from: -2, last: -1, step: 1, access: access.partly() },
+        ];
+        assert_eq!(keys(&specs, "migrate k copy"), Some(vec![1]));
+        assert_eq!(keys(&specs, "migrate  copy keys a b"), Some(vec![4, 5]));
+        assert_eq!(keys(&specs, "migrate  copy"), Some(vec![1]));
+        assert_eq!(keys(&specs, "migrate  auth keys keys a keys b"), Some(vec![5, 6, 7]));
+        assert_eq!(keys(&specs, "migrate k auth keys"), Some(vec![1]));
+        assert_eq!(keys(&specs, "migrate k copy keys a b"), None);
+        assert_eq!(legacy_range(&specs), (1, 1, 1));
     }
 
     #[test]

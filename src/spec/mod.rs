@@ -190,6 +190,20 @@ pub enum Keys {
         /// What is done to it.
         access: Access,
     },
+    /// One key at argument `first`, or where that is empty all those behind an option (MIGRATE). COMMAND INFO tells
+    /// it as [`Keys::At`], and a [`Keys::After`] beside it, which is incomplete, of the rest.
+    AtOrAfter {
+        /// Position, the command's name being 0.
+        first: u8,
+        /// The option, upper case.
+        word: &'static str,
+        /// Position of the first option.
+        from: u8,
+        /// Other options that have arguments, and how many.
+        others: &'static [(&'static str, u8)],
+        /// What is done to it.
+        access: Access,
+    },
     /// Keys from `first` to `last` (negative: counted from the end, -1 the last argument), every `step`.
     Range {
         /// Position of the first.
@@ -213,6 +227,7 @@ pub enum Keys {
         access: Access,
     },
     /// Keys after a word (`STREAMS`, `STORE`), looked for from argument `from` on (negative: from the end backwards).
+    /// What is incomplete is only told: another specification finds its keys.
     After {
         /// The word, upper case.
         word: &'static str,

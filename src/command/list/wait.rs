@@ -67,6 +67,7 @@ fn pop_or_wait(ctx: &mut Context<'_>, args: &Args<'_>, end: End) -> Reply {
         denied: Output::null_array,
         group: Some(group::LIST),
         gone: None,
+        aside: None,
     })))
 }
 
@@ -110,6 +111,7 @@ fn blmpop(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         denied: Output::null_array,
         group: Some(group::LIST),
         gone: None,
+        aside: None,
     })))
 }
 
@@ -180,6 +182,7 @@ fn move_or_wait(ctx: &mut Context<'_>, args: &Args<'_>, from: End, to: End, logg
         denied: Output::null,
         group: Some(group::LIST),
         gone: None,
+        aside: None,
     })))
 }
 

@@ -82,6 +82,7 @@ pub fn wait(ctx: &mut Context<'_>) -> Reply {
         answer: None,
         denied: Output::null,
         group: None,
+        aside: None,
         gone: None,
     })))
 }

@@ -149,6 +149,7 @@ fn block(
         answer: Some(Box::new(answer)),
         denied: Output::null,
         group: None,
+        aside: None,
         gone: None,
     })))
 }

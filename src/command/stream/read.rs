@@ -302,6 +302,7 @@ fn wait(wanted: &[(Key<'_>, After)], what: What<'_>, until_ms: Option<u64>) -> W
         denied: Output::null_array,
         group: None,
         gone,
+        aside: None,
     }
 }
 

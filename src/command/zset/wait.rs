@@ -70,6 +70,7 @@ fn wait(
         denied: Output::null_array,
         group: Some(group::SORTED_SET),
         gone: None,
+        aside: None,
     })))
 }
 

@@ -48,6 +48,11 @@ impl Client {
         Client::over(Socket::Tcp(socket))
     }
 
+    /// Speaks over a connection that was accepted.
+    pub fn of(socket: TcpStream) -> Client {
+        Client::over(Socket::Tcp(socket)).expect("a socket that is open")
+    }
+
     /// Connects to a unix socket.
     pub fn unix(path: &Path) -> io::Result<Client> {
         Client::over(Socket::Unix(UnixStream::connect(path)?))
