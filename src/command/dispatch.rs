@@ -941,30 +941,33 @@ fn is_content(engine: &Engine, entry: &Entry, args: &Args<'_>) -> bool {
     entry.way == Way::Script && prepare::reach(engine, entry, args) == Reach::Declared
 }
 
+/// Why nothing may be written at the moment, if it may not.
+pub fn write_refusal(engine: &Engine) -> Option<Error> {
+    let config = engine.config.load();
+    if engine.is_refusing(Refusal::Following) {
+        return config.replica_read_only.then_some(Error::ReadOnly);
+    }
+    if engine.is_refusing(Refusal::SaveFailed) && config.stop_writes_on_bgsave_error && !config.save.0.is_empty() {
+        return Some(Error::SaveFailed);
+    }
+    if engine.is_refusing(Refusal::LogFailed)
+        && let Some(trouble) = engine.aof.appender.trouble()
+    {
+        return Some(Error::LogFailed(trouble.reason));
+    }
+    engine.is_refusing(Refusal::FewReplicas).then_some(Error::FewReplicas)
+}
+
 /// Why a command is not run that is right in itself, if it is not.
 #[cold]
 fn refusal(engine: &Engine, session: &Session, entry: &Entry) -> Option<Error> {
     let queued = session.transaction.as_ref().filter(|_| entry.way == Way::Transaction);
     let writes = entry.has(Flag::Write) || queued.is_some_and(|queued| queued.changes);
-    let following = engine.replication.is_following();
-    if engine.is_refusing(Refusal::SaveFailed) && !following && (writes || entry.full_name == "ping") {
-        let config = engine.config.load();
-        if config.stop_writes_on_bgsave_error && !config.save.0.is_empty() {
-            return Some(Error::SaveFailed);
+    if let Some(error) = (writes || entry.full_name == "ping").then(|| write_refusal(engine)).flatten() {
+        // PING tells that nothing can be saved, and of nothing else.
+        if writes || matches!(error, Error::SaveFailed | Error::LogFailed(_)) {
+            return Some(error);
         }
-    }
-    if engine.is_refusing(Refusal::LogFailed)
-        && !following
-        && (writes || entry.full_name == "ping")
-        && let Some(trouble) = engine.aof.appender.trouble()
-    {
-        return Some(Error::LogFailed(trouble.reason));
-    }
-    if writes && engine.is_refusing(Refusal::FewReplicas) && !following {
-        return Some(Error::FewReplicas);
-    }
-    if writes && engine.is_refusing(Refusal::Following) && engine.config.load().replica_read_only {
-        return Some(Error::ReadOnly);
     }
     let may_be_stale = entry.has(Flag::Stale) && queued.is_none_or(|queued| queued.stale);
     if engine.is_refusing(Refusal::CutOff) && !may_be_stale && !engine.config.load().replica_serve_stale_data {

@@ -7,8 +7,7 @@ use crate::command::context::Handler;
 use crate::command::{
     acl, aof, bitmap, config, connection, debug, dump, expire, function, geo, hash, hyperloglog, info, introspect, key,
     keyspace, latency, list, memory, migrate, monitor, pubsub, replication, save, script, server, set, slowlog, sort,
-    stream,
-    string, transaction, zset,
+    stream, string, transaction, zset,
 };
 use crate::spec::{self, Flag, Group, Keys};
 
