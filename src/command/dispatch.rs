@@ -829,6 +829,7 @@ fn due(engine: &Engine, session: &Session, config: &Config) -> Due {
 fn note_followed(engine: &Engine, session: &mut Session, bytes: &[u8]) {
     let Some(follow) = &mut session.follows else { return };
     let queueing = session.transaction.is_some();
+    engine.replication.db.store(session.db, Ordering::Relaxed);
     if !queueing && follow.pending.is_empty() {
         return engine.replication.append(bytes);
     }

@@ -171,7 +171,7 @@ fn stream(engine: &Engine, purpose: Purpose) -> Vec<(&'static str, Vec<u8>)> {
     let state = replication.state();
     let db = match replication.is_following() {
         true if !state.primary.resumes && state.primary.client.is_none() => return Vec::new(),
-        true => state.primary.db,
+        true => replication.db.load(Ordering::Relaxed),
         false => selected.unwrap_or(0),
     };
     if purpose == Purpose::Base || state.backlog.is_none() {

@@ -12,10 +12,12 @@ pub mod backlog;
 pub mod handshake;
 pub mod history;
 pub mod replicas;
+#[cfg(test)]
+mod simulation;
 pub mod transfer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -82,8 +84,6 @@ pub struct Primary {
     pub read_offset: u64,
     /// Whether it may go on where it stopped, if the primary agrees.
     pub resumes: bool,
-    /// The database that the stream has selected.
-    pub db: usize,
 }
 
 /// A failover that was asked for.
@@ -170,6 +170,8 @@ pub struct Replication {
     news: AtomicBool,
     state: Mutex<State>,
     listening: RwLock<Vec<Arc<Shared>>>,
+    /// The database that the primary's stream has selected, as far as it was followed.
+    pub db: AtomicUsize,
     /// The primary asked how far we are.
     ack_wanted: AtomicBool,
     /// When replicas were pinged, in milliseconds.

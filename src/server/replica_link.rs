@@ -80,27 +80,26 @@ pub fn start(engine: Arc<Engine>) -> io::Result<Running> {
     let asked = stop.clone();
     let thread = std::thread::Builder::new().name("replica".into()).spawn(move || {
         crash::prepare_thread();
-        let mut rested = engine.replication.turn();
         while !asked.load(Ordering::Acquire) {
             let turn = engine.replication.turn();
             if !engine.replication.is_following() || engine.is_refusing(Refusal::Loading) {
                 std::thread::park_timeout(LOOK);
                 continue;
             }
+            let began = Instant::now();
             let ended = follow(&engine, turn, &asked);
             let was_connected = note_end(&engine, turn);
             if let Err(reason) = ended {
                 warning!("{reason}");
             }
-            // What was connected is tried again at once, and so is another primary.
-            let until = Instant::now() + REST;
-            while !(was_connected && rested != turn) && Instant::now() < until {
+            // What has lasted for a while is tried again at once, and so is another primary.
+            let until = if was_connected { began + REST } else { Instant::now() + REST };
+            while Instant::now() < until {
                 if asked.load(Ordering::Acquire) || engine.replication.turn() != turn {
                     break;
                 }
                 std::thread::park_timeout(LOOK);
             }
-            rested = if was_connected { turn.wrapping_sub(1) } else { turn };
         }
     })?;
     Ok(Running { stop, thread: Some(thread) })
@@ -513,7 +512,7 @@ fn run_stream(engine: &Arc<Engine>, mut wire: Wire<'_>) -> Result<(), String> {
     {
         let mut state = engine.replication.state();
         wire.check()?;
-        session.db = state.primary.db;
+        session.db = engine.replication.db.load(Ordering::Relaxed);
         let primary = &mut state.primary;
         primary.stage = Stage::Connected;
         primary.resumes = true;
@@ -537,7 +536,6 @@ fn run_stream(engine: &Arc<Engine>, mut wire: Wire<'_>) -> Result<(), String> {
     ack(engine, &mut wire)?;
     loop {
         wire.at += stream.run(&wire.buf[wire.at..])?;
-        engine.replication.state().primary.db = stream.session.db;
         if engine.replication.take_ack_wanted() || acked.elapsed() >= ACK_EVERY {
             acked = Instant::now();
             ack(engine, &mut wire)?;

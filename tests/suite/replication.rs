@@ -54,7 +54,9 @@ fn assert_equal(primary: &mut Client, replica: &mut Client, what: &str) {
     let mut different = Vec::new();
     for db in 0..16 {
         let db = db.to_string();
-        [&mut *primary, &mut *replica].map(|client| client.cmd(&["SELECT", &db]));
+        for client in [&mut *primary, &mut *replica] {
+            client.cmd(&["SELECT", &db]);
+        }
         for client in [&mut *primary, &mut *replica].map(|client| client.cmd(&["KEYS", "*"])) {
             for key in Tree::parse(&client).items().iter().filter_map(Tree::bytes) {
                 let ask = |client: &mut Client| client.cmd(&[b"DEBUG".as_slice(), b"DIGEST-VALUE", key]);

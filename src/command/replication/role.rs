@@ -56,6 +56,7 @@ pub fn follow(engine: &Engine, host: &str, port: u16) {
             "Before turning into a replica, using my own master parameters to synthesize a cached master: I may be able to synchronize with the new master with just a partial transfer."
         );
         // The stream goes on where our own ends.
+        replication.db.store(selected, Ordering::Relaxed);
         replication.keep_stream(&mut state);
     }
     let old = std::mem::take(&mut state.primary);
@@ -64,7 +65,6 @@ pub fn follow(engine: &Engine, host: &str, port: u16) {
         port,
         stage: Stage::Connect,
         resumes: led || old.resumes,
-        db: if led { selected } else { old.db },
         down_since_ms: if old.stage == Stage::Connected { engine.clock.now_ms() } else { old.down_since_ms },
         ..Primary::default()
     };
@@ -167,7 +167,7 @@ pub fn begin(engine: &Engine, loaded: Option<&Loaded>) {
                 state.alone_since_ms = Some(engine.clock.now_ms());
             }
         }
-        state.primary.db = *db;
+        replication.db.store((*db).min(config.databases.saturating_sub(1) as usize), Ordering::Relaxed);
     }
     if let Some(PrimaryAddress { host, port }) = &config.replicaof {
         follow(engine, host, *port);
@@ -175,7 +175,7 @@ pub fn begin(engine: &Engine, loaded: Option<&Loaded>) {
         // What was not a replica's has nothing in common with a primary.
         state.primary.resumes = found.is_some();
         if let Some((_, _, db)) = found {
-            state.primary.db = db;
+            replication.db.store(db, Ordering::Relaxed);
         }
     } else {
         feed_stream(engine);
@@ -348,7 +348,8 @@ fn settle(
         }
         replication.keep_stream(&mut state);
         state.primary.read_offset = replication.offset();
-        state.primary.db = loaded.aux("repl-stream-db").and_then(parse_i64).map_or(0, |db| db.max(0) as usize);
+        let db = loaded.aux("repl-stream-db").and_then(parse_i64).map_or(0, |db| db.max(0) as usize);
+        replication.db.store(db.min(engine.config.load().databases.saturating_sub(1) as usize), Ordering::Relaxed);
         drop(state);
         replication.logged.lock().clear();
         engine.dirty.store(0, Ordering::Relaxed);

@@ -75,9 +75,7 @@ fn sentinels_replace_a_primary_that_was_killed() {
     // Killed, not ended.
     drop(ours);
     drop(primary);
-    eventually("another leads", || {
-        sentinels.iter().all(|s| s.primary().is_some_and(|now| now != port))
-    });
+    eventually("another leads", || sentinels.iter().all(|s| s.primary().is_some_and(|now| now != port)));
     let now = sentinels[0].primary().unwrap();
     let leader = replicas.iter().position(|replica| replica.port() == now).expect("one of the replicas leads");
     eventually("it knows that", || info(&mut clients[leader], "role") == "master");
