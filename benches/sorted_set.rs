@@ -47,24 +47,26 @@ fn sorted_set(c: &mut Criterion) {
         zset.insert(&member(n), score, LIMITS);
         worst = worst.max(began.elapsed());
     }
-    let each = zset.memory() as f64 / members as f64;
+    let each = zset.view().memory() as f64 / members as f64;
     println!("{members} members in {:?}, worst insert {worst:?}, {each:.1} bytes each", began.elapsed());
 
     tail("new score", || zset.insert(&member(rng.u64(..members)), rng.f64(), LIMITS));
-    tail("rank", || _ = zset.rank(&member(rng.u64(..members))));
-    tail("ten by rank", || _ = zset.iter(rng.usize(..members as usize), Direction::Up).take(10).count());
+    tail("rank", || _ = zset.view().rank(&member(rng.u64(..members))));
+    tail("ten by rank", || _ = zset.view().iter(rng.usize(..members as usize), Direction::Up).take(10).count());
 
     let mut group = c.benchmark_group(format!("sorted set of {members}"));
     group.bench_function("new score", |b| b.iter(|| zset.insert(&member(rng.u64(..members)), rng.f64(), LIMITS)));
-    group.bench_function("score", |b| b.iter(|| zset.score(&member(rng.u64(..members)))));
-    group.bench_function("rank", |b| b.iter(|| zset.rank(&member(rng.u64(..members)))));
+    group.bench_function("score", |b| b.iter(|| zset.view().score(&member(rng.u64(..members)))));
+    group.bench_function("rank", |b| b.iter(|| zset.view().rank(&member(rng.u64(..members)))));
     group.bench_function("ten by rank", |b| {
-        b.iter(|| zset.iter(rng.usize(..members as usize), Direction::Up).take(10).map(|(_, score)| score).sum::<f64>())
+        b.iter(|| {
+            zset.view().iter(rng.usize(..members as usize), Direction::Up).take(10).map(|(_, score)| score).sum::<f64>()
+        })
     });
     group.bench_function("pop the lowest and add it again", |b| {
         let mut next = 0;
         b.iter(|| {
-            let lowest = zset.at(0).map(|(member, _)| member.to_vec());
+            let lowest = zset.view().at(0).map(|(member, _)| member.to_vec());
             zset.remove_range(0..1);
             next += 1;
             lowest.inspect(|member| zset.insert(member, f64::from(next), LIMITS))

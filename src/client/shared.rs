@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::client::outbox::Outbox;
 use crate::client::tracking::Tracked;
+use crate::client::weights::Weighed;
 use crate::resp::reply::Protocol;
 
 /// How a client is connected.
@@ -83,12 +84,16 @@ pub struct Figures {
     pub shard_channels: AtomicU32,
     /// Bytes of the list of all these, names not counted.
     pub subscription_bytes: AtomicUsize,
+    /// Bytes of the prefixes that it follows.
+    pub prefix_bytes: AtomicUsize,
     /// Commands queued since MULTI; -1 outside of it.
     pub queued: AtomicI32,
     /// Bytes of the arguments of these.
     pub queued_bytes: AtomicUsize,
     /// Keys under WATCH.
     pub watched: AtomicU32,
+    /// Bytes that it takes to watch these.
+    pub watched_bytes: AtomicUsize,
     /// Bytes of requests that wait.
     pub query_bytes: AtomicUsize,
     /// Capacity of its own read buffer beyond that.
@@ -121,9 +126,11 @@ impl Figures {
             patterns: AtomicU32::new(0),
             shard_channels: AtomicU32::new(0),
             subscription_bytes: AtomicUsize::new(0),
+            prefix_bytes: AtomicUsize::new(0),
             queued: AtomicI32::new(-1),
             queued_bytes: AtomicUsize::new(0),
             watched: AtomicU32::new(0),
+            watched_bytes: AtomicUsize::new(0),
             query_bytes: AtomicUsize::new(0),
             query_free: AtomicUsize::new(0),
             argument_bytes: AtomicUsize::new(0),
@@ -182,6 +189,8 @@ pub struct Shared {
     pub tracked: Tracked,
     /// What it waits for, while a command of it is blocked.
     pub wait: Mutex<Option<Arc<dyn Unblock>>>,
+    /// What was noted of its memory, where that is limited.
+    pub weighed: Mutex<Weighed>,
     marks: AtomicU32,
     closing: AtomicBool,
     nudged: AtomicBool,
@@ -203,6 +212,7 @@ impl Shared {
             outbox: Outbox::default(),
             tracked: Tracked::default(),
             wait: Mutex::new(None),
+            weighed: Mutex::default(),
             marks: AtomicU32::new(if link == Link::Unix { Mark::Unix as u32 } else { 0 }),
             closing: AtomicBool::new(false),
             nudged: AtomicBool::new(false),
@@ -224,7 +234,7 @@ impl Shared {
         self.marks.load(Ordering::Relaxed) & mark as u32 != 0
     }
 
-    /// The memory it takes, in bytes: itself, what it sent and what waits to be sent to it.
+    /// The memory it takes, in bytes: itself, what it sent and what waits to be sent to it, what it follows and watches.
     pub fn memory(&self) -> usize {
         let load = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
         let figures = &self.figures;
@@ -232,10 +242,11 @@ impl Shared {
         let texts = [self.addr.capacity(), self.laddr.capacity(), names.user.capacity()].iter().sum::<usize>()
             + [&names.name, &names.library, &names.version].iter().map(|name| name.capacity()).sum::<usize>();
         let input = [&figures.query_bytes, &figures.query_free, &figures.argument_bytes, &figures.queued_bytes];
+        let interests = [&figures.subscription_bytes, &figures.prefix_bytes, &figures.watched_bytes];
         size_of::<Shared>()
             + texts
             + input.into_iter().map(load).sum::<usize>()
-            + load(&figures.subscription_bytes)
+            + interests.into_iter().map(load).sum::<usize>()
             + load(&figures.output_capacity).max(load(&figures.output_bytes))
             + self.outbox.bytes()
     }

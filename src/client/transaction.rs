@@ -94,6 +94,9 @@ pub struct Watched {
     pub hash: KeyHash,
 }
 
+/// What it takes to listen to one key, its name not counted.
+const LISTENER_BYTES: usize = 96;
+
 /// All keys that a client watches.
 #[derive(Debug, Default)]
 pub struct Watching {
@@ -109,6 +112,13 @@ impl Watching {
         let mut shards = ShardSet::default();
         self.keys.iter().for_each(|watched| shards.add(watched.hash.shard()));
         shards
+    }
+
+    /// The bytes that it takes to watch them, in the shards too.
+    pub fn bytes(&self) -> usize {
+        // Each stands in its shard's table by a name of its own, with a reference to `watch`.
+        let names: usize = self.keys.iter().map(|watched| 2 * watched.key.len()).sum();
+        names + self.keys.capacity() * size_of::<Watched>() + self.keys.len() * LISTENER_BYTES
     }
 
     /// Whether this key is among them.

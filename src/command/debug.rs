@@ -31,7 +31,7 @@ use crate::stdx::number::{parse_f64, parse_i64};
 use crate::types::list::End;
 use crate::types::stream::id::Id;
 use crate::types::zset::Direction;
-use crate::types::{Kind, Object};
+use crate::types::{Kind, ObjectRef};
 
 /// This family's commands.
 pub const COMMANDS: &[Command] = &[DEBUG];
@@ -350,11 +350,11 @@ impl Fingerprint {
     }
 
     /// Adds a collection: the order of elements counts where they have one.
-    fn add_object(&mut self, object: &Object) {
+    fn add_object(&mut self, object: ObjectRef<'_>) {
         match object {
-            Object::List(list) => list.iter(0, End::Head).for_each(|item| self.mix(&item.to_vec())),
-            Object::Set(set) => set.iter().for_each(|item| self.add(item.text(&mut itoa::Buffer::new()))),
-            Object::SortedSet(zset) => {
+            ObjectRef::List(list) => list.iter(0, End::Head).for_each(|item| self.mix(&item.to_vec())),
+            ObjectRef::Set(set) => set.iter().for_each(|item| self.add(item.text(&mut itoa::Buffer::new()))),
+            ObjectRef::SortedSet(zset) => {
                 for (member, score) in zset.iter(0, Direction::Up) {
                     let (mut one, mut text) = (Fingerprint::default(), Vec::new());
                     append_double_digits(&mut text, score);
@@ -363,7 +363,7 @@ impl Fingerprint {
                     self.add(&one.0);
                 }
             }
-            Object::Hash(hash) => hash.for_each(|name, found| {
+            ObjectRef::Hash(hash) => hash.for_each(|name, found| {
                 let mut field = Fingerprint::default();
                 name.with(|name| field.mix(name));
                 found.value.with(|value| field.mix(value));
@@ -372,7 +372,7 @@ impl Fingerprint {
                 }
                 self.add(&field.0);
             }),
-            Object::Stream(stream) => {
+            ObjectRef::Stream(stream) => {
                 for entry in stream.log.entries(Id::MIN, Id::MAX) {
                     self.mix(format!("{}.{}", entry.id.ms, entry.id.seq).as_bytes());
                     entry.elements().for_each(|element| self.mix(&element.to_vec()));
@@ -663,7 +663,10 @@ mod tests {
         assert!(bench.run("DEBUG QUICKLIST-PACKED-THRESHOLD 5gb").starts_with("-ERR argument must be a memory"));
         assert_eq!(bench.run("DEBUG QUICKLIST-PACKED-THRESHOLD 100b"), "+OK|");
         assert_eq!(bench.run("DEBUG REPLYBUFFER PEAK-RESET-TIME NEVER"), "+OK|");
-        assert!(bench.run("DEBUG HELP").starts_with("*53|+DEBUG <subcommand>"));
+        let help = bench.run("DEBUG HELP");
+        assert!(help.starts_with('*') && help.contains("|+DEBUG <subcommand>"));
+        let missing: Vec<_> = SUBCOMMANDS.iter().filter(|(name, ..)| !help.contains(&format!("|+{name}"))).collect();
+        assert!(missing.is_empty(), "without help: {:?}", missing.iter().map(|(name, ..)| name).collect::<Vec<_>>());
     }
 
     #[test]

@@ -48,8 +48,8 @@ use crate::spec::{Flag, keys};
 use crate::stdx::clock::Recent;
 use crate::stdx::memory;
 use crate::stdx::ticks::Ticks;
-use crate::types::Object;
-use crate::types::hash::Ahead;
+use crate::types::ObjectRef;
+use crate::types::hash::view::Ahead;
 
 /// How many requests hold their shards together, for one worker; fewer where there are more workers,
 /// so that one's batch seldom waits for another's.
@@ -1099,7 +1099,7 @@ fn prefetch_elements(db: &Db<'_>, ready: &[Ready<'_>], buf: &[u8], spans: &[Span
         let (args, (at, hash)) = (args_of(buf, spans, ready.request), ready.first_key?);
         let (key, name) = (args.at(at), args.opt(at + 1)?);
         match db.hold.shard_ref(hash.shard()).part(db.index())?.find(hash, key)?.value() {
-            Value::Object(Object::Hash(hash)) => hash.ahead(name),
+            Value::Object(ObjectRef::Hash(hash)) => hash.ahead(name),
             _ => None,
         }
     };

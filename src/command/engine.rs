@@ -12,8 +12,9 @@ use crate::acl::users::Users;
 use crate::client::registry::Registry;
 use crate::client::shared::Shared;
 use crate::client::tracking::Tracking;
+use crate::client::weights::Weights;
 use crate::command::acl;
-use crate::command::client::tracking;
+use crate::command::client::{eviction, tracking};
 use crate::command::migrate::peer::{Answers, Peer};
 use crate::command::migrate::transit::Transit;
 use crate::command::pubsub::events;
@@ -302,6 +303,8 @@ pub struct Engine {
     pub config_change: Mutex<()>,
     /// All connections.
     pub clients: Registry,
+    /// What these take, where that is limited.
+    pub weights: Weights,
     /// All commands.
     pub commands: CommandTable,
     /// Who may do what.
@@ -372,6 +375,7 @@ impl Engine {
         keyspace: Keyspace,
     ) -> Result<Arc<Engine>, String> {
         let engine = Arc::new(Engine::new(config, clock, host, keyspace)?);
+        eviction::follow(&engine, &engine.config.load());
         // It was made a moment ago and nobody else has it yet.
         let _ = engine.myself.set(Arc::downgrade(&engine));
         Ok(engine)
@@ -398,6 +402,7 @@ impl Engine {
             config: Arc::new(ArcSwap::from_pointee(config)),
             config_change: Mutex::new(()),
             clients: Registry::default(),
+            weights: Weights::default(),
             slowlog: SlowLog::new(),
             latency: Latency::new(),
             pause: Pause::default(),
@@ -528,6 +533,7 @@ impl Engine {
     /// Has what runs follow a changed configuration.
     pub fn follow(&self, new: &Config) {
         self.set_interest(Interest::EVENTS, events_interest(new) != Interest::NONE);
+        eviction::follow(self, new);
     }
 
     /// Says whether somebody wants to hear of changes, and who.

@@ -14,6 +14,7 @@ use crate::spec::{Access, Arity, Flag, Group, Keys};
 use crate::stdx::number::{parse_f64, parse_i64};
 use crate::stdx::partial_sort::partial_sort;
 use crate::types::geo::{Area, Place, Shape};
+use crate::types::zset::view::ZSetRef;
 use crate::types::zset::{Direction, ZSet};
 
 /// This family's commands.
@@ -394,7 +395,7 @@ impl Search {
     }
 
     /// What lies in the area, in the order that was asked for and no more than that.
-    fn find(&self, zset: &ZSet, area: &Area) -> Vec<Found> {
+    fn find(&self, zset: ZSetRef<'_>, area: &Area) -> Vec<Found> {
         let enough = if self.any { self.count } else { usize::MAX };
         let mut all = Vec::new();
         'search: for scores in area.scores() {
@@ -473,7 +474,7 @@ struct Found {
 }
 
 /// The place of a member.
-fn member_place(zset: &ZSet, member: &[u8]) -> Result<Place, Error> {
+fn member_place(zset: ZSetRef<'_>, member: &[u8]) -> Result<Place, Error> {
     let score = zset.score(member).ok_or(Error::text("ERR could not decode requested zset member"))?;
     Ok(Place::of_score(score))
 }

@@ -36,6 +36,7 @@ pub mod lcs;
 pub mod list;
 pub mod memory;
 pub mod migrate;
+pub mod module;
 pub mod monitor;
 pub mod permission;
 pub mod pubsub;

@@ -249,16 +249,11 @@ pub fn save_now(engine: &Engine, config: &Config, hold: &mut Hold<'_>) -> Result
 }
 
 /// What FLUSHALL does beside removing keys: a save in the background would bring back what is gone, and where save
-/// points are set the file is to be as empty as the keyspace. `hold` holds everything.
-pub fn flushed(engine: &Engine, config: &Config, hold: &mut Hold<'_>) {
+/// points are set the file is to be as empty as the keyspace. Returns whether it is. `hold` holds everything.
+pub fn flushed(engine: &Engine, config: &Config, hold: &mut Hold<'_>) -> bool {
     engine.saves.stop();
-    if !config.save.0.is_empty() {
-        let dirty = engine.dirty.load(Ordering::Relaxed);
-        // What went wrong was logged, and FLUSHALL succeeds in any case.
-        let _ = save_now(engine, config, hold);
-        // The flush is a change that others have yet to hear of.
-        engine.dirty.store(dirty, Ordering::Relaxed);
-    }
+    // What went wrong was logged, and FLUSHALL succeeds in any case.
+    !config.save.0.is_empty() && save_now(engine, config, hold).is_ok()
 }
 
 /// Begins to save in the background what `hold`, which holds everything, has now. Nothing else may be in the way.

@@ -18,9 +18,9 @@ use crate::keyspace::entry::{Entry, Value};
 use crate::resp::reply::Output;
 use crate::spec::{Access, Arity, Flag, Group, Keys};
 use crate::stdx::number::parse_i64;
-use crate::types::Object;
 use crate::types::listpack::Item;
 use crate::types::set::{Limits, Probe, Set};
+use crate::types::{Object, ObjectRef};
 
 /// This family's commands.
 pub const COMMANDS: &[Command] = &[
@@ -71,7 +71,7 @@ const SET: Command = Command {
 
 fn set(entry: &Entry) -> Result<&Set, Error> {
     match entry.value() {
-        Value::Object(Object::Set(set)) => Ok(set),
+        Value::Object(ObjectRef::Set(set)) => Ok(set),
         _ => Err(Error::WrongType),
     }
 }

@@ -21,7 +21,7 @@ use crate::types::hash::Text;
 use crate::types::list::{End, Limit, List};
 use crate::types::listpack::Item;
 use crate::types::zset::Direction;
-use crate::types::{Kind, Object};
+use crate::types::{Kind, Object, ObjectRef};
 
 /// This family's commands.
 pub const COMMANDS: &[Command] = &[SORT, SORT_RO];
@@ -137,7 +137,7 @@ fn look_up<'e>(db: &'e mut Db<'_>, pattern: &Pattern<'_>, element: &'e [u8], nam
     [before, element, after].into_iter().for_each(|part| name.extend_from_slice(part));
     let (key, now) = (db.key(name), db.now_ms());
     match (db.read(&key)?.value(), field) {
-        (Value::Object(Object::Hash(hash)), Some(field)) => {
+        (Value::Object(ObjectRef::Hash(hash)), Some(field)) => {
             hash.at(now).get(field).map(|found| Found::Field(found.value))
         }
         (Value::Object(_), _) | (_, Some(_)) => None,
@@ -294,15 +294,15 @@ fn load(value: Value<'_>, options: &mut Options<'_>) -> Result<Source, Error> {
     let from = if backwards { (len - first).saturating_sub(1) } else { first };
     let mut elements = Texts::default();
     match object {
-        Object::List(list) => {
+        ObjectRef::List(list) => {
             let end = if backwards { End::Tail } else { End::Head };
             list.iter(from, end).take(count).for_each(|item| elements.push_item(item));
         }
-        Object::SortedSet(zset) => {
+        ObjectRef::SortedSet(zset) => {
             let direction = if backwards { Direction::Down } else { Direction::Up };
             zset.iter(from, direction).take(count).for_each(|(item, _)| elements.push_item(item));
         }
-        Object::Set(set) => set.iter().for_each(|item| elements.push_item(item)),
+        ObjectRef::Set(set) => set.iter().for_each(|item| elements.push_item(item)),
         _ => return Err(Error::WrongType),
     }
     let range = if at_once { (0, elements.len()) } else { wanted };

@@ -6,8 +6,8 @@ use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
     acl, aof, bitmap, config, connection, debug, dump, expire, function, geo, hash, hyperloglog, info, introspect, key,
-    keyspace, latency, list, memory, migrate, monitor, pubsub, replication, save, script, server, set, slowlog, sort,
-    stream, string, transaction, zset,
+    keyspace, latency, list, memory, migrate, module, monitor, pubsub, replication, save, script, server, set, slowlog,
+    sort, stream, string, transaction, zset,
 };
 use crate::spec::{self, Flag, Group, Keys};
 
@@ -38,6 +38,7 @@ const FAMILIES: &[&[Command]] = &[
     list::wait::COMMANDS,
     memory::COMMANDS,
     migrate::COMMANDS,
+    module::COMMANDS,
     monitor::COMMANDS,
     pubsub::COMMANDS,
     replication::COMMANDS,

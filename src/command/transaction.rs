@@ -177,7 +177,9 @@ pub fn take_transaction(session: &mut Session) -> Option<Box<Transaction>> {
 
 fn note_watched(session: &Session) {
     let watched = session.watching.as_ref().map_or(0, |watching| watching.keys.len());
+    let bytes = session.watching.as_ref().map_or(0, |watching| watching.bytes());
     session.shared.figures.watched.store(u32::try_from(watched).unwrap_or(u32::MAX), Ordering::Relaxed);
+    session.shared.figures.watched_bytes.store(bytes, Ordering::Relaxed);
 }
 
 /// Watches nothing any more. Either nothing is held, or all that is watched.

@@ -449,7 +449,7 @@ directives! {
         /// Who may use DEBUG: `no`, `yes` or `local`.
         enable_debug_command("enable-debug-command"): Permission = Permission::No, (), [immutable], Effective;
         /// Who may use MODULE: `no`, `yes` or `local`.
-        enable_module_command("enable-module-command"): Permission = Permission::No, (), [immutable], Moot("there are no modules");
+        enable_module_command("enable-module-command"): Permission = Permission::No, (), [immutable], Effective;
     }
     Clients {
         /// How many clients may be connected at once, cluster links included. It is lowered at start if the system
@@ -462,7 +462,7 @@ directives! {
         client_query_buffer_limit("client-query-buffer-limit"): u64 = 1 << 30, bytes(1 << 20, I64), [], Effective;
         /// The most that all clients together may take, as memory or as a percentage of maxmemory. Beyond it the
         /// largest are disconnected. 0 is no limit.
-        maxmemory_clients("maxmemory-clients"): ClientsMemory = ClientsMemory::Bytes(0), (), [], Stored("eviction");
+        maxmemory_clients("maxmemory-clients"): ClientsMemory = ClientsMemory::Bytes(0), (), [], Effective;
         /// The longest single argument of a request.
         proto_max_bulk_len("proto-max-bulk-len"): u64 = 512 << 20, bytes(1 << 20, I64), [], Effective;
     }

@@ -326,7 +326,7 @@ impl<'a> Db<'a> {
 
     /// Stores a collection, whatever was there; the key lives on without a deadline.
     pub fn put(&mut self, key: &Key<'_>, object: Object) {
-        let entry = Entry::with_object(key.hash.bits(), key.bytes, Box::new(object), None, self.moment.initial_clock());
+        let entry = Entry::with_object(key.hash.bits(), key.bytes, object, None, self.moment.initial_clock());
         if self.remove(key) {
             if let Some(deadline) = entry.field_deadline() {
                 self.keyspace.note_deadline(key.hash.shard(), deadline);

@@ -7,7 +7,7 @@
 //! header   63   56 55        40 39          16 15    11 10  9   8    7     6..3      2..0
 //!          |      | key length | access clock |        | width |snap|expiry| encoding | type |
 //! body     [deadline: 8] [key length: 8, where it is over 65534] key value
-//! value    Int: 1, 2, 4 or 8 bytes | Embstr, Raw: length in 1 or 2 bytes, bytes | Large, Object: a pointer
+//! value    Int: 1, 2, 4 or 8 bytes | Embstr, Raw, Dense: length in 1 or 2 bytes, bytes | Large, Object: a pointer
 //! ```
 //!
 //! What must stay true: the size of the allocation follows from header and lengths alone, so that it
@@ -22,7 +22,8 @@ use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use crate::types::{Kind, Object};
+use crate::types::dense::{Dense, Run};
+use crate::types::{Kind, Object, ObjectRef};
 
 /// How many bits of its key's hash an entry carries in its pointer.
 pub const HASH_BITS: u32 = 19;
@@ -50,8 +51,10 @@ const KEY_LEN_MASK: u64 = 0xffff << KEY_LEN_SHIFT;
 const INT: u64 = 0;
 const EMBSTR: u64 = 1;
 const RAW: u64 = 2;
-const LARGE: u64 = 3;
-const OBJECT: u64 = 4;
+const DENSE: u64 = 3;
+// What follows has something hanging off the entry.
+const LARGE: u64 = 4;
+const OBJECT: u64 = 5;
 
 /// Which of two generations an entry belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -100,7 +103,7 @@ pub enum Value<'a> {
     /// A string in an allocation of its own.
     Large(Large<'a>),
     /// Every other type.
-    Object(&'a Object),
+    Object(ObjectRef<'a>),
 }
 
 /// The bytes of a large string, borrowed from their entry.
@@ -140,8 +143,26 @@ impl Entry {
         entry
     }
 
-    /// Creates an entry that holds a collection.
-    pub fn with_object(bits: u32, key: &[u8], object: Box<Object>, deadline: Option<u64>, clock: u32) -> Entry {
+    /// Creates an entry that holds a collection; one that is dense comes to stand in the entry itself.
+    pub fn with_object(bits: u32, key: &[u8], object: Object, deadline: Option<u64>, clock: u32) -> Entry {
+        match object.dense() {
+            Some(dense) => Entry::with_run(bits, key, object.kind(), dense.run(), deadline, clock),
+            None => Entry::with_box(bits, key, Box::new(object), deadline, clock),
+        }
+    }
+
+    fn with_run(bits: u32, key: &[u8], kind: Kind, run: Run<'_>, deadline: Option<u64>, clock: u32) -> Entry {
+        let shape = Shape::inline(key.len(), DENSE, run.end(), deadline.is_some());
+        let entry = Entry::allocate(bits, &shape, clock, kind);
+        // SAFETY: as above.
+        unsafe {
+            entry.write_head(key, deadline);
+            write_inline(entry.base().add(shape.value_at), run.bytes());
+        }
+        entry
+    }
+
+    fn with_box(bits: u32, key: &[u8], object: Box<Object>, deadline: Option<u64>, clock: u32) -> Entry {
         let kind = object.kind();
         let shape = Shape::sized(key.len(), OBJECT, 0, 8, deadline.is_some());
         let entry = Entry::allocate(bits, &shape, clock, kind);
@@ -313,7 +334,7 @@ impl Entry {
             return None;
         }
         match self.value() {
-            Value::Object(Object::Hash(hash)) => hash.first_deadline(),
+            Value::Object(ObjectRef::Hash(hash)) => hash.first_deadline(),
             _ => None,
         }
     }
@@ -381,13 +402,91 @@ impl Entry {
             match (header & ENCODING_MASK) >> ENCODING_SHIFT {
                 INT => Value::Int(read_int(at, width)),
                 EMBSTR | RAW => Value::Bytes(read_inline(at, width)),
+                DENSE => {
+                    let kind = Kind::from_bits((header & KIND_MASK) as u8);
+                    Value::Object(ObjectRef::from_dense(kind, Run::new(read_inline(at, width))))
+                }
                 LARGE => Value::Large(Large { at: at.cast::<*const Vec<u8>>().read_unaligned(), entry: PhantomData }),
-                _ => Value::Object(&*at.cast::<*const Object>().read_unaligned()),
+                _ => Value::Object((*at.cast::<*const Object>().read_unaligned()).view()),
             }
         }
     }
 
-    /// The collection that the entry holds, to be changed in place; `None` for strings.
+    /// Calls `change` with the collection that the entry holds; `None` for strings. May move the entry, for what is
+    /// small enough stands in the entry itself.
+    #[inline]
+    pub fn edit<R>(&mut self, change: impl FnOnce(&mut Object) -> R) -> Option<R> {
+        let header = self.header();
+        match (header & ENCODING_MASK) >> ENCODING_SHIFT {
+            OBJECT => {
+                let object = self.object_mut()?;
+                let result = change(object);
+                if object.dense().is_some() {
+                    self.move_inside();
+                }
+                Some(result)
+            }
+            DENSE => {
+                let (key_at, key_len) = self.key_place(header);
+                // SAFETY: this encoding means that a run stands behind the key, whose length has this width.
+                let bytes =
+                    unsafe { read_inline(self.base().add(key_at + key_len), (header & WIDTH_MASK) >> WIDTH_SHIFT) };
+                let kind = Kind::from_bits((header & KIND_MASK) as u8);
+                let mut object = Object::from_dense(kind, Dense::from_run(Run::new(bytes)));
+                let result = change(&mut object);
+                match object.dense() {
+                    Some(dense) => self.set_run(dense.run()),
+                    None => self.set_box(Box::new(object)),
+                }
+                Some(result)
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes into the entry what hangs off it and has become dense.
+    #[cold]
+    fn move_inside(&mut self) {
+        let kind = self.kind();
+        let Some(object) = self.take_object() else { return };
+        if let Some(dense) = object.dense() {
+            self.set_run(dense.run());
+        }
+        self.set_header(self.header() & !KIND_MASK | kind as u64);
+    }
+
+    /// Replaces a value that nothing hangs off by a run of the same type.
+    fn set_run(&mut self, run: Run<'_>) {
+        let header = self.header();
+        let (key_at, key_len) = self.key_place(header);
+        let shape = Shape::inline(key_len, DENSE, run.end(), header & EXPIRY != 0);
+        debug_assert_eq!(shape.value_at, key_at + key_len);
+        let old = self.size();
+        if shape.size != old {
+            self.resize(old, shape.size);
+        }
+        self.set_header(header & !(ENCODING_MASK | WIDTH_MASK) | shape.bits & (ENCODING_MASK | WIDTH_MASK));
+        // SAFETY: the allocation has the new size now, and the header describes the run.
+        unsafe { write_inline(self.base().add(shape.value_at), run.bytes()) };
+    }
+
+    /// Replaces a value that nothing hangs off by a collection of the same type.
+    #[cold]
+    fn set_box(&mut self, object: Box<Object>) {
+        let header = self.header();
+        let (key_at, key_len) = self.key_place(header);
+        let (old, new) = (self.size(), key_at + key_len + 8);
+        if new != old {
+            self.resize(old, new);
+        }
+        self.set_header(header & !(ENCODING_MASK | WIDTH_MASK) | OBJECT << ENCODING_SHIFT);
+        // SAFETY: the allocation has the new size now, with 8 bytes behind the key, and the header says what they are.
+        unsafe { self.base().add(key_at + key_len).cast::<*mut Object>().write_unaligned(Box::into_raw(object)) };
+    }
+
+    /// The collection that hangs off the entry, to be changed in place; `None` for strings, and for what is small
+    /// enough to stand in the entry itself: see [`Entry::edit`]. Lists, sets, streams and hashes whose fields have
+    /// deadlines never are.
     #[inline]
     pub fn object_mut(&mut self) -> Option<&mut Object> {
         let header = self.header();
@@ -481,25 +580,55 @@ impl Entry {
     /// A copy under another key; large strings are shared until one of the two changes.
     pub fn copy_as(&self, bits: u32, key: &[u8], deadline: Option<u64>) -> Entry {
         let clock = self.clock();
+        if let Some(run) = self.run() {
+            return Entry::with_run(bits, key, self.kind(), run, deadline, clock);
+        }
         match self.value() {
             Value::Int(n) => Entry::new(bits, key, Str::Int(n), deadline, clock),
             Value::Bytes(bytes) if self.encoding() == "raw" => Entry::new(bits, key, Str::Raw(bytes), deadline, clock),
             Value::Bytes(bytes) => Entry::new(bits, key, Str::Bytes(bytes), deadline, clock),
             Value::Large(large) => Entry::new(bits, key, Str::Large(large.share()), deadline, clock),
-            Value::Object(object) => Entry::with_object(bits, key, Box::new(object.copy()), deadline, clock),
+            Value::Object(_) => {
+                let object = self.object().expect("what is no run hangs off the entry");
+                Entry::with_box(bits, key, Box::new(object.copy()), deadline, clock)
+            }
         }
     }
 
-    /// The same value, deadline and clock under another key; the value itself does not move.
+    /// The run that stands in the entry itself, if that is what it holds.
+    fn run(&self) -> Option<Run<'_>> {
+        let header = self.header();
+        if (header & ENCODING_MASK) >> ENCODING_SHIFT != DENSE {
+            return None;
+        }
+        let (key_at, key_len) = self.key_place(header);
+        // SAFETY: this encoding means that a run stands behind the key, whose length has this width.
+        let bytes = unsafe { read_inline(self.base().add(key_at + key_len), (header & WIDTH_MASK) >> WIDTH_SHIFT) };
+        Some(Run::new(bytes))
+    }
+
+    /// The collection that hangs off the entry, if there is one.
+    fn object(&self) -> Option<&Object> {
+        let header = self.header();
+        if (header & ENCODING_MASK) >> ENCODING_SHIFT != OBJECT {
+            return None;
+        }
+        let (key_at, key_len) = self.key_place(header);
+        // SAFETY: this encoding means that a box's pointer stands behind the key; `&self` forbids changes.
+        Some(unsafe { &*self.base().add(key_at + key_len).cast::<*const Object>().read_unaligned() })
+    }
+
+    /// The same value, deadline and clock under another key; the value itself does not move, unless it is small.
     pub fn renamed(mut self, bits: u32, key: &[u8], deadline: Option<u64>) -> Entry {
         let clock = self.clock();
         if let Some(object) = self.take_object() {
-            return Entry::with_object(bits, key, object, deadline, clock);
+            return Entry::with_box(bits, key, object, deadline, clock);
         }
         self.copy_as(bits, key, deadline)
     }
 
-    /// Takes the collection out and leaves the entry an integer of 8 bytes; `None` for strings.
+    /// Takes the collection out that hangs off the entry and leaves that an integer of 8 bytes; `None` where there is
+    /// none: for strings, and for what stands in the entry itself.
     pub fn take_object(&mut self) -> Option<Box<Object>> {
         let header = self.header();
         if (header & ENCODING_MASK) >> ENCODING_SHIFT != OBJECT {
@@ -524,7 +653,8 @@ impl Entry {
                 Value::Int(_) | Value::Bytes(_) => 0,
                 // The counts of the Arc, the vector's three words, its buffer.
                 Value::Large(large) => 16 + 24 + large.bytes().capacity(),
-                Value::Object(object) => object.memory(),
+                // What stands in the entry is part of its size.
+                Value::Object(_) => self.object().map_or(0, |object| object.view().memory()),
             }
     }
 
@@ -537,7 +667,7 @@ impl Entry {
         match (header & ENCODING_MASK) >> ENCODING_SHIFT {
             INT => at + (1 << width),
             // SAFETY: an inline value has its length there.
-            EMBSTR | RAW => at + width as usize + unsafe { read_inline(self.base().add(at), width) }.len(),
+            EMBSTR | RAW | DENSE => at + width as usize + unsafe { read_inline(self.base().add(at), width) }.len(),
             _ => at + 8,
         }
     }
@@ -604,6 +734,11 @@ impl Shape {
         if len > INLINE_MAX {
             return Shape::sized(key_len, LARGE, 0, 8, expiry);
         }
+        Shape::inline(key_len, encoding, len, expiry)
+    }
+
+    /// With a length and so many bytes.
+    fn inline(key_len: usize, encoding: u64, len: usize, expiry: bool) -> Shape {
         let width = if len < 256 { 1 } else { 2 };
         Shape::sized(key_len, encoding, width, width as usize + len, expiry)
     }
@@ -689,7 +824,9 @@ unsafe fn write_inline(at: *mut u8, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::hash::{Hash, Limits, Text};
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     fn text(entry: &Entry) -> Vec<u8> {
         match entry.value() {
@@ -730,6 +867,44 @@ mod tests {
         assert_eq!(Arc::strong_count(&shared), 1);
     }
 
+    const LIMITS: Limits = Limits { fields: 128, bytes: 600 };
+
+    fn hash_of(entry: &Entry) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let Value::Object(ObjectRef::Hash(hash)) = entry.value() else { panic!("a hash") };
+        let mut all = BTreeMap::new();
+        hash.for_each(|name, found| assert!(all.insert(name.to_vec(), found.value.to_vec()).is_none()));
+        all
+    }
+
+    #[test]
+    fn a_small_hash_stands_in_its_entry_and_a_larger_one_beside_it() {
+        let mut e = Entry::with_object(5, b"key", Object::Hash(Hash::default()), None, 7);
+        let set = |e: &mut Entry, name: &[u8], value: &[u8]| {
+            e.edit(|object| match object {
+                Object::Hash(hash) => hash.set(name, Text::Bytes(value), None, LIMITS),
+                _ => panic!("a hash"),
+            })
+        };
+        assert_eq!(set(&mut e, b"name", b"text"), Some(true));
+        assert_eq!((e.kind(), e.encoding(), e.memory()), (Kind::Hash, "listpack", 8 + 3 + 1 + 10));
+        assert!(e.object_mut().is_none() && e.take_object().is_none());
+        let copy = e.copy_as(9, b"other", Some(3));
+        set(&mut e, b"long", &[b'v'; 550]);
+        assert!(e.object_mut().is_some());
+        assert_eq!((e.kind(), hash_of(&e).len(), hash_of(&copy).len()), (Kind::Hash, 2, 1));
+        e.edit(|object| match object {
+            Object::Hash(hash) => {
+                hash.remove(b"long");
+                hash.shrink();
+            }
+            _ => panic!("a hash"),
+        });
+        assert_eq!((e.kind(), e.memory(), e.bits(), e.clock()), (Kind::Hash, 22, 5, 7));
+        assert_eq!((copy.key(), copy.deadline(), hash_of(&copy)), (&b"other"[..], Some(3), hash_of(&e)));
+        e.set_string(Str::Bytes(b"text"));
+        assert_eq!((e.kind(), text(&e), e.edit(|_| ())), (Kind::String, b"text".to_vec(), None));
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         Bytes(Vec<u8>),
@@ -738,6 +913,9 @@ mod tests {
         Deadline(Option<u64>),
         Clock(u32),
         Rename(Vec<u8>),
+        /// A hash, if it is none, gets a field of this number and length.
+        Field(u8, usize),
+        Remove(u8),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -750,26 +928,59 @@ mod tests {
             any::<Option<u64>>().prop_map(Step::Deadline),
             (0..1u32 << 24).prop_map(Step::Clock),
             prop::collection::vec(any::<u8>(), 0..40).prop_map(Step::Rename),
+            (0..9u8, 0..200usize).prop_map(|(n, len)| Step::Field(n, len)),
+            (0..9u8, 0..200usize).prop_map(|(n, len)| Step::Field(n, len)),
+            (0..9u8).prop_map(Step::Remove),
+            (0..9u8).prop_map(Step::Remove),
         ]
     }
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 8 } else { 256 }, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
-        fn any_sequence_of_changes_leaves_what_was_last_set(steps in prop::collection::vec(step(), 1..20)) {
+        fn any_sequence_of_changes_leaves_what_was_last_set(steps in prop::collection::vec(step(), 1..40)) {
             let mut e = Entry::new(3, b"", Str::Int(0), None, 0);
-            let (mut key, mut value, mut deadline, mut clock) = (vec![], b"0".to_vec(), None, 0);
+            let (mut key, mut value, mut deadline, mut clock) = (vec![], Ok(b"0".to_vec()), None, 0);
             for s in steps {
                 match s {
-                    Step::Bytes(v) => { e.set_string(Str::Bytes(&v)); value = v }
-                    Step::Raw(v) => { e.set_string(Str::Raw(&v)); value = v }
-                    Step::Int(n) => { e.set_string(Str::Int(n)); value = n.to_string().into_bytes() }
+                    Step::Bytes(v) => { e.set_string(Str::Bytes(&v)); value = Ok(v) }
+                    Step::Raw(v) => { e.set_string(Str::Raw(&v)); value = Ok(v) }
+                    Step::Int(n) => { e.set_string(Str::Int(n)); value = Ok(n.to_string().into_bytes()) }
                     Step::Deadline(d) => { e.set_deadline(d); deadline = d }
                     Step::Clock(c) => { e.set_clock(c); clock = c }
                     Step::Rename(k) => { e = e.renamed(9, &k, deadline); key = k }
+                    Step::Field(n, len) => {
+                        if value.is_ok() {
+                            prop_assert!(e.edit(|_| ()).is_none());
+                            e = Entry::with_object(3, &key, Object::Hash(Hash::default()), deadline, clock);
+                            value = Err(BTreeMap::new());
+                        }
+                        let (name, text) = (vec![b'f', n], vec![n; len]);
+                        e.edit(|object| match object {
+                            Object::Hash(hash) => hash.set(&name, Text::Bytes(&text), None, LIMITS),
+                            _ => false,
+                        });
+                        if let Err(fields) = &mut value { fields.insert(name, text); }
+                    }
+                    Step::Remove(n) => {
+                        let name = [b'f', n];
+                        let removed = e.edit(|object| match object {
+                            Object::Hash(hash) => {
+                                let removed = hash.remove(&name);
+                                hash.shrink();
+                                removed
+                            }
+                            _ => false,
+                        });
+                        let known = value.as_mut().err().map(|fields| fields.remove(&name[..]).is_some());
+                        prop_assert_eq!(removed, known);
+                    }
                 }
                 prop_assert_eq!(e.key(), &key[..]);
-                prop_assert_eq!(text(&e), &value[..]);
+                match &value {
+                    Ok(value) => prop_assert_eq!(&text(&e), value),
+                    Err(fields) => prop_assert_eq!(&hash_of(&e), fields),
+                }
                 prop_assert_eq!((e.deadline(), e.clock()), (deadline, clock));
                 if let Some(d) = deadline {
                     // SAFETY: the entry is alive and has this deadline.

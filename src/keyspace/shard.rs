@@ -713,8 +713,10 @@ mod tests {
     }
 
     fn set_field(entry: &mut Entry, field: &[u8], at: Option<u64>) {
-        let Some(Object::Hash(hash)) = entry.object_mut() else { panic!("only hashes are changed") };
-        hash.set(field, Text::Bytes(b"v"), at, Limits { fields: 10, bytes: 64 });
+        entry.edit(|object| {
+            let Object::Hash(hash) = object else { panic!("only hashes are changed") };
+            hash.set(field, Text::Bytes(b"v"), at, Limits { fields: 10, bytes: 64 });
+        });
     }
 
     fn run_hashes(steps: Vec<HashStep>) {
@@ -726,7 +728,7 @@ mod tests {
                     let (key, field) = (name(key), name(field));
                     let hash = hasher.hash(&key);
                     if part.update(hash, &key, |entry| set_field(entry, &field, at)).is_none() {
-                        let object = Box::new(Object::Hash(Hash::default()));
+                        let object = Object::Hash(Hash::default());
                         let mut entry = Entry::with_object(hash.bits(), &key, object, None, 0);
                         set_field(&mut entry, &field, at);
                         part.insert(hash, entry);
@@ -735,9 +737,11 @@ mod tests {
                 }
                 HashStep::Field(key, field, at) => {
                     let (key, field) = (name(key), name(field));
-                    part.update(hasher.hash(&key), &key, |entry| match entry.object_mut() {
-                        Some(Object::Hash(hash)) => hash.set_deadline(&field, at),
-                        _ => false,
+                    part.update(hasher.hash(&key), &key, |entry| {
+                        entry.edit(|object| match object {
+                            Object::Hash(hash) => hash.set_deadline(&field, at),
+                            _ => false,
+                        })
                     });
                     if let Some(known) = model.get_mut(&key).and_then(|(_, fields)| fields.get_mut(&field)) {
                         *known = at;

@@ -20,7 +20,7 @@ use crate::client::feed::Next;
 use crate::client::session::{Fate, Session};
 use crate::client::shared::{Mark, Shared};
 use crate::command::blocking::Waiting;
-use crate::command::client::tracking;
+use crate::command::client::{eviction, tracking};
 use crate::command::dispatch::{Pending, Request, Stop};
 use crate::command::engine::Engine;
 use crate::command::pubsub;
@@ -123,20 +123,29 @@ impl Connection {
                 give_way(cx);
                 break;
             }
+            // Counted before it is sent: who has read a reply finds it in CLIENT LIST.
+            let figure = &self.session.shared.figures.net_output;
+            let before = figure.load(Ordering::Relaxed);
             let written = match self.out.only_piece() {
-                Some(piece) if piece.len() <= left => self.stream.poll_write(cx, &[IoSlice::new(piece)]),
+                Some(piece) if piece.len() <= left => {
+                    figure.store(before + piece.len() as u64, Ordering::Relaxed);
+                    self.stream.poll_write(cx, &[IoSlice::new(piece)])
+                }
                 _ => {
                     let mut slices = [IoSlice::new(&[]); 16];
                     let count = self.out.slices(&mut slices, left);
+                    let bytes = slices[..count].iter().map(|slice| slice.len() as u64).sum::<u64>();
+                    figure.store(before + bytes, Ordering::Relaxed);
                     self.stream.poll_write(cx, &slices[..count])
                 }
             };
+            let sent = if let Poll::Ready(Ok(n)) = written { n as u64 } else { 0 };
+            figure.store(before + sent, Ordering::Relaxed);
             match written {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(n)) => {
                     self.out.advance(n);
                     left = left.saturating_sub(n);
-                    add_alone(&self.session.shared.figures.net_output, n as u64);
                     let counter = match &self.session.feed {
                         None => Counter::NetOutputBytes,
                         Some(_) => Counter::NetReplOutputBytes,
@@ -196,8 +205,6 @@ impl Connection {
         let behind = position.map_or(0, |at| self.engine.replication.offset().saturating_sub(at));
         let waiting = self.out.len() + usize::try_from(behind).unwrap_or(usize::MAX);
         let figures = &shared.figures;
-        figures.output_bytes.store(waiting, Ordering::Relaxed);
-        figures.output_capacity.store(self.out.capacity(), Ordering::Relaxed);
         let config = self.engine.config.load();
         let limits = config.client_output_buffer_limit;
         let mut limit = match () {
@@ -227,6 +234,9 @@ impl Connection {
             warning!("Client id={} addr={} closed for overcoming of output buffer limits.", shared.id, shared.addr);
             shared.close();
         }
+        // Who goes for this is not weighed any more, and nobody has to go in its place.
+        figures.output_bytes.store(waiting, Ordering::Relaxed);
+        figures.output_capacity.store(self.out.capacity(), Ordering::Relaxed);
     }
 
     /// Runs every whole request in `buf`; returns how many bytes are done with.
@@ -309,7 +319,9 @@ impl Connection {
             warning!("Replica {} sent a command that has a reply: disconnected", self.session.shared.addr);
             self.session.shared.close();
         }
-        add_alone(&self.session.shared.figures.commands, ran as u64);
+        // One that waits counts when it is over.
+        let waits = matches!(stop, Stop::Waiting(_));
+        add_alone(&self.session.shared.figures.commands, ran as u64 - u64::from(waits));
         tools.ran += ran as u64;
         if matches!(stop, Stop::Done) {
             return None;
@@ -412,7 +424,7 @@ impl Connection {
             let room = if missing > 0 { missing } else { READ_BYTES };
             if self.input.capacity() - self.input.len() < room {
                 // What a header promises is not reserved: room grows with what has arrived.
-                self.input.reserve(room.min(self.input.len().max(READ_BYTES)));
+                self.input.reserve_exact(room.min(self.input.len().max(READ_BYTES)));
             }
             let read = self.stream.poll_append(cx, &mut self.input);
             let n = match read {
@@ -422,21 +434,32 @@ impl Connection {
             if n > 0 {
                 self.note_input(tools, n);
                 self.check_query_limit(tools);
+                // Looked at before a large request runs: who takes too much is closed instead.
+                self.note_query();
+                eviction::note(&self.engine, &self.session.shared);
                 if !self.session.shared.is_closing() {
                     self.process_input(tools);
                 }
             }
             n
         };
-        let shared = &self.session.shared;
-        shared.figures.query_bytes.store(self.input.len(), Ordering::Relaxed);
-        shared.figures.query_free.store(self.input.capacity() - self.input.len(), Ordering::Relaxed);
+        self.note_query();
         self.check_query_limit(tools);
         Poll::Ready(Ok(match n {
             0 => Came::End,
             _ if drained => Came::All,
             _ => Came::Part,
         }))
+    }
+
+    /// Notes how much is kept of what was read.
+    fn note_query(&self) {
+        let figures = &self.session.shared.figures;
+        // What stands before a long argument was read as arguments already.
+        let awaited = self.input.len() - self.parser.awaited_from().min(self.input.len());
+        figures.query_bytes.store(awaited, Ordering::Relaxed);
+        figures.argument_bytes.store(self.input.len() - awaited, Ordering::Relaxed);
+        figures.query_free.store(self.input.capacity() - self.input.len(), Ordering::Relaxed);
     }
 
     fn note_input(&self, tools: &Tools, n: usize) {
@@ -494,6 +517,7 @@ impl Connection {
                     }
                     let State::Blocked(waiting, _) = std::mem::replace(&mut self.state, State::Open) else { continue };
                     tools.executor.resume_wait(&self.engine, &mut self.session, &mut self.out, &waiting);
+                    add_alone(&self.session.shared.figures.commands, 1);
                     self.process_input(tools);
                     continue;
                 }
@@ -556,6 +580,7 @@ impl Connection {
             match read {
                 Poll::Ready(Ok(n)) if n > 0 => {
                     self.note_input(tools, n);
+                    self.note_query();
                     self.check_query_limit(tools);
                     if self.session.shared.is_closing() {
                         return Poll::Ready(());
@@ -697,6 +722,7 @@ impl Connection {
             }
             let started = Ticks::now();
             let turn = this.turn(cx, tools, started);
+            eviction::note(&this.engine, &this.session.shared);
             tools.count_turn(&this.engine, started);
             // A buffer that one large reply has made large is not kept.
             let back = this.out.take_back().filter(|buf| (1..=KEPT_BYTES).contains(&buf.capacity()));
@@ -725,6 +751,7 @@ impl Drop for Connection {
             warning!("Connection with replica client id={id} addr={} lost.", self.session.shared.addr);
         }
         self.engine.replication.forget(id, self.engine.clock.now_ms());
+        self.engine.weights.forget(&self.session.shared);
         self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }

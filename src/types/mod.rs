@@ -1,6 +1,7 @@
 //! Data structures: a value, its encodings, its size; no key, no client, no lock, no clock.
 
 pub mod bitmap;
+pub mod dense;
 pub mod geo;
 pub mod hash;
 pub mod hyperloglog;
@@ -14,4 +15,4 @@ pub mod stream;
 pub mod table;
 pub mod zset;
 
-pub use object::{Kind, Object};
+pub use object::{Kind, Object, ObjectRef};

@@ -1,10 +1,13 @@
 //! What a key can hold: the six types, and the collections behind five of them.
 
+use crate::types::dense::{Dense, Run};
 use crate::types::hash::Hash;
+use crate::types::hash::view::HashRef;
 use crate::types::list::List;
 use crate::types::set::Set;
 use crate::types::stream::Stream;
 use crate::types::zset::ZSet;
+use crate::types::zset::view::ZSetRef;
 
 /// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,27 +72,46 @@ impl Object {
         }
     }
 
-    /// The name that OBJECT ENCODING answers.
-    pub fn encoding(&self) -> &'static str {
+    /// The collection, to be read.
+    #[inline]
+    pub fn view(&self) -> ObjectRef<'_> {
         match self {
-            Object::List(list) => list.encoding(),
-            Object::Set(set) => set.encoding(),
-            Object::SortedSet(zset) => zset.encoding(),
-            Object::Hash(hash) => hash.encoding(),
-            Object::Stream(_) => "stream",
+            Object::List(list) => ObjectRef::List(list),
+            Object::Set(set) => ObjectRef::Set(set),
+            Object::SortedSet(zset) => ObjectRef::SortedSet(zset.view()),
+            Object::Hash(hash) => ObjectRef::Hash(hash.view()),
+            Object::Stream(stream) => ObjectRef::Stream(stream),
         }
     }
 
-    /// Bytes that it takes.
-    pub fn memory(&self) -> usize {
-        size_of::<Object>()
-            + match self {
-                Object::List(list) => list.memory(),
-                Object::Set(set) => set.memory(),
-                Object::SortedSet(zset) => zset.memory(),
-                Object::Hash(hash) => hash.memory(),
-                Object::Stream(stream) => size_of::<Stream>() + stream.memory(),
-            }
+    /// The collection that a dense run is; `kind` is one of those that can be.
+    #[inline]
+    pub fn from_dense(kind: Kind, dense: Dense) -> Object {
+        match kind {
+            Kind::Hash => Object::Hash(Hash::from_dense(dense)),
+            Kind::SortedSet => Object::SortedSet(ZSet::from_dense(dense)),
+            _ => unreachable!("only hashes and sorted sets are ever dense"),
+        }
+    }
+
+    /// The dense run that it is, where it is that small.
+    #[inline]
+    pub fn dense(&self) -> Option<&Dense> {
+        match self {
+            Object::SortedSet(zset) => zset.dense(),
+            Object::Hash(hash) => hash.dense(),
+            Object::List(_) | Object::Set(_) | Object::Stream(_) => None,
+        }
+    }
+
+    /// How many elements it has: what freeing it costs.
+    pub fn len(&self) -> usize {
+        self.view().len()
+    }
+
+    /// Whether it has no elements left; a key that holds such a value is removed, but for streams, which stay.
+    pub fn is_empty(&self) -> bool {
+        self.view().is_empty()
     }
 
     /// A copy that shares nothing that either can change.
@@ -102,20 +124,87 @@ impl Object {
             Object::Stream(stream) => Object::Stream(stream.clone()),
         }
     }
+}
 
-    /// How many elements it has: what freeing it costs.
-    pub fn len(&self) -> usize {
-        match self {
-            Object::List(list) => list.len(),
-            Object::Set(set) => set.len(),
-            Object::SortedSet(zset) => zset.len(),
-            Object::Hash(hash) => hash.len(),
-            Object::Stream(stream) => stream.log.len(),
+/// A collection, borrowed: from an [`Object`], or from the entry that a small one stands in.
+#[derive(Clone, Copy)]
+pub enum ObjectRef<'a> {
+    /// A list.
+    List(&'a List),
+    /// A set.
+    Set(&'a Set),
+    /// A sorted set.
+    SortedSet(ZSetRef<'a>),
+    /// A hash.
+    Hash(HashRef<'a>),
+    /// A stream.
+    Stream(&'a Stream),
+}
+
+impl<'a> ObjectRef<'a> {
+    /// The collection of this kind that a dense run is. See [`Object::from_dense`].
+    #[inline]
+    pub fn from_dense(kind: Kind, run: Run<'a>) -> ObjectRef<'a> {
+        match kind {
+            Kind::Hash => ObjectRef::Hash(HashRef::dense(run)),
+            Kind::SortedSet => ObjectRef::SortedSet(ZSetRef::dense(run)),
+            _ => unreachable!("only hashes and sorted sets are ever dense"),
         }
     }
 
-    /// Whether it has no elements left; a key that holds such a value is removed, but for streams, which stay.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0 && self.kind() != Kind::Stream
+    /// Its type.
+    pub fn kind(self) -> Kind {
+        match self {
+            ObjectRef::List(_) => Kind::List,
+            ObjectRef::Set(_) => Kind::Set,
+            ObjectRef::SortedSet(_) => Kind::SortedSet,
+            ObjectRef::Hash(_) => Kind::Hash,
+            ObjectRef::Stream(_) => Kind::Stream,
+        }
+    }
+
+    /// The name that OBJECT ENCODING answers.
+    pub fn encoding(self) -> &'static str {
+        match self {
+            ObjectRef::List(list) => list.encoding(),
+            ObjectRef::Set(set) => set.encoding(),
+            ObjectRef::SortedSet(zset) => zset.encoding(),
+            ObjectRef::Hash(hash) => hash.encoding(),
+            ObjectRef::Stream(_) => "stream",
+        }
+    }
+
+    /// Bytes that it takes, where it is an [`Object`].
+    pub fn memory(self) -> usize {
+        size_of::<Object>()
+            + match self {
+                ObjectRef::List(list) => list.memory(),
+                ObjectRef::Set(set) => set.memory(),
+                ObjectRef::SortedSet(zset) => zset.memory(),
+                ObjectRef::Hash(hash) => hash.memory(),
+                ObjectRef::Stream(stream) => size_of::<Stream>() + stream.memory(),
+            }
+    }
+
+    /// How many elements it has.
+    pub fn len(self) -> usize {
+        match self {
+            ObjectRef::List(list) => list.len(),
+            ObjectRef::Set(set) => set.len(),
+            ObjectRef::SortedSet(zset) => zset.len(),
+            ObjectRef::Hash(hash) => hash.len(),
+            ObjectRef::Stream(stream) => stream.log.len(),
+        }
+    }
+
+    /// Whether it has none left. See [`Object::is_empty`].
+    pub fn is_empty(self) -> bool {
+        match self {
+            ObjectRef::List(list) => list.is_empty(),
+            ObjectRef::Set(set) => set.is_empty(),
+            ObjectRef::SortedSet(zset) => zset.is_empty(),
+            ObjectRef::Hash(hash) => hash.is_empty(),
+            ObjectRef::Stream(_) => false,
+        }
     }
 }

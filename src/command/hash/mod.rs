@@ -25,8 +25,9 @@ use crate::resp::reply::{Output, Protocol};
 use crate::spec::{Access, Arity, Flag, Group, Keys};
 use crate::stdx::number::extended::Extended;
 use crate::stdx::number::parse_i64;
-use crate::types::Object;
-use crate::types::hash::{Found, Hash, Limits, Living, Text};
+use crate::types::hash::view::{HashRef, Living};
+use crate::types::hash::{Found, Hash, Limits, Text};
+use crate::types::{Object, ObjectRef};
 
 /// This family's commands.
 #[rustfmt::skip]
@@ -55,18 +56,20 @@ const HASH: Command = Command {
     run: hget,
 };
 
-fn hash(entry: &Entry) -> Result<&Hash, Error> {
+fn hash(entry: &Entry) -> Result<HashRef<'_>, Error> {
     match entry.value() {
-        Value::Object(Object::Hash(hash)) => Ok(hash),
+        Value::Object(ObjectRef::Hash(hash)) => Ok(hash),
         _ => Err(Error::WrongType),
     }
 }
 
-fn hash_mut(entry: &mut Entry) -> Result<&mut Hash, Error> {
-    match entry.object_mut() {
-        Some(Object::Hash(hash)) => Ok(hash),
-        _ => Err(Error::WrongType),
-    }
+/// Calls `change` with the hash in an entry.
+fn edit<R>(entry: &mut Entry, change: impl FnOnce(&mut Hash) -> R) -> Result<R, Error> {
+    let changed = entry.edit(|object| match object {
+        Object::Hash(hash) => Some(change(hash)),
+        _ => None,
+    });
+    changed.flatten().ok_or(Error::WrongType)
 }
 
 fn limits(ctx: &Context<'_>) -> Limits {
@@ -82,7 +85,7 @@ fn read<'c>(ctx: &'c mut Context<'_>, key: &Key<'_>) -> Result<Option<Living<'c>
 
 /// Calls `change` with the hash at `key`, where there is one; removes it where it has lost its last field.
 fn change<R>(ctx: &mut Context<'_>, key: &Key<'_>, change: impl FnOnce(&mut Hash) -> R) -> Result<Option<R>, Error> {
-    ctx.db.update(key, |entry| hash_mut(entry).map(change)).transpose()
+    ctx.db.update(key, |entry| edit(entry, change)).transpose()
 }
 
 /// Calls `change` with the hash at `key`, which is created where it is missing.
@@ -90,19 +93,19 @@ fn change_or_create<R>(ctx: &mut Context<'_>, key: &Key<'_>, change: impl FnOnce
     // One lookup where it is there, as it mostly is.
     let mut change = Some(change);
     let mut run = |hash: &mut Hash| change.take().expect("run in one of two places, once")(hash);
-    if let Some(result) = ctx.db.update(key, |entry| hash_mut(entry).map(&mut run)) {
+    if let Some(result) = ctx.db.update(key, |entry| edit(entry, &mut run)) {
         return result;
     }
     let mut hash = Hash::default();
     let result = run(&mut hash);
     let clock = ctx.db.moment().initial_clock();
-    ctx.db.insert(key, Entry::with_object(key.hash.bits(), key.bytes, Box::new(Object::Hash(hash)), None, clock));
+    ctx.db.insert(key, Entry::with_object(key.hash.bits(), key.bytes, Object::Hash(hash), None, clock));
     Ok(result)
 }
 
 /// Removes a hash that has no fields left.
 fn remove_if_empty(ctx: &mut Context<'_>, key: &Key<'_>) {
-    if ctx.db.look(key).is_some_and(|entry| hash(entry).is_ok_and(Hash::is_empty)) {
+    if ctx.db.look(key).is_some_and(|entry| hash(entry).is_ok_and(HashRef::is_empty)) {
         ctx.db.remove(key);
         ctx.db.notify(key, Class::Generic, "del");
     }

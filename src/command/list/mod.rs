@@ -17,9 +17,9 @@ use crate::resp::reply::Output;
 use crate::spec::{Access, Arity, Flag, Group, Keys};
 use crate::stdx::number::parse_i64;
 use crate::stdx::ticks::Ticks;
-use crate::types::Object;
 use crate::types::list::{End, Limit, List};
 use crate::types::listpack::{Item, Needle};
+use crate::types::{Object, ObjectRef};
 
 pub mod wait;
 
@@ -50,7 +50,7 @@ pub(crate) const BASE: Command = Command {
 
 fn list(entry: &Entry) -> Result<&List, Error> {
     match entry.value() {
-        Value::Object(Object::List(list)) => Ok(list),
+        Value::Object(ObjectRef::List(list)) => Ok(list),
         _ => Err(Error::WrongType),
     }
 }
@@ -155,7 +155,7 @@ fn push_all<'a>(
         let mut list = List::default();
         let len = add(&mut list);
         let clock = ctx.db.moment().initial_clock();
-        ctx.db.insert(key, Entry::with_object(key.hash.bits(), key.bytes, Box::new(Object::List(list)), None, clock));
+        ctx.db.insert(key, Entry::with_object(key.hash.bits(), key.bytes, Object::List(list), None, clock));
         len
     };
     ctx.db.note(key, Class::List, if end == End::Head { "lpush" } else { "rpush" });

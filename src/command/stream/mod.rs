@@ -22,12 +22,12 @@ use crate::keyspace::db::Key;
 use crate::keyspace::entry::{self, Value};
 use crate::resp::reply::Output;
 use crate::spec::{Access, Arity, Flag, Group as Page, Keys};
-use crate::types::Object;
 use crate::types::listpack::Item;
 use crate::types::stream::Stream;
 use crate::types::stream::chunk::Entry;
 use crate::types::stream::group::{Group, Pending};
 use crate::types::stream::id::Id;
+use crate::types::{Object, ObjectRef};
 
 /// This family's commands.
 #[rustfmt::skip]
@@ -57,7 +57,7 @@ const STREAM: Command = Command {
 
 fn stream(entry: &entry::Entry) -> Result<&Stream, Error> {
     match entry.value() {
-        Value::Object(Object::Stream(stream)) => Ok(stream),
+        Value::Object(ObjectRef::Stream(stream)) => Ok(stream),
         _ => Err(Error::WrongType),
     }
 }
@@ -72,7 +72,7 @@ fn stream_mut(entry: &mut entry::Entry) -> Result<&mut Stream, Error> {
 /// Stores a stream for a key that does not exist.
 fn insert(ctx: &mut Context<'_>, key: &Key<'_>, stream: Stream) {
     let clock = ctx.db.moment().initial_clock();
-    let object = Box::new(Object::Stream(Box::new(stream)));
+    let object = Object::Stream(Box::new(stream));
     ctx.db.insert(key, entry::Entry::with_object(key.hash.bits(), key.bytes, object, None, clock));
 }
 

@@ -14,7 +14,7 @@ use crate::command::zset::{SORTED_SET, Scores, limits, store};
 use crate::keyspace::entry::Value;
 use crate::spec::{Access, Arity, Flag, Keys};
 use crate::stdx::number::{parse_f64, parse_i64};
-use crate::types::Object;
+use crate::types::ObjectRef;
 use crate::types::listpack::Item;
 use crate::types::set::Probe;
 use crate::types::zset::{Direction, ZSet};
@@ -74,13 +74,13 @@ enum Destination {
 /// An input: a value, which may be of either kind, and what its scores are multiplied with.
 #[derive(Clone, Copy)]
 struct Input<'a> {
-    value: Option<&'a Object>,
+    value: Option<ObjectRef<'a>>,
     weight: f64,
 }
 
 impl Input<'_> {
     fn len(&self) -> usize {
-        self.value.map_or(0, Object::len)
+        self.value.map_or(0, ObjectRef::len)
     }
 
     fn weigh(&self, score: f64) -> f64 {
@@ -93,8 +93,8 @@ impl Input<'_> {
     /// a sum ends as zero and a minimum or maximum passes over. A set's members have 1.
     fn score(&self, member: &[u8]) -> Option<f64> {
         let score = match self.value? {
-            Object::SortedSet(zset) => zset.score(member)?,
-            Object::Set(set) if set.contains(&Probe::new(member)) => 1.0,
+            ObjectRef::SortedSet(zset) => zset.score(member)?,
+            ObjectRef::Set(set) if set.contains(&Probe::new(member)) => 1.0,
             _ => return None,
         };
         Some(score * self.weight)
@@ -107,10 +107,10 @@ impl Input<'_> {
             Item::Int(_) => f(&member.to_vec(), self.weigh(score)),
         };
         match self.value {
-            Some(Object::SortedSet(zset)) => {
+            Some(ObjectRef::SortedSet(zset)) => {
                 _ = zset.iter(0, Direction::Up).all(|(member, score)| visit(member, score))
             }
-            Some(Object::Set(set)) => _ = set.iter().all(|member| visit(member, 1.0)),
+            Some(ObjectRef::Set(set)) => _ = set.iter().all(|member| visit(member, 1.0)),
             _ => {}
         }
     }
@@ -348,9 +348,9 @@ fn run(ctx: &mut Context<'_>, args: &Args<'_>, name: &'static str, operation: Op
 }
 
 /// A value that can be an input.
-fn input(value: Value<'_>) -> Result<&Object, Error> {
+fn input(value: Value<'_>) -> Result<ObjectRef<'_>, Error> {
     match value {
-        Value::Object(object @ (Object::SortedSet(_) | Object::Set(_))) => Ok(object),
+        Value::Object(object @ (ObjectRef::SortedSet(_) | ObjectRef::Set(_))) => Ok(object),
         _ => Err(Error::WrongType),
     }
 }

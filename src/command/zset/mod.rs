@@ -21,9 +21,10 @@ use crate::keyspace::entry::{Entry, Value};
 use crate::resp::reply::{Output, Protocol};
 use crate::spec::{Access, Arity, Flag, Group, Keys};
 use crate::stdx::number::parse_f64;
-use crate::types::Object;
 use crate::types::listpack::Item;
+use crate::types::zset::view::ZSetRef;
 use crate::types::zset::{Limits, ZSet};
+use crate::types::{Object, ObjectRef};
 
 /// This file's commands.
 pub const COMMANDS: &[Command] = &[ZADD, ZCARD, ZINCRBY, ZMSCORE, ZRANK, ZREM, ZREVRANK, ZSCORE];
@@ -48,19 +49,20 @@ pub(crate) const SORTED_SET: Command = Command {
 };
 
 /// The sorted set in an entry.
-pub(crate) fn zset(entry: &Entry) -> Result<&ZSet, Error> {
+pub(crate) fn zset(entry: &Entry) -> Result<ZSetRef<'_>, Error> {
     match entry.value() {
-        Value::Object(Object::SortedSet(zset)) => Ok(zset),
+        Value::Object(ObjectRef::SortedSet(zset)) => Ok(zset),
         _ => Err(Error::WrongType),
     }
 }
 
-/// The sorted set in an entry, to be changed.
-pub(crate) fn zset_mut(entry: &mut Entry) -> Result<&mut ZSet, Error> {
-    match entry.object_mut() {
-        Some(Object::SortedSet(zset)) => Ok(zset),
-        _ => Err(Error::WrongType),
-    }
+/// Calls `change` with the sorted set in an entry.
+fn edit<R>(entry: &mut Entry, change: impl FnOnce(&mut ZSet) -> R) -> Result<R, Error> {
+    let changed = entry.edit(|object| match object {
+        Object::SortedSet(zset) => Some(change(zset)),
+        _ => None,
+    });
+    changed.flatten().ok_or(Error::WrongType)
 }
 
 /// What a listpack may hold.
@@ -128,8 +130,7 @@ pub(crate) fn store(ctx: &mut Context<'_>, key: &Key<'_>, zset: ZSet, event: &'s
 /// Adds a sorted set under a key that does not exist.
 fn insert(ctx: &mut Context<'_>, key: &Key<'_>, zset: ZSet) {
     let clock = ctx.db.moment().initial_clock();
-    let object = Box::new(Object::SortedSet(zset));
-    ctx.db.insert(key, Entry::with_object(key.hash.bits(), key.bytes, object, None, clock));
+    ctx.db.insert(key, Entry::with_object(key.hash.bits(), key.bytes, Object::SortedSet(zset), None, clock));
 }
 
 /// Removes members with `remove`, which returns how many; then the key, where none are left.
@@ -139,10 +140,7 @@ pub(crate) fn remove_with(
     event: &'static str,
     remove: impl FnOnce(&mut ZSet) -> usize,
 ) -> Result<usize, Error> {
-    let changed = db.update(key, |entry| {
-        let zset = zset_mut(entry)?;
-        Ok((remove(zset), zset.is_empty()))
-    });
+    let changed = db.update(key, |entry| edit(entry, |zset| (remove(zset), zset.is_empty())));
     let (removed, empty) = changed.transpose()?.unwrap_or_default();
     if removed > 0 {
         db.note(key, Class::SortedSet, event);
@@ -337,7 +335,7 @@ fn add<'a>(
             done.last = (fate != Fate::Left).then_some(score);
         }
     };
-    let found = ctx.db.update(key, |entry| zset_mut(entry).map(&mut put));
+    let found = ctx.db.update(key, |entry| edit(entry, &mut put));
     if found.transpose()?.is_none() && !rule.only_old {
         let mut zset = ZSet::default();
         put(&mut zset);
@@ -391,7 +389,7 @@ pub const ZCARD: Command = Command {
 
 fn zcard(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let key = args.key(&ctx.db, 1);
-    let len = ctx.db.read(&key).map(zset).transpose()?.map_or(0, ZSet::len);
+    let len = ctx.db.read(&key).map(zset).transpose()?.map_or(0, ZSetRef::len);
     ctx.out.integer(len as i64);
     DONE
 }

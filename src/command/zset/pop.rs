@@ -9,7 +9,8 @@ use crate::keyspace::db::Key;
 use crate::resp::reply::Protocol;
 use crate::spec::{Access, Arity, Flag, Keys};
 use crate::stdx::number::parse_i64;
-use crate::types::zset::{Direction, ZSet};
+use crate::types::zset::Direction;
+use crate::types::zset::view::ZSetRef;
 
 /// This file's commands.
 pub const COMMANDS: &[Command] = &[ZMPOP, ZPOPMAX, ZPOPMIN];
@@ -79,7 +80,7 @@ fn pop(ctx: &mut Context<'_>, key: &Key<'_>, from: Direction, count: usize, scor
 
 /// How many members there are at a key, if it exists.
 pub(super) fn len_at(ctx: &mut Context<'_>, key: &Key<'_>) -> Result<Option<usize>, Error> {
-    Ok(ctx.db.look(key).map(zset).transpose()?.map(ZSet::len))
+    Ok(ctx.db.look(key).map(zset).transpose()?.map(ZSetRef::len))
 }
 
 /// Removes `count` members, of which there are so many, and writes each.
@@ -97,7 +98,7 @@ pub(super) fn take(
             Direction::Up => (0, 0..count),
             Direction::Down => (len - 1, len - count..len),
         };
-        zset.iter(first, from).take(count).for_each(|found| scores.write(out, found));
+        zset.view().iter(first, from).take(count).for_each(|found| scores.write(out, found));
         zset.remove_range(span);
         count
     })?;

@@ -13,6 +13,7 @@ use crate::command::zset::{SORTED_SET, Scores, limits, remove_with, store, zset}
 use crate::spec::{Access, Arity, Flag, Keys};
 use crate::stdx::number::{parse_f64, parse_i64};
 use crate::types::listpack::Item;
+use crate::types::zset::view::ZSetRef;
 use crate::types::zset::{Direction, ZSet};
 
 /// This file's commands.
@@ -106,7 +107,7 @@ impl<'a> Range<'a> {
     }
 
     /// The positions of its members, from the lowest score on; ranks count in `direction`.
-    fn span(&self, zset: &ZSet, direction: Direction) -> ops::Range<usize> {
+    fn span(&self, zset: ZSetRef<'_>, direction: Direction) -> ops::Range<usize> {
         match *self {
             Range::Rank(start, end) => {
                 let len = zset.len() as i64;
@@ -229,7 +230,7 @@ impl<'a> Query<'a> {
     }
 
     /// The position of the first member that is asked for, seen in the query's direction, and how many there are.
-    fn find(&self, zset: &ZSet) -> (usize, usize) {
+    fn find(&self, zset: ZSetRef<'_>) -> (usize, usize) {
         let span = self.range.span(zset, self.direction);
         let skip = usize::try_from(self.offset).unwrap_or(usize::MAX);
         let left = span.len().saturating_sub(skip);
@@ -431,7 +432,7 @@ fn remove(ctx: &mut Context<'_>, args: &Args<'_>, by: By, event: &'static str) -
     let range = Range::parse(by, args.at(2), args.at(3))?;
     let key = args.key(&ctx.db, 1);
     let removed = remove_with(&mut ctx.db, &key, event, |zset| {
-        let span = range.span(zset, Direction::Up);
+        let span = range.span(zset.view(), Direction::Up);
         zset.remove_range(span.clone());
         span.len()
     })?;

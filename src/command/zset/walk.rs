@@ -10,7 +10,8 @@ use crate::spec::{Arity, Flag};
 use crate::stdx::number::append_i64;
 use crate::stdx::number::double::{append_double, append_double_17};
 use crate::types::listpack::Item;
-use crate::types::zset::{Direction, ZSet};
+use crate::types::zset::Direction;
+use crate::types::zset::view::ZSetRef;
 
 /// This file's commands.
 pub const COMMANDS: &[Command] = &[ZRANDMEMBER, ZSCAN];
@@ -84,7 +85,7 @@ fn zrandmember(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 
 /// So many different positions, each set of them as likely as any other. Robert Floyd's way: as many draws as
 /// positions, however many there are to choose from.
-fn draw(zset: &ZSet, wanted: usize, random: &mut fastrand::Rng) -> Vec<usize> {
+fn draw(zset: ZSetRef<'_>, wanted: usize, random: &mut fastrand::Rng) -> Vec<usize> {
     let len = zset.len();
     let mut drawn = std::collections::HashSet::with_capacity(wanted);
     for most in len - wanted..len {
@@ -102,7 +103,7 @@ pub const ZSCAN: Command = Command {
     since: "2.8.0",
     arity: Arity::AtLeast(3),
     flags: &[Flag::ReadOnly],
-    usage: "key cursor [MATCH pattern] [COUNT count]",
+    usage: "key cursor [MATCH pattern] [COUNT count] [NOSCORES]",
     summary: "Iterates over members and scores of a sorted set.",
     complexity: "O(1) for every call. O(N) for a complete iteration, including enough command calls for the cursor to return back to 0. N is the number of elements inside the collection.",
     tips: &["nondeterministic_output"],
@@ -113,7 +114,7 @@ pub const ZSCAN: Command = Command {
 fn zscan(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     scan_value(ctx, args, zset, |zset, cursor, count, found| {
         // Redis prints the scores of a small set as they stand in it, and those of a large one with all digits.
-        let append = if zset.listpack().is_some() { append_double } else { append_double_17 };
+        let append = if zset.encoding() == "listpack" { append_double } else { append_double_17 };
         let (mut name, mut text) = (Vec::new(), Vec::new());
         let next = zset.scan(cursor, count, |member, score| {
             let member = match member {
@@ -126,9 +127,11 @@ fn zscan(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
             };
             if found.wants(member) {
                 found.add(member);
-                text.clear();
-                append(&mut text, score);
-                found.add(&text);
+                if !found.names_only {
+                    text.clear();
+                    append(&mut text, score);
+                    found.add(&text);
+                }
             }
         });
         next.unwrap_or(0)

@@ -4,7 +4,7 @@ use crate::keyspace::entry::{Entry, Value};
 use crate::keyspace::snapshot::Encode;
 use crate::resp::reply::{Output, Protocol};
 use crate::stdx::number::double::append_double_17;
-use crate::types::Object;
+use crate::types::ObjectRef;
 use crate::types::list::End;
 use crate::types::listpack::Item;
 use crate::types::stream::Stream;
@@ -34,17 +34,17 @@ impl Encode for Commands {
     }
 }
 
-fn write_object(commands: &mut Writer<'_>, object: &Object) {
+fn write_object(commands: &mut Writer<'_>, object: ObjectRef<'_>) {
     match object {
-        Object::List(list) => {
+        ObjectRef::List(list) => {
             commands.begin("RPUSH");
             list.iter(0, End::Head).for_each(|item| commands.element(&[&item.to_vec()]));
         }
-        Object::Set(set) => {
+        ObjectRef::Set(set) => {
             commands.begin("SADD");
             set.iter().for_each(|member| commands.element(&[&member.to_vec()]));
         }
-        Object::SortedSet(set) => {
+        ObjectRef::SortedSet(set) => {
             commands.begin("ZADD");
             let mut text = Vec::new();
             for (member, score) in set.iter(0, Direction::Up) {
@@ -53,7 +53,7 @@ fn write_object(commands: &mut Writer<'_>, object: &Object) {
                 commands.element(&[&text, &member.to_vec()]);
             }
         }
-        Object::Hash(hash) => {
+        ObjectRef::Hash(hash) => {
             commands.begin("HMSET");
             hash.for_each(|name, found| {
                 name.with(|name| found.value.with(|value| commands.element(&[name, value])));
@@ -66,7 +66,7 @@ fn write_object(commands: &mut Writer<'_>, object: &Object) {
                 }
             });
         }
-        Object::Stream(stream) => write_stream(commands, stream),
+        ObjectRef::Stream(stream) => write_stream(commands, stream),
     }
 }
 

@@ -10,13 +10,14 @@ use crate::persist::rdb::stream;
 use crate::persist::rdb::writer::Writer;
 use crate::persist::rdb::{Dialect, Reason, Result, VERSION_7_4};
 use crate::stdx::number::parse_i64;
-use crate::types::Object;
+use crate::types::hash::view::HashRef;
 use crate::types::hash::{self, Hash, Layout, Text};
 use crate::types::intset::Intset;
 use crate::types::list::{End, Limit, List, OwnedPart, Part};
 use crate::types::listpack::{Item, Listpack};
 use crate::types::set::{self, Probe, Set};
 use crate::types::zset::{self, Direction, ZSet};
+use crate::types::{Object, ObjectRef};
 
 /// Numbers of types and of their forms.
 #[allow(missing_docs, reason = "each is the form of its name")]
@@ -128,7 +129,7 @@ impl Decoded {
                 Entry::new(bits, key, Str::Large(Arc::new(bytes)), deadline, clock)
             }
             Decoded::Bytes(bytes) => Entry::new(bits, key, Str::Bytes(&bytes), deadline, clock),
-            Decoded::Object(object) => Entry::with_object(bits, key, object, deadline, clock),
+            Decoded::Object(object) => Entry::with_object(bits, key, *object, deadline, clock),
         }
     }
 }
@@ -467,7 +468,7 @@ fn valkey_hash(reader: &mut Reader<'_>, limits: Limits<'_>) -> Result<Hash> {
 fn within_time(reader: &Reader<'_>, hash: Hash) -> Result<Hash> {
     const LAST_MS: u64 = 1 << 46;
     let mut over = false;
-    hash.for_each(|_, found| over |= found.deadline.is_some_and(|deadline| deadline > LAST_MS));
+    hash.view().for_each(|_, found| over |= found.deadline.is_some_and(|deadline| deadline > LAST_MS));
     if over { Err(reader.corrupt("invalid expireAt time")) } else { Ok(hash) }
 }
 
@@ -515,19 +516,19 @@ pub fn skip_module_aux(reader: &mut Reader<'_>) -> Result<()> {
 pub fn form_of(value: Value<'_>) -> u8 {
     match value {
         Value::Int(_) | Value::Bytes(_) | Value::Large(_) => form::STRING,
-        Value::Object(Object::List(_)) => form::LIST_QUICKLIST_2,
+        Value::Object(ObjectRef::List(_)) => form::LIST_QUICKLIST_2,
         // Only Redis 7.2 and on know sets that are listpacks.
-        Value::Object(Object::Set(set)) if set.as_intset().is_some() => form::SET_INTSET,
-        Value::Object(Object::Set(_)) => form::SET,
-        Value::Object(Object::SortedSet(set)) if set.listpack().is_some() => form::ZSET_LISTPACK,
-        Value::Object(Object::SortedSet(_)) => form::ZSET_2,
-        Value::Object(Object::Hash(hash)) => match (hash.listpack(), hash.first_deadline()) {
-            (Some((_, Layout::Plain)), _) => form::HASH_LISTPACK,
+        Value::Object(ObjectRef::Set(set)) if set.as_intset().is_some() => form::SET_INTSET,
+        Value::Object(ObjectRef::Set(_)) => form::SET,
+        Value::Object(ObjectRef::SortedSet(set)) if set.encoding() == "listpack" => form::ZSET_LISTPACK,
+        Value::Object(ObjectRef::SortedSet(_)) => form::ZSET_2,
+        Value::Object(ObjectRef::Hash(hash)) => match (hash.layout(), hash.first_deadline()) {
+            (Some(Layout::Plain), _) => form::HASH_LISTPACK,
             (Some(_), Some(_)) => form::HASH_LISTPACK_EX,
             (None, Some(_)) => form::HASH_METADATA,
             (_, None) => form::HASH,
         },
-        Value::Object(Object::Stream(stream)) => stream::form_of(stream),
+        Value::Object(ObjectRef::Stream(stream)) => stream::form_of(stream),
     }
 }
 
@@ -537,7 +538,7 @@ pub fn write(writer: &mut Writer, value: Value<'_>) {
         Value::Int(n) => writer.integer(n),
         Value::Bytes(bytes) => writer.string(bytes),
         Value::Large(large) => writer.string(large.bytes()),
-        Value::Object(Object::List(list)) => {
+        Value::Object(ObjectRef::List(list)) => {
             writer.count(list.nodes());
             for part in list.parts() {
                 match part {
@@ -552,14 +553,14 @@ pub fn write(writer: &mut Writer, value: Value<'_>) {
                 }
             }
         }
-        Value::Object(Object::Set(set)) => match set.as_intset() {
+        Value::Object(ObjectRef::Set(set)) => match set.as_intset() {
             Some(ints) => writer.string(ints.as_bytes()),
             None => {
                 writer.count(set.len());
                 set.iter().for_each(|member| item(writer, member));
             }
         },
-        Value::Object(Object::SortedSet(set)) => match set.listpack() {
+        Value::Object(ObjectRef::SortedSet(set)) => match set.listpack() {
             Some(pack) => writer.string(pack.as_bytes()),
             None => {
                 writer.count(set.len());
@@ -570,8 +571,8 @@ pub fn write(writer: &mut Writer, value: Value<'_>) {
                 }
             }
         },
-        Value::Object(Object::Hash(hash)) => write_hash(writer, hash),
-        Value::Object(Object::Stream(stream)) => stream::write(writer, stream),
+        Value::Object(ObjectRef::Hash(hash)) => write_hash(writer, hash),
+        Value::Object(ObjectRef::Stream(stream)) => stream::write(writer, stream),
     }
 }
 
@@ -582,7 +583,7 @@ fn item(writer: &mut Writer, item: Item<'_>) {
     }
 }
 
-fn write_hash(writer: &mut Writer, hash: &Hash) {
+fn write_hash(writer: &mut Writer, hash: HashRef<'_>) {
     let first = hash.first_deadline();
     if let Some(first) = first {
         writer.needs(VERSION_7_4);

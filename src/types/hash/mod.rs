@@ -1,23 +1,29 @@
 //! Hashes: values under names, the fields; each may have a deadline of its own.
 //!
-//! A small hash is one [`Listpack`], searched from end to end: names and values in turn, or, once a field has had
-//! a deadline, name, value and deadline (0 for none), the earliest deadline first and those without one last. A
-//! larger hash is a table of [`Field`]s, beside which [`Due`] tells the deadlines in order, if there are any.
-//! When a hash becomes a table can be seen (OBJECT ENCODING) and is just as in Redis.
+//! A small hash is a run of elements, searched from end to end: names and values in turn. It is [`Dense`] while it is
+//! very small, which keyspaces keep inside of the key's entry, and a [`Listpack`] above; or, once a field has had
+//! a deadline, a listpack of name, value and deadline (0 for none), the earliest deadline first and those without one
+//! last. A larger hash is a table of [`Field`]s, beside which [`Due`] tells the deadlines in order, if there are any.
+//! When a hash becomes a table can be seen (OBJECT ENCODING) and is just as in Redis. All that only reads goes
+//! through a [`HashRef`], which looks the same for all of these.
 //!
 //! What must stay true: `due` holds the deadline of just those fields that have one. A field whose deadline has
-//! passed is still here: who looks through [`Hash::at`] does not see it, and [`Hash::take_due`] removes it.
+//! passed is still here: who looks through [`HashRef::at`] does not see it, and [`Hash::take_due`] removes it. What
+//! is dense has no more than [`MAX`](crate::types::dense::MAX) bytes.
 
 pub mod due;
 pub mod field;
 #[cfg(test)]
 mod tests;
+pub mod view;
 
 use crate::stdx::hash::hash_bytes;
+use crate::types::dense::{self, Dense, Part, Written};
 use crate::types::hash::due::Due;
 use crate::types::hash::field::{Field, Outside};
+use crate::types::hash::view::{Form, HashRef, Living};
 use crate::types::listpack::{Item, Listpack, Needle, Place};
-use crate::types::table::{CURSOR_SHIFT, SharedTable};
+use crate::types::table::SharedTable;
 
 /// How large a hash may be as a listpack: `hash-max-listpack-entries` and `hash-max-listpack-value`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +89,17 @@ impl Text<'_> {
     }
 }
 
+impl<'a> Text<'a> {
+    /// As an element of a dense run; a number where it is known to be one.
+    fn part(self) -> Part<'a> {
+        match self {
+            Text::Int(n) => Part::Int(n),
+            Text::Bytes(bytes) => Part::Text(bytes),
+            Text::Outside(value) => Part::Text(value.bytes()),
+        }
+    }
+}
+
 /// What a hash knows of a field.
 #[derive(Clone, Copy)]
 pub struct Found<'a> {
@@ -98,6 +115,7 @@ pub struct Hash(Repr);
 
 #[derive(Debug, Clone)]
 enum Repr {
+    Dense(Dense),
     Packed(Listpack),
     Timed(Listpack),
     Table(Box<Large>),
@@ -174,40 +192,6 @@ impl Large {
     }
 }
 
-/// Where a field of a large hash will be looked for: the way there can be loaded ahead of time, one step after the
-/// other for many fields together. See [`Hash::ahead`].
-pub struct Ahead<'a> {
-    fields: &'a SharedTable<Field>,
-    hash: u64,
-}
-
-impl Ahead<'_> {
-    /// The first step.
-    #[inline]
-    pub fn prefetch_segment(&self) {
-        self.fields.prefetch_segment(self.hash);
-    }
-
-    /// The second step.
-    #[inline]
-    pub fn prefetch_places(&self) {
-        self.fields.prefetch(self.hash);
-    }
-
-    /// The last step: the field that it most likely is.
-    #[inline]
-    pub fn prefetch_field(&self) {
-        if let Some(field) = self.fields.find(self.hash, |_| true) {
-            field.prefetch();
-        }
-    }
-}
-
-/// How many elements of the listpack a field takes.
-fn stride(pack: &Repr) -> usize {
-    if matches!(pack, Repr::Timed(_)) { 3 } else { 2 }
-}
-
 /// The deadline at a place of a listpack: 0 stands for none.
 fn deadline_at(pack: &Listpack, place: Place) -> Option<u64> {
     match pack.at(place) {
@@ -256,107 +240,56 @@ fn remove_in(pack: &mut Listpack, stride: usize, mut place: Place) {
 
 impl Default for Hash {
     fn default() -> Hash {
-        Hash(Repr::Packed(Listpack::new()))
+        Hash(Repr::Dense(Dense::default()))
     }
 }
 
 impl Hash {
+    /// The hash that a dense run is.
+    #[inline]
+    pub fn from_dense(dense: Dense) -> Hash {
+        Hash(Repr::Dense(dense))
+    }
+
+    /// The dense run that it is, where it is very small.
+    #[inline]
+    pub fn dense(&self) -> Option<&Dense> {
+        match &self.0 {
+            Repr::Dense(dense) => Some(dense),
+            _ => None,
+        }
+    }
+
+    /// The hash, to be read.
+    #[inline]
+    pub fn view(&self) -> HashRef<'_> {
+        HashRef::of(match &self.0 {
+            Repr::Dense(dense) => Form::Dense(dense.run()),
+            Repr::Packed(pack) => Form::Packed(pack),
+            Repr::Timed(pack) => Form::Timed(pack),
+            Repr::Table(large) => Form::Table(large),
+        })
+    }
+
     /// The number of fields, those included whose deadline has passed.
     pub fn len(&self) -> usize {
-        match &self.0 {
-            Repr::Packed(pack) | Repr::Timed(pack) => pack.len() / stride(&self.0),
-            Repr::Table(large) => large.fields.len(),
-        }
+        self.view().len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.view().is_empty()
     }
 
-    /// The name that OBJECT ENCODING answers.
-    pub fn encoding(&self) -> &'static str {
-        match self.0 {
-            Repr::Packed(_) => "listpack",
-            Repr::Timed(_) => "listpackex",
-            Repr::Table(_) => "hashtable",
-        }
-    }
-
-    /// Bytes that it takes. Of a large hash some hundred fields are looked at, and all taken to be alike.
-    pub fn memory(&self) -> usize {
-        const SAMPLES: usize = 512;
-        match &self.0 {
-            Repr::Packed(pack) | Repr::Timed(pack) => pack.memory(),
-            Repr::Table(large) => {
-                let (mut sum, mut seen) = (0, 0usize);
-                large.fields.sample(0, SAMPLES, |field| {
-                    sum += field.memory();
-                    seen += 1;
-                });
-                let fields = sum.checked_div(seen).unwrap_or(0) * large.fields.len();
-                let due = large.due.as_ref().map_or(0, |due| size_of::<Due>() + due.memory());
-                size_of::<Large>() + large.fields.allocated_bytes() + fields + due
-            }
-        }
-    }
-
-    /// The hash as it is at `now`: without the fields whose deadline lies before.
+    /// The hash as it is at `now`. See [`HashRef::at`].
     pub fn at(&self, now: u64) -> Living<'_> {
-        Living { hash: self, now }
+        self.view().at(now)
     }
 
-    /// Where `name` will be looked for, in a hash that is too large to be in the processor's cache as a whole.
+    /// The earliest deadline of a field.
     #[inline]
-    pub fn ahead(&self, name: &[u8]) -> Option<Ahead<'_>> {
-        match &self.0 {
-            Repr::Packed(_) | Repr::Timed(_) => None,
-            Repr::Table(large) => Some(Ahead { fields: &large.fields, hash: hash_bytes(name) }),
-        }
-    }
-
-    /// What is known of a field, whether its deadline has passed or not.
-    pub fn find(&self, name: &[u8]) -> Option<Found<'_>> {
-        match &self.0 {
-            Repr::Packed(pack) => {
-                let place = find_in(pack, 2, name)?;
-                Some(Found { value: pack.at(after(pack, place)).into(), deadline: None })
-            }
-            Repr::Timed(pack) => {
-                let value = after(pack, find_in(pack, 3, name)?);
-                let deadline = deadline_at(pack, after(pack, value));
-                Some(Found { value: pack.at(value).into(), deadline })
-            }
-            Repr::Table(large) => {
-                let field = large.find(name)?;
-                Some(Found { value: field.value(), deadline: field.deadline() })
-            }
-        }
-    }
-
-    /// Calls `f` for every field, whether its deadline has passed or not.
-    pub fn for_each(&self, mut f: impl FnMut(Text<'_>, Found<'_>)) {
-        match &self.0 {
-            Repr::Packed(pack) => {
-                let mut items = pack.iter();
-                while let (Some(name), Some(value)) = (items.next(), items.next()) {
-                    f(name.into(), Found { value: value.into(), deadline: None });
-                }
-            }
-            Repr::Timed(pack) => {
-                let mut next = pack.first();
-                while let Some(name) = next {
-                    let value = after(pack, name);
-                    let deadline = after(pack, value);
-                    let found = Found { value: pack.at(value).into(), deadline: deadline_at(pack, deadline) };
-                    f(pack.at(name).into(), found);
-                    next = pack.next(deadline);
-                }
-            }
-            Repr::Table(large) => large.fields.iter().for_each(|field| {
-                f(Text::Bytes(field.name()), Found { value: field.value(), deadline: field.deadline() });
-            }),
-        }
+    pub fn first_deadline(&self) -> Option<u64> {
+        self.view().first_deadline()
     }
 
     /// The hash that a listpack is, as files hold it: names and values in turn, or with `Layout::Timed` names, values
@@ -383,25 +316,17 @@ impl Hash {
         let as_it_is = fields <= limits.fields && hashes.is_sorted_by(|a, b| a < b) && deadlines.is_sorted();
         let mut hash = Hash(if is_timed { Repr::Timed(pack) } else { Repr::Packed(pack) });
         if as_it_is {
+            hash.condense(dense::MAX);
             hash.shrink();
             return Some(hash);
         }
         let mut again = Hash::default();
         again.make_room(fields, 0, limits);
         let mut twice = false;
-        hash.for_each(|name, found| {
+        hash.view().for_each(|name, found| {
             twice |= !name.with(|name| again.set(name, found.value, found.deadline, limits));
         });
         (!twice).then_some(again)
-    }
-
-    /// The listpack that the hash is, if it is one.
-    pub fn listpack(&self) -> Option<(&Listpack, Layout)> {
-        match &self.0 {
-            Repr::Packed(pack) => Some((pack, Layout::Plain)),
-            Repr::Timed(pack) => Some((pack, Layout::Timed)),
-            Repr::Table(_) => None,
-        }
     }
 
     /// Says that so many fields are about to be added, the longest name or value of so many bytes: makes the hash a
@@ -417,7 +342,7 @@ impl Hash {
             return;
         }
         let mut large = Large::default();
-        self.for_each(|name, found| {
+        self.view().for_each(|name, found| {
             name.with(|name| large.set(name, found.value, found.deadline));
         });
         self.0 = Repr::Table(Box::new(large));
@@ -429,7 +354,27 @@ impl Hash {
         if deadline.is_some() {
             self.make_timed();
         }
+        self.make_packed(2, name.len() + value.len());
         let new = match &mut self.0 {
+            Repr::Dense(dense) => {
+                let (run, mut new) = (dense.run(), Written::new());
+                match run.find(name) {
+                    Some((at, _)) => {
+                        let at = run.behind(at);
+                        let old = at..run.behind(at);
+                        dense::write(value.part(), &mut new);
+                        dense.replace(old, &new);
+                        false
+                    }
+                    None => {
+                        let end = run.end();
+                        dense::write(Part::Text(name), &mut new);
+                        dense::write(value.part(), &mut new);
+                        dense.replace(end..end, &new);
+                        true
+                    }
+                }
+            }
             Repr::Packed(pack) => value.with(|value| match find_in(pack, 2, name) {
                 Some(place) => {
                     let at = after(pack, place);
@@ -457,23 +402,47 @@ impl Hash {
             }),
             Repr::Table(large) => large.set(name, value, deadline),
         };
-        // A limit that was lowered is noticed by any write.
-        if self.len() > limits.fields {
+        // A limit that was lowered is noticed by any write. Where it cannot be reached nothing is counted.
+        let most = self.dense().map_or(usize::MAX, |dense| dense.run().end() / 2);
+        if most > limits.fields && self.len() > limits.fields {
             self.make_table();
         }
         new
     }
 
+    /// Makes a listpack of a run that has no room for so many bytes more, in so many elements.
+    fn make_packed(&mut self, elements: usize, bytes: usize) {
+        if let Repr::Dense(dense) = &self.0
+            && !dense.has_room(elements, bytes)
+        {
+            self.0 = Repr::Packed(view::listpack_of(dense.run()));
+        }
+    }
+
+    /// Makes a dense run of a listpack without deadlines that takes so many bytes, or fewer.
+    fn condense(&mut self, bytes: usize) {
+        let Repr::Packed(pack) = &self.0 else { return };
+        if pack.byte_len() > bytes {
+            return;
+        }
+        let (mut dense, mut all) = (Dense::default(), Written::new());
+        for item in pack.iter() {
+            dense::write(Text::from(item).part(), &mut all);
+        }
+        dense.replace(0..0, &all);
+        self.0 = Repr::Dense(dense);
+    }
+
     /// Gives each field room for a deadline.
     fn make_timed(&mut self) {
-        let Repr::Packed(pack) = &self.0 else { return };
-        let mut timed = Listpack::new();
-        for (i, item) in pack.iter().enumerate() {
-            Text::from(item).with(|part| timed.push_back(part));
-            if i % 2 == 1 {
-                timed.push_back(b"0");
-            }
+        if !matches!(self.0, Repr::Dense(_) | Repr::Packed(_)) {
+            return;
         }
+        let mut timed = Listpack::new();
+        self.view().for_each(|name, found| {
+            [name, found.value].into_iter().for_each(|part| part.with(|part| timed.push_back(part)));
+            timed.push_back(b"0");
+        });
         self.0 = Repr::Timed(timed);
     }
 
@@ -483,6 +452,7 @@ impl Hash {
             self.make_timed();
         }
         match &mut self.0 {
+            Repr::Dense(dense) => dense.run().find(name).is_some(),
             Repr::Packed(pack) => find_in(pack, 2, name).is_some(),
             Repr::Timed(pack) => {
                 let Some(place) = find_in(pack, 3, name) else { return false };
@@ -507,8 +477,15 @@ impl Hash {
 
     /// Removes a field; returns whether there was one.
     pub fn remove(&mut self, name: &[u8]) -> bool {
-        let stride = stride(&self.0);
+        let stride = if matches!(self.0, Repr::Timed(_)) { 3 } else { 2 };
         match &mut self.0 {
+            Repr::Dense(dense) => {
+                let run = dense.run();
+                let Some((at, _)) = run.find(name) else { return false };
+                let behind = run.behind(run.behind(at));
+                dense.replace(at..behind, &[]);
+                true
+            }
             Repr::Packed(pack) | Repr::Timed(pack) => {
                 let Some(place) = find_in(pack, stride, name) else { return false };
                 remove_in(pack, stride, place);
@@ -520,21 +497,10 @@ impl Hash {
 
     /// Gives back memory that is not used: to be called after fields were removed.
     pub fn shrink(&mut self) {
+        // Half of what it may have: one that comes and goes about the limit stays what it is.
+        self.condense(dense::MAX / 2);
         if let Repr::Packed(pack) | Repr::Timed(pack) = &mut self.0 {
             pack.shrink();
-        }
-    }
-
-    /// The earliest deadline of a field.
-    #[inline]
-    pub fn first_deadline(&self) -> Option<u64> {
-        match &self.0 {
-            Repr::Packed(_) => None,
-            Repr::Timed(pack) => {
-                let value = after(pack, pack.first()?);
-                deadline_at(pack, after(pack, value))
-            }
-            Repr::Table(large) => large.due.as_ref()?.first(),
         }
     }
 
@@ -544,7 +510,7 @@ impl Hash {
         for taken in 0..limit {
             let Some(deadline) = self.first_deadline().filter(|deadline| *deadline < now) else { return taken };
             match &mut self.0 {
-                Repr::Packed(_) => return taken,
+                Repr::Dense(_) | Repr::Packed(_) => return taken,
                 Repr::Timed(pack) => {
                     let Some(place) = pack.first() else { return taken };
                     Text::from(pack.at(place)).with(|name| f(name, deadline));
@@ -557,120 +523,5 @@ impl Hash {
             }
         }
         limit
-    }
-}
-
-/// A hash as it is at one moment. See [`Hash::at`].
-#[derive(Clone, Copy)]
-pub struct Living<'a> {
-    hash: &'a Hash,
-    now: u64,
-}
-
-impl<'a> Living<'a> {
-    fn lives(&self, deadline: Option<u64>) -> bool {
-        deadline.is_none_or(|deadline| deadline >= self.now)
-    }
-
-    /// Whether some fields are there that are not to be seen.
-    fn has_dead(&self) -> bool {
-        self.hash.first_deadline().is_some_and(|first| first < self.now)
-    }
-
-    /// What is known of a field.
-    #[inline]
-    pub fn get(&self, name: &[u8]) -> Option<Found<'a>> {
-        self.hash.find(name).filter(|found| self.lives(found.deadline))
-    }
-
-    /// The number of fields.
-    pub fn len(&self) -> usize {
-        if !self.has_dead() {
-            return self.hash.len();
-        }
-        match &self.hash.0 {
-            Repr::Packed(pack) => pack.len() / 2,
-            Repr::Timed(_) => {
-                let mut living = 0;
-                self.hash.for_each(|_, found| living += usize::from(self.lives(found.deadline)));
-                living
-            }
-            Repr::Table(large) => large.fields.len() - large.due.as_ref().map_or(0, |due| due.count_before(self.now)),
-        }
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Calls `f` for every field.
-    pub fn for_each(&self, mut f: impl FnMut(Text<'_>, Found<'_>)) {
-        self.hash.for_each(|name, found| {
-            if self.lives(found.deadline) {
-                f(name, found);
-            }
-        });
-    }
-
-    /// Calls `f` for a random field, each as likely as any other; returns false where there is none.
-    pub fn random(&self, rng: &mut fastrand::Rng, mut f: impl FnMut(Text<'_>, Found<'_>)) -> bool {
-        // Most often few of them are dead, if any; else it is the chance of those that are not that is looked for.
-        for _ in 0..64 {
-            match &self.hash.0 {
-                Repr::Packed(pack) | Repr::Timed(pack) => {
-                    let stride = stride(&self.hash.0);
-                    let fields = pack.len() / stride;
-                    if fields == 0 {
-                        return false;
-                    }
-                    let name = pack.seek(rng.usize(..fields) * stride).expect("an index below the length");
-                    let value = after(pack, name);
-                    let deadline = if stride == 3 { deadline_at(pack, after(pack, value)) } else { None };
-                    if self.lives(deadline) {
-                        f(pack.at(name).into(), Found { value: pack.at(value).into(), deadline });
-                        return true;
-                    }
-                }
-                Repr::Table(large) => {
-                    let Some(field) = large.fields.random(rng) else { return false };
-                    if self.lives(field.deadline()) {
-                        let found = Found { value: field.value(), deadline: field.deadline() };
-                        f(Text::Bytes(field.name()), found);
-                        return true;
-                    }
-                }
-            }
-        }
-        let mut living = self.len();
-        if living == 0 {
-            return false;
-        }
-        living = rng.usize(..living);
-        let mut at = 0;
-        self.for_each(|name, found| {
-            if at == living {
-                f(name, found);
-            }
-            at += 1;
-        });
-        true
-    }
-
-    /// Visits fields from `cursor` on, `count` or a few more (all at once in a listpack); returns the next
-    /// cursor, 0 at the end. What is there all the time is visited once, whatever is added and removed meanwhile.
-    pub fn scan(&self, cursor: u64, count: usize, mut f: impl FnMut(Text<'_>, Found<'_>)) -> u64 {
-        let Repr::Table(large) = &self.hash.0 else {
-            self.for_each(f);
-            return 0;
-        };
-        let Some(from) = cursor.checked_mul(1 << CURSOR_SHIFT) else { return 0 };
-        let next = large.fields.scan(from, count, rehash, |field| {
-            let found = Found { value: field.value(), deadline: field.deadline() };
-            if self.lives(found.deadline) {
-                f(Text::Bytes(field.name()), found);
-            }
-        });
-        next.map_or(0, |next| next >> CURSOR_SHIFT)
     }
 }

@@ -14,7 +14,7 @@ impl Hash {
     /// Panics unless what the file says stays true does, and the hash holds what the model does.
     fn check(&self, model: &Model, now: u64) {
         let mut all = Model::new();
-        self.for_each(|name, found| {
+        self.view().for_each(|name, found| {
             let old = all.insert(name.to_vec(), (found.value.to_vec(), found.deadline));
             assert!(old.is_none(), "no name twice");
         });
@@ -22,13 +22,17 @@ impl Hash {
         assert_eq!(self.len(), model.len());
         assert_eq!(self.first_deadline(), model.values().filter_map(|(_, deadline)| *deadline).min());
         for (name, (value, deadline)) in model {
-            let found = self.find(name).expect("what was set is there");
+            let found = self.view().find(name).expect("what was set is there");
             assert_eq!((found.value.to_vec(), found.deadline), (value.clone(), *deadline));
             assert_eq!(self.at(now).get(name).is_some(), deadline.is_none_or(|deadline| deadline >= now));
         }
         let living = model.values().filter(|(_, deadline)| deadline.is_none_or(|at| at >= now)).count();
         assert_eq!((self.at(now).len(), self.at(now).is_empty()), (living, living == 0));
         match &self.0 {
+            Repr::Dense(dense) => {
+                assert!(model.values().all(|(_, deadline)| deadline.is_none()));
+                assert!(dense.run().end() <= dense::MAX && dense.run().count() == 2 * model.len());
+            }
             Repr::Packed(_) => assert!(model.values().all(|(_, deadline)| deadline.is_none())),
             Repr::Timed(pack) => {
                 let deadlines: Vec<u64> = pack
@@ -54,6 +58,8 @@ enum Step {
     Set(Vec<u8>, Vec<u8>, Option<u64>),
     SetInt(Vec<u8>, i64),
     SetMany(u16, u16),
+    /// As a file does.
+    ToListpackAndBack,
     Deadline(Vec<u8>, Option<u64>),
     Remove(Vec<u8>),
     RemoveMany(u16, u16),
@@ -84,6 +90,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (name(), value, deadline()).prop_map(|(name, value, deadline)| Step::Set(name, value, deadline)),
         2 => (name(), any::<i64>()).prop_map(|(name, n)| Step::SetInt(name, n)),
         1 => (0..2000u16, 0..1500u16).prop_map(|(from, count)| Step::SetMany(from, count)),
+        1 => Just(Step::ToListpackAndBack),
         6 => (name(), deadline()).prop_map(|(name, deadline)| Step::Deadline(name, deadline)),
         6 => name().prop_map(Step::Remove),
         1 => (0..2000u16, 0..1500u16).prop_map(|(from, count)| Step::RemoveMany(from, count)),
@@ -92,25 +99,33 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn run(steps: Vec<Step>, now: u64) {
+fn run(steps: Vec<Step>, now: u64, limits: Limits) {
     let (mut hash, mut model) = (Hash::default(), Model::new());
     let mut clones = Vec::new();
     for step in steps {
         match step {
             Step::Set(name, value, deadline) => {
-                let new = hash.set(&name, Text::Bytes(&value), deadline, LIMITS);
+                let new = hash.set(&name, Text::Bytes(&value), deadline, limits);
                 assert_eq!(new, model.insert(name, (value, deadline)).is_none());
             }
             Step::SetInt(name, n) => {
-                hash.set(&name, Text::Int(n), None, LIMITS);
+                hash.set(&name, Text::Int(n), None, limits);
                 model.insert(name, (n.to_string().into_bytes(), None));
             }
             Step::SetMany(from, count) => {
                 for n in from..from + if cfg!(miri) { count / 50 } else { count } {
                     let name = format!("many{n}").into_bytes();
                     let deadline = (n % 3 == 0).then_some(u64::from(n % 50) + 1);
-                    hash.set(&name, Text::Bytes(b"x"), deadline, LIMITS);
+                    hash.set(&name, Text::Bytes(b"x"), deadline, limits);
                     model.insert(name, (b"x".to_vec(), deadline));
+                }
+            }
+            Step::ToListpackAndBack => {
+                let pack = hash.view().listpack().map(|(pack, layout)| (pack.into_owned(), layout));
+                if let Some((pack, layout)) = pack {
+                    let again = Hash::from_listpack(pack.clone(), layout, limits).expect("it is a hash");
+                    assert!(again.view().listpack().is_some_and(|(other, _)| *other == pack));
+                    hash = again;
                 }
             }
             Step::Deadline(name, deadline) => {
@@ -142,9 +157,9 @@ fn run(steps: Vec<Step>, now: u64) {
             }
             Step::Clone => clones.push((hash.clone(), model.clone())),
         }
-        let small = model.len() <= LIMITS.fields
-            && model.iter().all(|(name, (value, _))| name.len().max(value.len()) <= LIMITS.bytes);
-        assert!(small || hash.encoding() == "hashtable");
+        let small = model.len() <= limits.fields
+            && model.iter().all(|(name, (value, _))| name.len().max(value.len()) <= limits.bytes);
+        assert!(small || hash.view().encoding() == "hashtable");
         hash.check(&model, now);
     }
     clones.iter().for_each(|(hash, model)| hash.check(model, now));
@@ -158,7 +173,9 @@ proptest! {
         steps in prop::collection::vec(step(), 1..if cfg!(miri) { 12 } else { 60 }),
         now in 0..70u64,
     ) {
-        run(steps, now);
+        run(steps.clone(), now, LIMITS);
+        // So that it is a listpack above what is dense.
+        run(steps, now, Limits { fields: 200, bytes: 150 });
     }
 }
 
@@ -173,20 +190,20 @@ fn filled(fields: usize, deadline: impl Fn(usize) -> Option<u64>) -> Hash {
 #[test]
 fn it_becomes_a_table_at_its_limits_and_stays_one() {
     let mut hash = filled(16, |_| None);
-    assert_eq!(hash.encoding(), "listpack");
+    assert_eq!(hash.view().encoding(), "listpack");
     hash.set(b"one more", Text::Int(0), None, LIMITS);
-    assert_eq!(hash.encoding(), "hashtable");
+    assert_eq!(hash.view().encoding(), "hashtable");
     hash.remove(b"one more");
-    assert_eq!((hash.encoding(), hash.len()), ("hashtable", 16));
+    assert_eq!((hash.view().encoding(), hash.len()), ("hashtable", 16));
     for (name, value) in [(&[b'n'; 21][..], &b"v"[..]), (b"n", &[b'v'; 21])] {
         let mut hash = filled(2, |_| None);
         hash.set(name, Text::Bytes(value), None, LIMITS);
-        assert_eq!(hash.encoding(), "hashtable");
+        assert_eq!(hash.view().encoding(), "hashtable");
     }
     let mut timed = filled(16, |n| Some(n as u64 + 1));
-    assert_eq!(timed.encoding(), "listpackex");
+    assert_eq!(timed.view().encoding(), "listpackex");
     timed.set(b"one more", Text::Int(0), None, LIMITS);
-    assert_eq!((timed.encoding(), timed.first_deadline()), ("hashtable", Some(1)));
+    assert_eq!((timed.view().encoding(), timed.first_deadline()), ("hashtable", Some(1)));
 }
 
 #[test]
@@ -238,7 +255,7 @@ fn memory_is_what_a_field_needs_and_little_more() {
     for n in 0..count {
         hash.set(format!("field:{n:010}").as_bytes(), Text::Bytes(&[b'v'; 32]), None, LIMITS);
     }
-    let each = hash.memory() as f64 / f64::from(count);
+    let each = hash.view().memory() as f64 / f64::from(count);
     println!("{each:.1} bytes a field of 16 bytes with a value of 32");
     assert!((59.0..72.0).contains(&each), "{each}");
 }

@@ -1,23 +1,30 @@
 //! Sorted sets: members in order of score, equal scores in order of bytes.
 //!
-//! A small set is one [`Listpack`], searched from end to end. A larger one is a counted tree with an index from
+//! A small set is a run of members and scores, searched from end to end: [`Dense`] while it is very small, which
+//! keyspaces keep inside of the key's entry, and a [`Listpack`] above. A larger one is a counted tree with an index from
 //! bytes to members ([`sorted`](self)): scores are found in O(1), ranks and ranges in O(log N). It becomes one where
 //! [`Limits`] say so and never goes back, which can be seen (OBJECT ENCODING) and is just as in Redis.
 //!
-//! What must stay true: no score is NaN; members differ.
+//! All that only reads goes through a [`ZSetRef`], which looks the same for all of these.
+//!
+//! What must stay true: no score is NaN; members differ; what is dense has no more than
+//! [`MAX`](crate::types::dense::MAX) bytes.
 
 mod member;
 mod packed;
+mod short;
 mod sorted;
 #[cfg(test)]
 mod tests;
 mod tree;
+pub mod view;
 
 use std::cmp::Ordering;
 use std::ops::Range;
 
+use crate::types::dense::{self, Dense};
 use crate::types::listpack::{Item, Listpack};
-use member::Member;
+use crate::types::zset::view::{Form, ZSetRef};
 use sorted::Sorted;
 
 /// What a listpack may hold: `zset-max-listpack-entries` and `zset-max-listpack-value`.
@@ -44,56 +51,51 @@ pub struct ZSet(Repr);
 
 #[derive(Clone)]
 enum Repr {
+    Dense(Dense),
     Packed(Listpack),
     Sorted(Box<Sorted>),
 }
 
 impl Default for ZSet {
     fn default() -> ZSet {
-        ZSet(Repr::Packed(Listpack::new()))
+        ZSet(Repr::Dense(Dense::default()))
     }
 }
 
-fn item(member: &Member) -> (Item<'_>, f64) {
-    (Item::Bytes(member.bytes()), member.score())
-}
-
 impl ZSet {
+    /// The sorted set that a dense run is.
+    #[inline]
+    pub fn from_dense(dense: Dense) -> ZSet {
+        ZSet(Repr::Dense(dense))
+    }
+
+    /// The dense run that it is, where it is very small.
+    #[inline]
+    pub fn dense(&self) -> Option<&Dense> {
+        match &self.0 {
+            Repr::Dense(dense) => Some(dense),
+            _ => None,
+        }
+    }
+
+    /// The sorted set, to be read.
+    #[inline]
+    pub fn view(&self) -> ZSetRef<'_> {
+        ZSetRef::of(match &self.0 {
+            Repr::Dense(dense) => Form::Dense(dense.run()),
+            Repr::Packed(pack) => Form::Packed(pack),
+            Repr::Sorted(sorted) => Form::Sorted(sorted),
+        })
+    }
+
     /// The number of members.
     pub fn len(&self) -> usize {
-        match &self.0 {
-            Repr::Packed(pack) => pack.len() / 2,
-            Repr::Sorted(sorted) => sorted.len(),
-        }
+        self.view().len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The name that OBJECT ENCODING answers.
-    pub fn encoding(&self) -> &'static str {
-        match self.0 {
-            Repr::Packed(_) => "listpack",
-            Repr::Sorted(_) => "skiplist",
-        }
-    }
-
-    /// Bytes that it takes. Looks at every node of a large one.
-    pub fn memory(&self) -> usize {
-        match &self.0 {
-            Repr::Packed(pack) => pack.memory(),
-            Repr::Sorted(sorted) => sorted.memory(),
-        }
-    }
-
-    /// The listpack that it is, members and scores by turns, where it is small.
-    pub fn listpack(&self) -> Option<&Listpack> {
-        match &self.0 {
-            Repr::Packed(pack) => Some(pack),
-            Repr::Sorted(_) => None,
-        }
+        self.view().is_empty()
     }
 
     /// The sorted set that a listpack of members and scores is, as files hold it; `None` where it is none: a member
@@ -105,7 +107,9 @@ impl ZSet {
         }
         if pack.len() / 2 <= limits.entries && packed::is_in_order(&pack) {
             pack.shrink();
-            return Some(ZSet(Repr::Packed(pack)));
+            let mut set = ZSet(Repr::Packed(pack));
+            set.condense(dense::MAX);
+            return Some(set);
         }
         let mut set = ZSet::default();
         set.make_room(pack.len() / 2, 0, limits);
@@ -122,36 +126,74 @@ impl ZSet {
     /// Says that so many members, the longest of so many bytes, are about to be added: a listpack that may
     /// not hold them becomes a tree.
     pub fn make_room(&mut self, members: usize, longest: usize, limits: Limits) {
-        if let Repr::Packed(pack) = &self.0
-            && (longest > limits.bytes || pack.len() / 2 + members > limits.entries)
-        {
+        let known = match &self.0 {
+            // Each member and each score takes a byte at least.
+            Repr::Dense(dense) if dense.run().end() / 2 + members <= limits.entries => 0,
+            Repr::Dense(dense) => dense.run().count() / 2,
+            Repr::Packed(pack) => pack.len() / 2,
+            Repr::Sorted(_) => return,
+        };
+        if longest > limits.bytes || known + members > limits.entries {
             let mut sorted = Sorted::new();
-            for (member, score) in packed::ascend(pack, 0) {
+            for (member, score) in self.view().iter(0, Direction::Up) {
                 sorted.upsert(&member.to_vec(), |_| Some(score));
             }
             self.0 = Repr::Sorted(Box::new(sorted));
         }
     }
 
+    /// Makes a listpack of a run that has no room for one more member of so many bytes.
+    fn make_packed(&mut self, bytes: usize) {
+        if let Repr::Dense(dense) = &self.0
+            && !dense.has_room(2, bytes)
+        {
+            self.0 = Repr::Packed(short::listpack_of(dense.run()));
+        }
+    }
+
+    /// Makes a dense run of a listpack that takes so many bytes, or fewer.
+    fn condense(&mut self, bytes: usize) {
+        if let Repr::Packed(pack) = &self.0
+            && pack.byte_len() <= bytes
+            && let Some(dense) = short::dense_of(pack)
+        {
+            self.0 = Repr::Dense(dense);
+        }
+    }
+
     /// Adds a member, or changes its score: `decide` is told the score it has, if it is there, and says which one it
     /// is to have, or `None` to leave everything as it is. It must not say NaN.
     pub fn upsert(&mut self, member: &[u8], limits: Limits, decide: impl FnOnce(Option<f64>) -> Option<f64>) {
-        if let Repr::Packed(pack) = &mut self.0 {
-            let found = packed::find(pack, member);
-            let old = found.as_ref().map(|found| found.score);
-            let Some(score) = decide(old).filter(|score| Some(*score) != old) else { return };
-            debug_assert!(!score.is_nan());
-            if let Some(found) = found {
-                packed::remove(pack, &found);
-                return packed::insert(pack, score, member);
+        let (old, decided) = match &mut self.0 {
+            Repr::Dense(dense) => {
+                let found = short::find(dense.run(), member);
+                let old = found.as_ref().map(|found| found.score);
+                let Some(score) = decide(old).filter(|score| Some(*score) != old) else { return };
+                if let Some(found) = &found {
+                    short::remove(dense, found);
+                }
+                (old, score)
             }
+            Repr::Packed(pack) => {
+                let found = packed::find(pack, member);
+                let old = found.as_ref().map(|found| found.score);
+                let Some(score) = decide(old).filter(|score| Some(*score) != old) else { return };
+                if let Some(found) = &found {
+                    packed::remove(pack, found);
+                }
+                (old, score)
+            }
+            Repr::Sorted(sorted) => return sorted.upsert(member, decide),
+        };
+        debug_assert!(!decided.is_nan());
+        if old.is_none() {
             self.make_room(1, member.len(), limits);
-            match &mut self.0 {
-                Repr::Packed(pack) => packed::insert(pack, score, member),
-                Repr::Sorted(sorted) => sorted.upsert(member, |_| Some(score)),
-            }
-        } else if let Repr::Sorted(sorted) = &mut self.0 {
-            sorted.upsert(member, decide);
+        }
+        self.make_packed(member.len());
+        match &mut self.0 {
+            Repr::Dense(dense) => short::insert(dense, decided, member),
+            Repr::Packed(pack) => packed::insert(pack, decided, member),
+            Repr::Sorted(sorted) => sorted.upsert(member, |_| Some(decided)),
         }
     }
 
@@ -163,9 +205,16 @@ impl ZSet {
     /// Removes a member; returns the score it had.
     pub fn remove(&mut self, member: &[u8]) -> Option<f64> {
         match &mut self.0 {
+            Repr::Dense(dense) => {
+                let found = short::find(dense.run(), member)?;
+                short::remove(dense, &found);
+                Some(found.score)
+            }
             Repr::Packed(pack) => {
                 let found = packed::find(pack, member)?;
                 packed::remove(pack, &found);
+                // Half of what it may have: one that comes and goes about the limit stays what it is.
+                self.condense(dense::MAX / 2);
                 Some(found.score)
             }
             Repr::Sorted(sorted) => sorted.remove(member),
@@ -176,116 +225,23 @@ impl ZSet {
     pub fn remove_range(&mut self, range: Range<usize>) {
         let range = range.start..range.end.min(self.len());
         match &mut self.0 {
-            Repr::Packed(pack) => pack.remove_range(2 * range.start, 2 * range.len()),
+            Repr::Dense(dense) => short::remove_range(dense, range),
+            Repr::Packed(pack) => {
+                pack.remove_range(2 * range.start, 2 * range.len());
+                self.condense(dense::MAX / 2);
+            }
             Repr::Sorted(sorted) => sorted.remove_range(range.start, range.len()),
         }
     }
 
-    /// The score of a member.
-    pub fn score(&self, member: &[u8]) -> Option<f64> {
-        match &self.0 {
-            Repr::Packed(pack) => packed::find(pack, member).map(|found| found.score),
-            Repr::Sorted(sorted) => sorted.score(member),
-        }
-    }
-
-    /// How many members come before this one, and its score.
-    pub fn rank(&self, member: &[u8]) -> Option<(usize, f64)> {
-        match &self.0 {
-            Repr::Packed(pack) => packed::find(pack, member).map(|found| (found.rank, found.score)),
-            Repr::Sorted(sorted) => sorted.rank(member),
-        }
-    }
-
-    /// The positions of the members for which `side` is `Equal`; `Less` are those before, `Greater` those behind.
-    ///
-    /// A small set is looked at from its beginning on: what comes out where `side` does not follow the order of the
-    /// members (their bytes, while scores differ) is as in Redis.
-    pub fn span(&self, side: impl Fn(Item<'_>, f64) -> Ordering) -> Range<usize> {
-        match &self.0 {
-            Repr::Packed(pack) => {
-                let count = |from: usize, until: Ordering| {
-                    packed::ascend(pack, from).take_while(|(item, score)| side(*item, *score) < until).count()
-                };
-                let start = count(0, Ordering::Equal);
-                start..start + count(start, Ordering::Greater)
-            }
-            Repr::Sorted(sorted) => {
-                let count = |until: Ordering| {
-                    sorted.tree.partition(|member| {
-                        let (item, score) = item(member);
-                        side(item, score) < until
-                    })
-                };
-                let start = count(Ordering::Equal);
-                start..count(Ordering::Greater).max(start)
-            }
-        }
-    }
-
-    /// Members with their scores from `position` on, in either direction; none where there is no such position.
-    pub fn iter(&self, position: usize, direction: Direction) -> impl Iterator<Item = (Item<'_>, f64)> {
-        match (&self.0, direction) {
-            (Repr::Packed(pack), Direction::Up) => Iter::PackedUp(packed::ascend(pack, position)),
-            (Repr::Packed(pack), Direction::Down) => Iter::PackedDown(packed::descend(pack, position)),
-            (Repr::Sorted(sorted), Direction::Up) => Iter::SortedUp(sorted.tree.ascend(position).map(item)),
-            (Repr::Sorted(sorted), Direction::Down) => Iter::SortedDown(sorted.tree.descend(position).map(item)),
-        }
-    }
-
-    /// The member at `position`, and its score.
-    pub fn at(&self, position: usize) -> Option<(Item<'_>, f64)> {
-        self.iter(position, Direction::Up).next()
-    }
-
-    /// Calls `f` for some members with their scores, about `budget`, from `cursor` on, which is 0 in the beginning; returns
-    /// where to go on, `None` at the end. A small set comes as a whole. Those that are there from the first call
-    /// to the last are visited, whatever happens to others between calls.
-    pub fn scan(&self, cursor: u64, budget: usize, mut f: impl FnMut(Item<'_>, f64)) -> Option<u64> {
-        match &self.0 {
-            Repr::Packed(pack) => {
-                packed::ascend(pack, 0).for_each(|(item, score)| f(item, score));
-                None
-            }
-            Repr::Sorted(sorted) => sorted.scan(cursor, budget, |member| f(item(member).0, member.score())),
-        }
-    }
-
-    /// Compares the bytes of a member, as [`ZSet::iter`] yields it.
+    /// Compares the bytes of a member, as [`ZSetRef::iter`] yields it.
     pub fn compare(member: Item<'_>, bytes: &[u8]) -> Ordering {
         packed::compare(member, bytes)
     }
 }
 
-/// The iterators of both forms in both directions, as one.
-enum Iter<A, B, C, D> {
-    PackedUp(A),
-    PackedDown(B),
-    SortedUp(C),
-    SortedDown(D),
-}
-
-impl<T, A, B, C, D> Iterator for Iter<A, B, C, D>
-where
-    A: Iterator<Item = T>,
-    B: Iterator<Item = T>,
-    C: Iterator<Item = T>,
-    D: Iterator<Item = T>,
-{
-    type Item = T;
-
-    fn next(&mut self) -> Option<T> {
-        match self {
-            Iter::PackedUp(iter) => iter.next(),
-            Iter::PackedDown(iter) => iter.next(),
-            Iter::SortedUp(iter) => iter.next(),
-            Iter::SortedDown(iter) => iter.next(),
-        }
-    }
-}
-
 impl std::fmt::Debug for ZSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_map().entries(self.iter(0, Direction::Up)).finish()
+        f.debug_map().entries(self.view().iter(0, Direction::Up)).finish()
     }
 }

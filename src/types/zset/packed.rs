@@ -8,7 +8,7 @@ use crate::stdx::number::{append_i64, parse_f64};
 use crate::types::listpack::{Item, Listpack, Needle, Place};
 
 /// A score as an element. Redis keeps integers as such, so that of a negative zero nothing but the zero is left.
-fn score_text(score: f64) -> Vec<u8> {
+pub fn score_text(score: f64) -> Vec<u8> {
     if score == 0.0 { b"0".to_vec() } else { format_double(score) }
 }
 

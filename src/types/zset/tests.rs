@@ -18,12 +18,18 @@ fn put(model: &mut Model, member: &[u8], score: f64) {
 
 fn contents(zset: &ZSet, direction: Direction) -> Model {
     let from = if direction == Direction::Up { 0 } else { zset.len().saturating_sub(1) };
-    zset.iter(from, direction).map(|(item, score)| (score, item.to_vec())).collect()
+    zset.view().iter(from, direction).map(|(item, score)| (score, item.to_vec())).collect()
 }
 
 fn check(zset: &ZSet) {
-    if let Repr::Sorted(sorted) = &zset.0 {
-        sorted.check();
+    match &zset.0 {
+        Repr::Dense(dense) => assert!(dense.run().end() <= dense::MAX),
+        Repr::Packed(_) => {}
+        Repr::Sorted(sorted) => sorted.check(),
+    }
+    if let Some(pack) = zset.view().listpack() {
+        let again = ZSet::from_listpack(pack.clone().into_owned(), SMALL).expect("it is a sorted set");
+        assert!(again.view().listpack().is_some_and(|other| other == pack));
     }
 }
 
@@ -121,7 +127,7 @@ fn run(steps: Vec<Step>, limits: Limits) {
             }
             Step::Scores(a, b) => {
                 let (low, high) = (a.min(b), a.max(b));
-                let span = zset.span(|_, score| {
+                let span = zset.view().span(|_, score| {
                     if score < low {
                         Ordering::Less
                     } else if score > high {
@@ -137,11 +143,11 @@ fn run(steps: Vec<Step>, limits: Limits) {
             Step::Bytes(a, b) => {
                 for n in [a, b] {
                     let at = position(&model, &name(n));
-                    assert_eq!(zset.rank(&name(n)), at.map(|at| (at, model[at].0)));
-                    assert_eq!(zset.score(&name(n)), at.map(|at| model[at].0));
+                    assert_eq!(zset.view().rank(&name(n)), at.map(|at| (at, model[at].0)));
+                    assert_eq!(zset.view().score(&name(n)), at.map(|at| model[at].0));
                     let at = n as usize;
-                    assert_eq!(zset.at(at).map(|(m, s)| (s, m.to_vec())), model.get(at).cloned());
-                    let down = zset.iter(at, Direction::Down).take(200).map(|(m, s)| (s, m.to_vec()));
+                    assert_eq!(zset.view().at(at).map(|(m, s)| (s, m.to_vec())), model.get(at).cloned());
+                    let down = zset.view().iter(at, Direction::Down).take(200).map(|(m, s)| (s, m.to_vec()));
                     let expected = model.get(..=at).unwrap_or(&[]).iter().rev().take(200).cloned();
                     assert!(down.eq(expected));
                 }
@@ -185,7 +191,7 @@ proptest! {
             zset.insert(&name(*n), 1.0, if large { LARGE } else { Limits { entries: 1000, bytes: 10_000 } });
         }
         let (low, high) = (name(low), name(high));
-        let span = zset.span(|item, _| {
+        let span = zset.view().span(|item, _| {
             if ZSet::compare(item, &low).is_lt() {
                 Ordering::Less
             } else if ZSet::compare(item, &high).is_gt() {
@@ -197,7 +203,7 @@ proptest! {
         let mut sorted: Vec<_> = members.iter().map(|n| name(*n)).collect();
         sorted.sort();
         let expected: Vec<_> = sorted.into_iter().filter(|m| low <= *m && *m <= high).collect();
-        let found: Vec<_> = zset.iter(span.start, Direction::Up).take(span.len()).map(|(m, _)| m.to_vec()).collect();
+        let found: Vec<_> = zset.view().iter(span.start, Direction::Up).take(span.len()).map(|(m, _)| m.to_vec()).collect();
         prop_assert_eq!(found, expected);
     }
 }
@@ -239,7 +245,7 @@ fn a_scan_visits_whatever_stays_while_a_third_changes() {
     let mut seen = std::collections::HashSet::new();
     let (mut cursor, mut turn) = (0, 0);
     loop {
-        let next = zset.scan(cursor, 10, |item, score| {
+        let next = zset.view().scan(cursor, 10, |item, score| {
             let text = item.to_vec();
             assert!(score.fract() == 0.0 || score.fract() == 0.5);
             seen.insert(text);
@@ -272,15 +278,15 @@ fn the_encoding_follows_the_limits_and_does_not_return() {
         zset.insert(member, n as f64, limits);
     }
     zset.insert(b"b", -0.0, limits);
-    assert_eq!((zset.encoding(), zset.score(b"b")), ("listpack", Some(0.0)));
+    assert_eq!((zset.view().encoding(), zset.view().score(b"b")), ("listpack", Some(0.0)));
     let mut longer = zset.clone();
     longer.remove(b"1");
     longer.insert(b"123456", 1.0, limits);
-    assert_eq!((longer.encoding(), longer.len()), ("skiplist", 3));
+    assert_eq!((longer.view().encoding(), longer.len()), ("skiplist", 3));
     zset.insert(b"d", 1.5, limits);
-    assert_eq!((zset.encoding(), zset.rank(b"d")), ("skiplist", Some((2, 1.5))));
+    assert_eq!((zset.view().encoding(), zset.view().rank(b"d")), ("skiplist", Some((2, 1.5))));
     zset.remove_range(0..3);
-    assert_eq!((zset.encoding(), zset.len()), ("skiplist", 1));
+    assert_eq!((zset.view().encoding(), zset.len()), ("skiplist", 1));
 }
 
 #[test]
@@ -294,6 +300,6 @@ fn a_large_one_takes_little_more_than_its_members() {
         let mixed = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         zset.insert(format!("{mixed:016x}").as_bytes(), (mixed >> 40) as f64, LARGE);
     }
-    let each = zset.memory() as u64 / count;
+    let each = zset.view().memory() as u64 / count;
     assert!((40..63).contains(&each), "{each} bytes a member");
 }

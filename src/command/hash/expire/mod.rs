@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashSet};
 use crate::command::args::{Args, word};
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::error::Error;
-use crate::command::hash::{HASH, change, change_or_create, hash, hash_mut, limits, note_removed, write_found};
+use crate::command::hash::{HASH, change, change_or_create, edit, hash, limits, note_removed, write_found};
 use crate::command::table::Command;
 use crate::command::time::{TimeUnit, absolute_ms};
 use crate::keyspace::change::{Class, Effect};
@@ -186,22 +186,22 @@ fn hexpire(ctx: &mut Context<'_>, args: &Args<'_>, unit: TimeUnit, origin: Origi
     out.array(args.len() - first);
     let mut changed = Vec::new();
     let found = ctx.db.update(&key, |entry| {
-        let hash = hash_mut(entry)?;
-        for name in args.from(first) {
-            out.integer(match hash.at(now).get(name) {
-                None => NO_FIELD,
-                Some(found) if !condition.allows(found.deadline, deadline) => 0,
-                Some(_) => {
-                    changed.push(name);
-                    set_or_remove(hash, name, deadline, now);
-                    if deadline > now { 1 } else { 2 }
-                }
-            });
-        }
-        Ok::<_, Error>(())
+        edit(entry, |hash| {
+            for name in args.from(first) {
+                out.integer(match hash.at(now).get(name) {
+                    None => NO_FIELD,
+                    Some(found) if !condition.allows(found.deadline, deadline) => 0,
+                    Some(_) => {
+                        changed.push(name);
+                        set_or_remove(hash, name, deadline, now);
+                        if deadline > now { 1 } else { 2 }
+                    }
+                });
+            }
+        })
     });
-    match found {
-        Some(result) => result?,
+    match found.transpose()? {
+        Some(()) => {}
         None => args.from(first).for_each(|_| ctx.out.integer(NO_FIELD)),
     }
     note_deadline(ctx, &key, deadline, &changed);
@@ -418,20 +418,20 @@ fn hgetdel(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     out.array(args.len() - first);
     let mut removed = Vec::new();
     let found = ctx.db.update(&key, |entry| {
-        let hash = hash_mut(entry)?;
-        for name in args.from(first) {
-            let found = hash.at(now).get(name);
-            write_found(out, found);
-            if found.is_some() {
-                hash.remove(name);
-                removed.push(name);
+        edit(entry, |hash| {
+            for name in args.from(first) {
+                let found = hash.at(now).get(name);
+                write_found(out, found);
+                if found.is_some() {
+                    hash.remove(name);
+                    removed.push(name);
+                }
             }
-        }
-        hash.shrink();
-        Ok::<_, Error>(())
+            hash.shrink();
+        })
     });
-    match found {
-        Some(result) => result?,
+    match found.transpose()? {
+        Some(()) => {}
         None => args.from(first).for_each(|_| ctx.out.null()),
     }
     if !removed.is_empty() {
