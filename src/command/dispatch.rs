@@ -321,7 +321,7 @@ impl Executor {
                             session,
                             ready[0].entry,
                             &args_of(buf, spans, ready[0].request),
-                            &mut hold,
+                            Some(&mut hold),
                         )
                     {
                         drop(hold);
@@ -574,7 +574,7 @@ impl Executor {
                 return Err(Unready::Impatient);
             }
             if view.is_in_motion()
-                && let Some(error) = elsewhere(engine, view, session, entry, args, &mut hold)
+                && let Some(error) = elsewhere(engine, view, session, entry, args, Some(&mut hold))
             {
                 drop(hold);
                 redirect(engine, session, out, entry, &error, self.worker);
@@ -587,7 +587,8 @@ impl Executor {
         let into = unwanted.as_mut().unwrap_or(out);
         let counted = view.filter(|_| config.cluster_slot_stats_enabled && route::concerns(entry));
         // Of a transaction nothing is left when it has ended.
-        let slot = counted.and_then(|view| route::judge(engine, view, session, entry, args, &mut hold).ok().flatten());
+        let slot =
+            counted.and_then(|view| route::judge(engine, view, session, entry, args, Some(&mut hold)).ok().flatten());
         let mut context = self.context(engine, session, into, config, hold, moment);
         let written = context.out.len();
         let mut ended = call(&mut context, entry, args, started);
@@ -965,7 +966,7 @@ fn check<'e>(
         return Verdict::Refuse(Some(entry), error);
     }
     if let Some(view) = view
-        && let Some(error) = elsewhere(engine, view, session, entry, args, &mut engine.keyspace.hold_none())
+        && let Some(error) = elsewhere(engine, view, session, entry, args, None)
     {
         return Verdict::Redirect(entry, error);
     }
@@ -1031,7 +1032,7 @@ fn elsewhere(
     session: &Session,
     entry: &Entry,
     args: &Args<'_>,
-    hold: &mut Hold<'_>,
+    hold: Option<&mut Hold<'_>>,
 ) -> Option<Error> {
     if !route::concerns(entry) {
         return None;

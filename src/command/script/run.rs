@@ -342,7 +342,7 @@ impl Runner<'_, '_> {
             return Ok(());
         }
         let view = cluster.view().load();
-        match route::judge(engine, &view, self.ctx.session, entry, args, &mut self.ctx.db.hold) {
+        match route::judge(engine, &view, self.ctx.session, entry, args, Some(&mut self.ctx.db.hold)) {
             Ok(None) => {}
             Ok(Some(slot)) if self.one_slot => {
                 if *self.slot.get_or_insert(slot) != slot {
