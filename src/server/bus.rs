@@ -20,7 +20,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
 
-use crate::cluster::machine::{Action, Machine, Replication, TICK_MS};
+use crate::cluster::machine::{Action, Durability, Machine, Replication, TICK_MS};
 use crate::cluster::message::{PREFIX_BYTES, length};
 use crate::cluster::node::LinkId;
 use crate::cluster::shared::Cluster;
@@ -254,9 +254,17 @@ impl Bus {
                 return;
             }
             // The newest file is as good for what comes before it: it is written once.
-            let newest = actions.iter().rposition(|action| matches!(action, Action::Save(_)));
-            if let Some(Action::Save(text)) = newest.map(|at| actions.remove(at))
-                && let Err(error) = self.cluster.save(&text)
+            let mut newest: Option<(String, Durability)> = None;
+            actions.retain_mut(|action| match action {
+                Action::Save(text, durability) => {
+                    let most = newest.as_ref().map_or(*durability, |(_, before)| (*durability).max(*before));
+                    newest = Some((std::mem::take(text), most));
+                    false
+                }
+                _ => true,
+            });
+            if let Some((text, durability)) = newest
+                && let Err(error) = self.cluster.save(&text, durability)
             {
                 warning!("Could not write the cluster config file: {error}");
                 warning!("Fatal: can't update cluster config file.");
@@ -271,7 +279,7 @@ impl Bus {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Save(_) => {}
+            Action::Save(..) => {}
             Action::Connect { link, ip, port } => self.open(link, async move { TcpStream::connect((ip, port)).await }),
             Action::Send(id, bytes) => {
                 if let Some(link) = self.links.get(&id) {

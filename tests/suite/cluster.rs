@@ -11,7 +11,7 @@ use crate::support::server::{Server, have};
 
 /// How long a cluster may take to agree: an overloaded machine is no failure.
 const PATIENCE: Duration = Duration::from_secs(90);
-const TIMEOUT_MS: &str = "3000";
+const TIMEOUT_MS: &str = "5000";
 
 /// Which program a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -264,6 +264,19 @@ fn is_primary(server: &Server) -> bool {
     text.lines().any(|line| line.contains("myself,master"))
 }
 
+/// Has a replica take the place of its primary, with that one's consent. A primary that has yet to learn that the replica
+/// is its own ignores it, so it is asked again.
+fn fail_over(servers: &[Server], from: usize, to: usize) {
+    let mut asked: Option<Instant> = None;
+    until("the replica is the primary", || {
+        if asked.is_none_or(|at| at.elapsed() > Duration::from_secs(6)) && !is_primary(&servers[to]) {
+            servers[to].connect().cmd(&["CLUSTER", "FAILOVER"]);
+            asked = Some(Instant::now());
+        }
+        is_primary(&servers[to]) && !is_primary(&servers[from])
+    });
+}
+
 /// Sees to it that all replicas have what was written, or nearly so: their offsets are those of their primaries.
 fn until_copied(primary: &Server, replica: &Server) {
     let offset = |server: &Server, field: &str| {
@@ -306,14 +319,12 @@ fn a_spinel_replica_takes_over_from_a_redis_primary_and_gives_back() {
     add_replica(&servers, 1, &replica);
     servers.push(replica);
     write_keys(&servers, 1);
-    assert_eq!(servers[3].connect().cmd(&["CLUSTER", "FAILOVER"]), b"+OK\r\n");
-    until("the replica is the primary", || is_primary(&servers[3]) && !is_primary(&servers[1]));
+    fail_over(&servers, 1, 3);
     until_ok(&servers);
     write_keys(&servers, 2);
     check_keys(&servers, 3);
     until_copied(&servers[3], &servers[1]);
-    assert_eq!(servers[1].connect().cmd(&["CLUSTER", "FAILOVER"]), b"+OK\r\n");
-    until("it is as it was", || is_primary(&servers[1]) && !is_primary(&servers[3]));
+    fail_over(&servers, 3, 1);
     until_ok(&servers);
     write_keys(&servers, 3);
     check_keys(&servers, 4);
@@ -383,6 +394,12 @@ fn redis_cli_moves_slots_with_their_keys_between_programs() {
     cluster(&["add-node", &address(&fourth), &first]);
     let mut servers = Vec::from(servers);
     servers.push(fourth);
+    let new = name(&servers[3]);
+    for server in &servers {
+        let mut client = server.connect();
+        let knows = |line: &str| line.starts_with(&new) && !line.contains("handshake");
+        until("all know the new node", || text(&mut client, &["CLUSTER", "NODES"]).lines().any(knows));
+    }
     until("all agree", || cli(&["--cluster", "check", &first]).0);
     cluster(&["rebalance", &first, "--cluster-use-empty-masters", "--cluster-threshold", "1"]);
     until("all agree", || cli(&["--cluster", "check", &first]).0);
