@@ -32,6 +32,7 @@ use crate::keyspace::listen::Blocked;
 use crate::observe::crash;
 use crate::resp::reply::{Output, Protocol};
 use crate::resp::request::Span;
+use crate::spec::Flag;
 use crate::stdx::number::{parse_f64, parse_i64};
 
 /// Whether a client got what it waits for.
@@ -144,6 +145,7 @@ struct Waiter {
     gone: Option<Box<Gone>>,
     index: u16,
     name: &'static str,
+    writes: bool,
     request: (Vec<u8>, Vec<Span>),
     stage: Mutex<Stage>,
     /// It stands in no queue any more.
@@ -296,8 +298,16 @@ impl Unblock for Waiter {
         !self.is_aside && self.end(Ending::TimedOut)
     }
 
-    fn fail(&self, text: &'static str) -> bool {
-        !self.is_aside && self.end(Ending::Failed(Error::text(text)))
+    fn fail(&self, text: &str) -> bool {
+        !self.is_aside && self.end(Ending::Failed(Error::text(text.to_owned())))
+    }
+
+    fn first_key(&self) -> Option<Vec<u8>> {
+        self.keys.first().map(|(key, _)| key.clone())
+    }
+
+    fn writes(&self) -> bool {
+        self.writes
     }
 }
 
@@ -409,6 +419,7 @@ pub fn enqueue(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, wait: 
         gone: wait.gone,
         index: entry.index,
         name: entry.command.name,
+        writes: entry.has(Flag::Write),
         request: (words, spans),
         stage: Mutex::new(Stage::Waiting(wait.serve)),
         is_out: AtomicBool::new(keys.is_empty()),

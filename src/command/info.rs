@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use sha1::{Digest, Sha1};
 
 use crate::client::shared::{Mark, Shared};
+use crate::cluster::machine::Machine;
 use crate::command::args::Args;
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::engine::{Engine, PauseMode};
@@ -177,7 +178,8 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "blocked_clients" => to.put(all().iter().filter(|client| client.has(Mark::Blocked)).count()),
             "pubsub_clients" => to.put(all().iter().filter(|client| client.figures.is_subscribed()).count()),
             "tracking_clients" => to.put(self.engine.tracking.clients()),
-            "cluster_connections" | "clients_in_timeout_table" => to.put(0),
+            "cluster_connections" => to.put(self.links(|machine| machine.links().count() as u64)),
+            "clients_in_timeout_table" => to.put(0),
             "paused_reason" | "paused_actions" | "paused_timeout_milliseconds" => {
                 if let Some((mode, until_ms)) = self.engine.pause.active(self.now_ms) {
                     match field {
@@ -253,7 +255,7 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "used_memory_scripts_eval" => self.engine.scripts.cache.memory() as u64,
             "used_memory_functions" => self.engine.scripts.libraries.load().memory() as u64,
             "used_memory_scripts" => self.engine.scripts.memory() as u64,
-            "used_memory_vm_functions" | "mem_replica_full_sync_buffer" | "mem_cluster_links" => 0,
+            "used_memory_vm_functions" | "mem_replica_full_sync_buffer" => 0,
             "mem_replication_backlog" => {
                 let backlog = self.stream_memory();
                 backlog.min(self.config.repl_backlog_size)
@@ -267,6 +269,7 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
                 drop(state);
                 own as u64 + self.stream_memory().saturating_sub(self.config.repl_backlog_size)
             }
+            "mem_cluster_links" => self.links(|machine| machine.links().map(|(_, link)| link.queued as u64).sum()),
             "mem_aof_buffer" => self.engine.aof.appender.buffered() as u64,
             // A table that grows rehashes one segment at a time and keeps no second copy of itself.
             "mem_overhead_db_hashtable_rehashing" => 0,
@@ -277,6 +280,11 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
     /// What the part of the stream takes that is held for replicas, in bytes.
     fn stream_memory(&self) -> u64 {
         self.engine.replication.state().backlog.as_ref().map_or(0, |backlog| backlog.memory() as u64)
+    }
+
+    /// What is to be told of the connections of the cluster bus; 0 where there is none.
+    fn links(&self, of: impl FnOnce(&Machine) -> u64) -> u64 {
+        self.engine.cluster.as_ref().map_or(0, |cluster| cluster.with(self.now_ms, |machine| of(machine)))
     }
 
     /// How much of the file that is being loaded has been read, from 0 to 1.

@@ -10,6 +10,7 @@ pub mod bitmap;
 pub mod blocking;
 pub mod call;
 pub mod client;
+pub mod cluster;
 pub mod compatibility;
 pub mod config;
 pub mod connection;

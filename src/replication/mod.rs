@@ -397,7 +397,13 @@ mod tests {
             fn time_out(&self) -> bool {
                 false
             }
-            fn fail(&self, _: &'static str) -> bool {
+            fn fail(&self, _: &str) -> bool {
+                false
+            }
+            fn first_key(&self) -> Option<Vec<u8>> {
+                None
+            }
+            fn writes(&self) -> bool {
                 false
             }
         }

@@ -482,6 +482,7 @@ impl Connection {
             };
             let nudged = !replies && self.session.shared.take_nudge();
             if nudged {
+                pubsub::settle(&mut self.session);
                 self.session.shared.outbox.drain(&mut self.out);
             }
             match &mut self.state {
