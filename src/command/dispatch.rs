@@ -442,6 +442,15 @@ impl Executor {
                     if follows {
                         note_followed(engine, session, bytes_of(buf, requests, at));
                     }
+                    // What has gone already is not waited for until EXEC finds out.
+                    if let Some(view) = view.as_deref().filter(|view| view.is_in_motion() && gate.is_some())
+                        && let Some(error) =
+                            elsewhere(engine, view, session, entry, &args, Some(&mut engine.keyspace.hold_none()))
+                    {
+                        redirect(engine, session, out, entry, &error, worker);
+                        at += 1;
+                        continue;
+                    }
                     match queue(engine, session, entry, &args) {
                         Ok(()) if matches!(session.reply, ReplyMode::Off | ReplyMode::Skip) => session.next_command(),
                         Ok(()) => {

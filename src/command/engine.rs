@@ -348,12 +348,12 @@ pub struct Engine {
     pub saves: Saves,
     /// The append only file.
     pub aof: Aof,
-    /// The cluster, where the server is a node of one.
-    pub cluster: Option<Arc<Cluster>>,
     /// Replicas, and the primary.
     pub replication: Arc<Replication>,
     /// The end that waits for replicas.
     pub farewell: Farewell,
+    /// The cluster, where the server is a node of one.
+    pub cluster: Option<Arc<Cluster>>,
     refusals: AtomicU8,
     myself: OnceLock<Weak<Engine>>,
     observers: RwLock<Vec<Observer>>,

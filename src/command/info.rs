@@ -256,7 +256,6 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "used_memory_functions" => self.engine.scripts.libraries.load().memory() as u64,
             "used_memory_scripts" => self.engine.scripts.memory() as u64,
             "used_memory_vm_functions" | "mem_replica_full_sync_buffer" => 0,
-            "mem_cluster_links" => self.links(|machine| machine.links().map(|(_, link)| link.queued as u64).sum()),
             "mem_replication_backlog" => {
                 let backlog = self.stream_memory();
                 backlog.min(self.config.repl_backlog_size)
@@ -270,6 +269,7 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
                 drop(state);
                 own as u64 + self.stream_memory().saturating_sub(self.config.repl_backlog_size)
             }
+            "mem_cluster_links" => self.links(|machine| machine.links().map(|(_, link)| link.queued as u64).sum()),
             "mem_aof_buffer" => self.engine.aof.appender.buffered() as u64,
             // A table that grows rehashes one segment at a time and keeps no second copy of itself.
             "mem_overhead_db_hashtable_rehashing" => 0,
@@ -277,14 +277,14 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
         })
     }
 
-    /// What is to be told of the connections of the cluster bus; 0 where there is none.
-    fn links(&self, of: impl FnOnce(&Machine) -> u64) -> u64 {
-        self.engine.cluster.as_ref().map_or(0, |cluster| cluster.with(self.now_ms, |machine| of(machine)))
-    }
-
     /// What the part of the stream takes that is held for replicas, in bytes.
     fn stream_memory(&self) -> u64 {
         self.engine.replication.state().backlog.as_ref().map_or(0, |backlog| backlog.memory() as u64)
+    }
+
+    /// What is to be told of the connections of the cluster bus; 0 where there is none.
+    fn links(&self, of: impl FnOnce(&Machine) -> u64) -> u64 {
+        self.engine.cluster.as_ref().map_or(0, |cluster| cluster.with(self.now_ms, |machine| of(machine)))
     }
 
     /// How much of the file that is being loaded has been read, from 0 to 1.

@@ -201,11 +201,6 @@ impl Keyspace {
         flushed
     }
 
-    /// Frees what a flush took out, on the calling thread.
-    pub fn free_all(&self, mut flushed: Flushed) {
-        while flushed.free_some(self, usize::MAX) {}
-    }
-
     /// An empty keyspace in which keys have the same places as here, so that they can [`Keyspace::move_in`].
     ///
     /// # Errors
@@ -228,6 +223,11 @@ impl Keyspace {
                 self.note_deadline(i, deadline);
             }
         }
+    }
+
+    /// Frees what a flush took out, on the calling thread.
+    pub fn free_all(&self, mut flushed: Flushed) {
+        while flushed.free_some(self, usize::MAX) {}
     }
 
     /// The counts of every database that has keys, by number.

@@ -400,6 +400,12 @@ mod tests {
             fn fail(&self, _: &str) -> bool {
                 false
             }
+            fn first_key(&self) -> Option<Vec<u8>> {
+                None
+            }
+            fn writes(&self) -> bool {
+                false
+            }
         }
         let wait = |id, replicas, on_disk, local| {
             let waiter = Waiter { client: client(id), offset: 10, replicas, on_disk, local };

@@ -235,7 +235,7 @@ impl Connection {
             shared.close();
         }
         // Who goes for this is not weighed any more, and nobody has to go in its place.
-        figures.output_bytes.store(waiting, Ordering::Relaxed);
+        figures.output_bytes.store(self.out.len(), Ordering::Relaxed);
         figures.output_capacity.store(self.out.capacity(), Ordering::Relaxed);
     }
 
