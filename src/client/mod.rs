@@ -5,6 +5,7 @@
 //! push a message, to close it. The [`Registry`](registry::Registry) holds the shared halves,
 //! [`Weights`](weights::Weights) has them by the memory that they take.
 
+pub mod feed;
 pub mod outbox;
 pub mod registry;
 pub mod session;

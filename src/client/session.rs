@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::acl::users::Account;
+use crate::client::feed::{Feed, Introduction};
 use crate::client::shared::Shared;
 use crate::client::subscriptions::Subscriptions;
 use crate::client::transaction::{Transaction, Watching};
@@ -45,6 +46,15 @@ pub enum Fate {
     Close,
 }
 
+/// A link to a primary: what was read of its stream and has not taken effect, because a transaction goes on.
+#[derive(Debug, Default)]
+pub struct Follow {
+    /// The link's time: with the next it ends.
+    pub turn: u64,
+    /// The bytes since MULTI.
+    pub pending: Vec<u8>,
+}
+
 /// The state of one connection.
 #[derive(Debug)]
 pub struct Session {
@@ -80,6 +90,14 @@ pub struct Session {
     pub in_process: bool,
     /// Executes what a log holds: nothing is refused that was done before.
     pub replaying: bool,
+    /// Executes what a primary sends: nothing is refused that was done there.
+    pub follows: Option<Box<Follow>>,
+    /// What it has said of itself, if it is to be a replica.
+    pub introduction: Option<Box<Introduction>>,
+    /// What is sent to it beside replies, since it is a replica.
+    pub feed: Option<Arc<Feed>>,
+    /// The offset in the stream to replicas behind its last change.
+    pub streamed: u64,
     /// The offset in the log behind its last change: replies may have to wait until the disk has the log so far.
     pub logged: u64,
 }
@@ -106,6 +124,10 @@ impl Session {
             watching: None,
             in_process: false,
             replaying: false,
+            follows: None,
+            introduction: None,
+            feed: None,
+            streamed: 0,
             logged: 0,
         }
     }

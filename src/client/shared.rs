@@ -39,8 +39,12 @@ pub enum Mark {
     Blocked = 1 << 4,
     /// `U`: connected by a Unix socket.
     Unix = 1 << 5,
+    /// `S`: a replica.
+    Replica = 1 << 6,
+    /// `M`: the primary.
+    Primary = 1 << 7,
     /// `r`: reads on a replica of a cluster.
-    ReadOnly = 1 << 6,
+    ReadOnly = 1 << 8,
 }
 
 /// Names that a client gave itself.
@@ -156,10 +160,14 @@ pub trait Unblock: Send + Sync {
     fn fail(&self, text: &str) -> bool;
 
     /// The first of the keys that it waits for, if it waits for any.
-    fn first_key(&self) -> Option<Vec<u8>>;
+    fn first_key(&self) -> Option<Vec<u8>> {
+        None
+    }
 
     /// Whether its command may write.
-    fn writes(&self) -> bool;
+    fn writes(&self) -> bool {
+        false
+    }
 }
 
 impl std::fmt::Debug for dyn Unblock {

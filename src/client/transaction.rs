@@ -11,7 +11,7 @@ use crate::keyspace::listen::Watch;
 use crate::resp::request::Span;
 
 /// Commands that are queued since MULTI.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Transaction {
     /// The words of all commands, one behind the other.
     buf: Vec<u8>,
@@ -26,8 +26,29 @@ pub struct Transaction {
     pub alone: bool,
     /// One of them may write.
     pub writes: bool,
+    /// One of them changes data.
+    pub changes: bool,
+    /// Each may be answered by a replica that is cut off.
+    pub stale: bool,
     /// One of them may need more memory.
     pub grows: bool,
+}
+
+impl Default for Transaction {
+    fn default() -> Transaction {
+        Transaction {
+            buf: Vec::new(),
+            spans: Vec::new(),
+            ends: Vec::new(),
+            aborted: false,
+            shards: ShardSet::default(),
+            alone: false,
+            writes: false,
+            changes: false,
+            stale: true,
+            grows: false,
+        }
+    }
 }
 
 impl Transaction {

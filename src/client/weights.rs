@@ -73,7 +73,8 @@ impl Weights {
 
     /// Notes what a client weighs now.
     pub fn note(&self, client: &Arc<Shared>) {
-        let may_go = client.link != Link::InProcess && !client.has(Mark::NoEvict) && !client.is_closing();
+        let ours = [Mark::NoEvict, Mark::Replica, Mark::Primary].iter().any(|mark| client.has(*mark));
+        let may_go = client.link != Link::InProcess && !ours && !client.is_closing();
         self.put(client, may_go.then(|| client.memory() as u64));
     }
 

@@ -19,6 +19,7 @@ use crate::command::context::DONE;
 use crate::command::dispatch::{Executor, Request, Stop};
 use crate::command::engine::{Engine, Refusal};
 use crate::command::error::Error;
+use crate::command::replication::wait::end_those_done;
 use crate::command::save::{self, NotSaved};
 use crate::command::table::Command;
 use crate::config::choice::AppendFsync;
@@ -33,6 +34,7 @@ use crate::persist::aof::manifest::{Manifest, Part};
 use crate::persist::aof::records::{Fault, Reason, Record, Records};
 use crate::persist::aof::{Rewrite, State};
 use crate::persist::disk::{self, Append, Temporary};
+use crate::persist::log::Wants;
 use crate::persist::rdb::load::{self, Overdue, Twice};
 use crate::persist::rdb::reader::Reader;
 use crate::persist::rdb::save::{Failure, Head, Manner};
@@ -436,7 +438,7 @@ fn join(engine: &Engine, config: &Config, file: Append, size: u64) {
     aof.appender.set_always(config.appendfsync == AppendFsync::Always);
     let weak = Arc::downgrade(&engine.arc());
     let theirs = weak.clone();
-    *reader = Some(engine.log.join(|offset| {
+    *reader = Some(engine.log.join(Wants::Changes, |offset| {
         aof.appender.switch(file, size, offset);
         Box::new(move |bytes: &[u8]| {
             if let Some(engine) = theirs.upgrade() {
@@ -454,6 +456,7 @@ fn join(engine: &Engine, config: &Config, file: Append, size: u64) {
                 return;
             }
             engine.aof.appender.round(|| policy(&engine));
+            end_those_done(&engine);
             engine.refuse(Refusal::LogFailed, engine.aof.appender.trouble().is_some());
         }
     };
@@ -521,6 +524,14 @@ pub fn turn_off(engine: &Engine) {
     }
     aof.appender.set_always(false);
     engine.refuse(Refusal::LogFailed, false);
+}
+
+/// Has the log begin anew with what is there, if there is one: the data set was replaced by another.
+pub fn begin_anew(engine: &Engine) {
+    if engine.aof.is_on() {
+        turn_off(engine);
+        turn_on(engine);
+    }
 }
 
 /// What the end of the server does with the log.

@@ -1,6 +1,7 @@
 //! The arguments of one request, as they stand in the bytes that were read.
 
 use crate::command::error::Error;
+use crate::keyspace::change::Words;
 use crate::keyspace::db::{Db, Key};
 use crate::keyspace::hash::KeyHash;
 use crate::resp::request::Span;
@@ -13,6 +14,16 @@ pub struct Args<'a> {
     spans: &'a [Span],
     /// The hash of the first key, computed when the batch was looked through.
     first_key: Option<(usize, KeyHash)>,
+}
+
+impl Words for Args<'_> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn word(&self, i: usize) -> &[u8] {
+        self.at(i)
+    }
 }
 
 impl<'a> Args<'a> {

@@ -51,6 +51,9 @@ pub type Serve = dyn FnMut(&mut Context<'_>, &Key<'_>) -> Result<Served, Error> 
 /// The error that ends a wait when this key is gone.
 pub type Gone = dyn Fn(&[u8]) -> Error + Send + Sync;
 
+/// Writes what a command replies whose wait ends.
+pub type Told = dyn Fn(&mut Output) + Send + Sync;
+
 /// Does something elsewhere while the client waits, and ends the wait; called with what the command holds.
 pub type Aside = dyn FnOnce(&mut Context<'_>, Answer) + Send;
 
@@ -66,6 +69,8 @@ pub struct Wait {
     pub serve: Box<Serve>,
     /// Writes what it replies when it gives up.
     pub timed_out: fn(&mut Output),
+    /// Writes that instead of `timed_out`, where it is to be found out at the end.
+    pub answer: Option<Box<Told>>,
     /// Writes what it replies where nothing may wait: inside EXEC, in a script.
     pub denied: fn(&mut Output),
     /// A number for those that take the same thing from a key: where one of them finds nothing, none does.
@@ -89,6 +94,7 @@ impl Wait {
             group: None,
             gone: None,
             aside: Some(aside),
+            answer: None,
         }
     }
 }
@@ -255,7 +261,7 @@ impl Waiter {
             let tell = |to: &mut dyn std::fmt::Write| _ = write!(to, "command: {}, served", self.name);
             result = crash::running(&tell, || serve(context, &Key { bytes: name, hash: *hash }));
             if context.db.effects.any() {
-                engine.pass_on(self.db, context.db.effects, || args.to_vecs());
+                engine.pass_on(self.db, context.db.effects, &args);
                 self.logged.fetch_max(context.db.effects.logged, Ordering::AcqRel);
             }
             if let Some(entry) = entry.filter(|_| context.session.tracks_reads) {
@@ -309,6 +315,7 @@ impl Unblock for Waiter {
 pub struct Waiting {
     waiter: Arc<Waiter>,
     timed_out: fn(&mut Output),
+    answer: Option<Box<Told>>,
     until_ms: Option<u64>,
     mode: ReplyMode,
     /// The command's number in statistics.
@@ -379,7 +386,10 @@ impl Waiting {
         match ending {
             Some(Ending::Served(reply)) => out.raw(&reply),
             Some(Ending::Failed(error)) => return Err(error),
-            Some(Ending::TimedOut) | None => (self.timed_out)(out),
+            Some(Ending::TimedOut) | None => match &self.answer {
+                Some(answer) => answer(out),
+                None => (self.timed_out)(out),
+            },
         }
         Ok(())
     }
@@ -430,6 +440,7 @@ pub fn enqueue(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, wait: 
     let mode = context.session.reply;
     Box::new(Waiting {
         timed_out: wait.timed_out,
+        answer: wait.answer,
         until_ms: wait.until_ms,
         mode,
         index: waiter.index,

@@ -13,7 +13,6 @@ use crate::cluster::machine::Machine;
 use crate::cluster::message;
 use crate::command::args::{Args, word};
 use crate::command::context::{Context, DONE, Reply};
-use crate::command::engine::random_id;
 use crate::command::error::Error;
 use crate::command::eviction::needs_clocks;
 use crate::command::save::{self, Reload};
@@ -26,6 +25,7 @@ use crate::observe::allocator;
 use crate::observe::log::warning;
 use crate::persist::rdb::value;
 use crate::persist::rdb::writer::{Compression, Writer};
+use crate::replication::history::History;
 use crate::resp::reply::Protocol;
 use crate::spec::{Arity, Flag, Group};
 use crate::stdx::number::double::append_double_digits;
@@ -66,7 +66,7 @@ const SUBCOMMANDS: &[Sub] = &[
     ("ASSERT", 2..=2, |_, _| crash_by_assertion()),
     ("CHANGE-REPL-ID", 2..=2, |ctx, _| {
         warning!("Changing the replication ID as DEBUG CHANGE-REPL-ID asks");
-        *ctx.engine.identity.replication_id.lock() = random_id();
+        ctx.engine.replication.state().history = History::begin();
         ok(ctx)
     }),
     ("CLOSE-CLUSTER-LINK-ON-PACKET-DROP", 3..=3, |ctx, args| {
@@ -688,7 +688,7 @@ mod tests {
     #[test]
     fn change_repl_id_begins_another_history() {
         let mut bench = bench();
-        let id = |bench: &Bench| bench.engine.identity.replication_id.lock().clone();
+        let id = |bench: &Bench| bench.engine.replication.state().history.id.clone();
         let before = id(&bench);
         assert_eq!(bench.run("DEBUG CHANGE-REPL-ID"), "+OK|");
         let after = id(&bench);

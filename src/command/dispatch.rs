@@ -27,12 +27,13 @@ use crate::command::context::{Context, Job, Outcome};
 use crate::command::engine::{Engine, PauseMode, Refusal, access_policy};
 use crate::command::error::Error;
 use crate::command::eviction::{Eviction, Room, unseen_bytes};
+use crate::command::replication::wait::end_those_done;
 use crate::command::script::prepare;
 use crate::command::table::{Entry, Way};
 use crate::command::transaction::{forget_watched, take_transaction};
 use crate::command::{permission, pubsub};
 use crate::config::table::Config;
-use crate::keyspace::change::Effects;
+use crate::keyspace::change::{Due, Effects};
 use crate::keyspace::db::{Db, Key, Touch};
 use crate::keyspace::entry::Value;
 use crate::keyspace::gate::Entered;
@@ -189,7 +190,11 @@ impl Executor {
         let logged = std::mem::take(&mut self.effects.logged);
         if logged > 0 {
             session.logged = logged;
+            session.streamed = engine.replication.offset();
             engine.commit(logged);
+        }
+        if engine.replication.has_news() {
+            engine.replication.wake_replicas();
         }
     }
 
@@ -210,7 +215,9 @@ impl Executor {
         let mut moment = self.moment(engine);
         let limited = engine.memory_limit(&self.config) > 0;
         let unseen = unseen_bytes(engine, &self.config).cast_signed();
+        let follows = session.follows.is_some();
         self.effects.replaying = replaying;
+        self.effects.due = due(engine, session, &self.config);
         let mut ready: SmallVec<[Ready<'_>; 16]> = SmallVec::new();
         let mut at = 0;
         session.shared.figures.active_ms.store(moment.now_ms, Ordering::Relaxed);
@@ -224,8 +231,18 @@ impl Executor {
                 session.fate = Fate::Close;
                 return (at, Stop::Close);
             }
+            if let Some(follow) = &session.follows
+                && follow.turn != engine.replication.turn()
+            {
+                // Another role began: what this link has to say is of the past.
+                session.fate = Fate::Close;
+                return (at, Stop::Close);
+            }
             ready.clear();
+            // A replica has as much as its primary has: what is to go there, goes here too.
+            let roomy = follows || self.config.replica_ignore_maxmemory && engine.replication.is_following();
             let mut room = match &gate {
+                Some(_) if roomy => Room::Enough,
                 Some(_) => self.eviction.make_room(engine, &self.config, &moment),
                 // What was evicted is removed by the log that is replayed; and whoever is only told that the server
                 // is busy needs no room.
@@ -304,7 +321,7 @@ impl Executor {
                             session,
                             ready[0].entry,
                             &args_of(buf, spans, ready[0].request),
-                            &mut hold,
+                            Some(&mut hold),
                         )
                     {
                         drop(hold);
@@ -379,6 +396,9 @@ impl Executor {
                             });
                         }
                     }
+                    if follows {
+                        note_followed(engine, context.session, bytes_of(buf, requests, at + ran));
+                    }
                     if context.db.effects.echo {
                         echo(context.db.effects, context.session, context.out);
                     }
@@ -419,6 +439,18 @@ impl Executor {
                     return (at + 1, Stop::Close);
                 }
                 Verdict::Queue(entry) => {
+                    if follows {
+                        note_followed(engine, session, bytes_of(buf, requests, at));
+                    }
+                    // What has gone already is not waited for until EXEC finds out.
+                    if let Some(view) = view.as_deref().filter(|view| view.is_in_motion() && gate.is_some())
+                        && let Some(error) =
+                            elsewhere(engine, view, session, entry, &args, Some(&mut engine.keyspace.hold_none()))
+                    {
+                        redirect(engine, session, out, entry, &error, worker);
+                        at += 1;
+                        continue;
+                    }
                     match queue(engine, session, entry, &args) {
                         Ok(()) if matches!(session.reply, ReplyMode::Off | ReplyMode::Skip) => session.next_command(),
                         Ok(()) => {
@@ -432,6 +464,9 @@ impl Executor {
                 }
                 Verdict::Refuse(entry, error) => {
                     refuse(engine, session, out, entry, &error, worker);
+                    if follows {
+                        note_followed(engine, session, bytes_of(buf, requests, at));
+                    }
                     session.next_asking();
                     at += 1;
                 }
@@ -443,6 +478,7 @@ impl Executor {
                 Verdict::Run(entry) if gate.is_none() && !replaying && !may_run_while_busy(session, entry) => {}
                 Verdict::Run(entry) => {
                     let config = self.config.clone();
+                    let bytes = bytes_of(buf, requests, at);
                     let ran = self.run_single(
                         engine,
                         session,
@@ -451,6 +487,7 @@ impl Executor {
                         moment,
                         entry,
                         &args,
+                        bytes,
                         &mut gate,
                         view.as_deref(),
                     );
@@ -507,6 +544,7 @@ impl Executor {
         moment: Moment,
         entry: &Entry,
         args: &Args<'_>,
+        bytes: &[u8],
         gate: &mut Option<Entered<'e>>,
         view: Option<&View>,
     ) -> Result<Option<Stop>, Unready> {
@@ -545,7 +583,7 @@ impl Executor {
                 return Err(Unready::Impatient);
             }
             if view.is_in_motion()
-                && let Some(error) = elsewhere(engine, view, session, entry, args, &mut hold)
+                && let Some(error) = elsewhere(engine, view, session, entry, args, Some(&mut hold))
             {
                 drop(hold);
                 redirect(engine, session, out, entry, &error, self.worker);
@@ -558,14 +596,27 @@ impl Executor {
         let into = unwanted.as_mut().unwrap_or(out);
         let counted = view.filter(|_| config.cluster_slot_stats_enabled && route::concerns(entry));
         // Of a transaction nothing is left when it has ended.
-        let slot = counted.and_then(|view| route::judge(engine, view, session, entry, args, &mut hold).ok().flatten());
+        let slot =
+            counted.and_then(|view| route::judge(engine, view, session, entry, args, Some(&mut hold)).ok().flatten());
         let mut context = self.context(engine, session, into, config, hold, moment);
         let written = context.out.len();
-        let ended = call(&mut context, entry, args, started);
+        let mut ended = call(&mut context, entry, args, started);
         if let Some(slot) = slot {
             let bytes_out = context.out.len().saturating_sub(written) as u64;
             let cost = Cost { ns: started.elapsed_ns(), bytes_in: args.wire_bytes(), bytes_out };
             count_slot(engine, slot.into(), cost);
+        }
+        if context.session.follows.is_some() {
+            note_followed(engine, context.session, bytes);
+        }
+        let mut waiting = None;
+        if let Err(Rest::Wait(wait)) = ended {
+            // It waits for something else than keys.
+            let spent_ns = started.elapsed_ns();
+            waiting = Some(enqueue(&mut context, entry, args, *wait, spent_ns));
+            ended = Ok(started);
+            // What it waits for may have come before it stood where it is looked for.
+            end_those_done(engine);
         }
         let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
         drop(context);
@@ -575,6 +626,9 @@ impl Executor {
             *gate = self.enter(engine);
         }
         self.serve_postponed(engine, session, out, config, moment);
+        if let Some(waiting) = waiting {
+            return Ok(Some(Stop::Waiting(waiting)));
+        }
         let job = match ended {
             Ok(_) => {
                 if let Some(written) = unwanted {
@@ -588,7 +642,7 @@ impl Executor {
                 return Ok(None);
             }
             Err(Rest::Job(job)) => job,
-            Err(Rest::Wait(_)) => panic!("{} waits for keys that it does not hold", entry.full_name),
+            Err(Rest::Wait(_)) => unreachable!("it was queued above"),
             Err(Rest::Alone) => panic!("{} wants more than everything", entry.full_name),
         };
         let spent_ns = started.elapsed_ns();
@@ -647,7 +701,7 @@ impl Executor {
         *spent_ns += piece.elapsed_ns();
         let db = context.db.index();
         if context.db.effects.any() {
-            engine.pass_on(db, context.db.effects, || request.clone());
+            engine.pass_on(db, context.db.effects, request);
             serve_ready(&mut context);
         }
         if let Ok(Outcome::Continue(rest)) = reply {
@@ -679,8 +733,12 @@ impl Executor {
     pub fn resume_wait(&mut self, engine: &Engine, session: &mut Session, out: &mut Output, waiting: &Waiting) {
         let config = self.current_config();
         waiting.leave(&engine.keyspace);
+        engine.replication.end_wait(session.shared.id);
         // What was done for it may have to be on disk before it hears of it.
-        session.logged = session.logged.max(waiting.logged());
+        if waiting.logged() > 0 {
+            session.logged = session.logged.max(waiting.logged());
+            session.streamed = engine.replication.offset();
+        }
         let mark = out.mark();
         let mut ended = Ended::Done;
         if let Err(error) = waiting.write_end(out) {
@@ -723,7 +781,7 @@ impl Executor {
         work(&mut context);
         let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
         if context.db.effects.any() {
-            engine.pass_on(context.db.index(), context.db.effects, Vec::new);
+            engine.pass_on(context.db.index(), context.db.effects, &Vec::new());
             serve_ready(&mut context);
         }
         drop(context);
@@ -768,6 +826,7 @@ impl Executor {
         moment: Moment,
     ) -> Context<'a> {
         let effects = &mut self.effects;
+        effects.due = due(engine, session, config);
         let mut context = context(engine, session, out, effects, self.worker, (config, self.notable_ns), hold, moment);
         context.has_room = self.has_room;
         context
@@ -782,7 +841,7 @@ impl Executor {
     /// The cluster as it is now, for a client whose requests may be another node's.
     #[inline]
     fn view(&mut self, session: &Session) -> Option<Arc<View>> {
-        let newest = self.newest_view.as_mut().filter(|_| !session.replaying)?;
+        let newest = self.newest_view.as_mut().filter(|_| !session.replaying && session.follows.is_none())?;
         Some(newest.load().clone())
     }
 
@@ -851,6 +910,40 @@ fn args_of<'a>(buf: &'a [u8], spans: &'a [Span], request: Request) -> Args<'a> {
     Args::new(buf, &spans[request.first..request.first + request.args])
 }
 
+/// The bytes of the request at `index` of a stream, which ends with the last of them.
+fn bytes_of<'b>(buf: &'b [u8], requests: &[Request], index: usize) -> &'b [u8] {
+    let end = requests.get(index + 1).map_or(buf.len(), |next| next.start);
+    &buf[requests[index].start..end]
+}
+
+/// What becomes of keys whose deadline has passed, for who runs this session's requests.
+#[inline]
+fn due(engine: &Engine, session: &Session, config: &Config) -> Due {
+    if session.replaying || session.follows.is_some() {
+        Due::Keep
+    } else if engine.replication.is_following() && config.replica_read_only {
+        Due::Hide
+    } else {
+        Due::Remove
+    }
+}
+
+/// Notes that a request of a primary has taken effect: it becomes part of the stream here, too. Called before anybody
+/// can begin a snapshot that has its effects. What a transaction holds becomes part of it as one, at its end.
+fn note_followed(engine: &Engine, session: &mut Session, bytes: &[u8]) {
+    let Some(follow) = &mut session.follows else { return };
+    let queueing = session.transaction.is_some();
+    engine.replication.db.store(session.db, Ordering::Relaxed);
+    if !queueing && follow.pending.is_empty() {
+        return engine.replication.append(bytes);
+    }
+    follow.pending.extend_from_slice(bytes);
+    if !queueing {
+        engine.replication.append(&follow.pending);
+        follow.pending = Vec::new();
+    }
+}
+
 /// Everything that is checked before a command runs, in this order.
 #[inline]
 fn check<'e>(
@@ -871,6 +964,10 @@ fn check<'e>(
     if session.replaying {
         return Verdict::Run(entry);
     }
+    if session.follows.is_some() {
+        let queued = session.transaction.is_some() && !entry.is_never_queued();
+        return if queued { Verdict::Queue(entry) } else { Verdict::Run(entry) };
+    }
     if !session.authenticated && !entry.has(Flag::NoAuth) && !engine.users.default_account().is_open() {
         return Verdict::Refuse(Some(entry), Error::NoAuth);
     }
@@ -878,14 +975,16 @@ fn check<'e>(
         return Verdict::Refuse(Some(entry), error);
     }
     if let Some(view) = view
-        && let Some(error) = elsewhere(engine, view, session, entry, args, &mut engine.keyspace.hold_none())
+        && let Some(error) = elsewhere(engine, view, session, entry, args, None)
     {
         return Verdict::Redirect(entry, error);
     }
     if session.subscriptions.is_some() && !pubsub::may_run(session, entry) {
         return Verdict::Refuse(Some(entry), Error::text(pubsub::refused(&entry.full_name)));
     }
-    if session.monitor && [Flag::Write, Flag::ReadOnly, Flag::MayReplicate].iter().any(|flag| entry.has(*flag)) {
+    if (session.monitor || session.feed.is_some())
+        && [Flag::Write, Flag::ReadOnly, Flag::MayReplicate].iter().any(|flag| entry.has(*flag))
+    {
         // Redis counts those that monitor among its replicas, and this is what it tells them.
         return Verdict::Refuse(Some(entry), Error::text("ERR Replica can't interact with the keyspace"));
     }
@@ -901,7 +1000,7 @@ fn check<'e>(
         };
     }
     if engine.is_refusing_any()
-        && let Some(error) = refusal(engine, entry)
+        && let Some(error) = refusal(engine, session, entry)
     {
         return Verdict::Refuse(Some(entry), error);
     }
@@ -909,7 +1008,7 @@ fn check<'e>(
         let held_back = mode == PauseMode::All
             || may_write(entry)
             || entry.way == Way::Transaction && session.transaction.as_ref().is_some_and(|queued| queued.writes);
-        if held_back && !session.in_process && !session.monitor {
+        if held_back && !session.in_process && !session.monitor && session.feed.is_none() {
             return Verdict::Hold(until_ms);
         }
     }
@@ -942,7 +1041,7 @@ fn elsewhere(
     session: &Session,
     entry: &Entry,
     args: &Args<'_>,
-    hold: &mut Hold<'_>,
+    hold: Option<&mut Hold<'_>>,
 ) -> Option<Error> {
     if !route::concerns(entry) {
         return None;
@@ -1015,20 +1114,40 @@ fn is_content(engine: &Engine, entry: &Entry, args: &Args<'_>) -> bool {
     entry.way == Way::Script && prepare::reach(engine, entry, args) == Reach::Declared
 }
 
-/// Why a command is not run that is right in itself, if it is not.
-#[cold]
-fn refusal(engine: &Engine, entry: &Entry) -> Option<Error> {
-    if engine.is_refusing(Refusal::SaveFailed) && (entry.has(Flag::Write) || entry.full_name == "ping") {
-        let config = engine.config.load();
-        if config.stop_writes_on_bgsave_error && !config.save.0.is_empty() {
-            return Some(Error::SaveFailed);
-        }
+/// Why nothing may be written at the moment, if it may not.
+pub fn write_refusal(engine: &Engine) -> Option<Error> {
+    let config = engine.config.load();
+    if engine.is_refusing(Refusal::Following) {
+        return config.replica_read_only.then_some(Error::ReadOnly);
+    }
+    if engine.is_refusing(Refusal::SaveFailed) && config.stop_writes_on_bgsave_error && !config.save.0.is_empty() {
+        return Some(Error::SaveFailed);
     }
     if engine.is_refusing(Refusal::LogFailed)
-        && (entry.has(Flag::Write) || entry.full_name == "ping")
         && let Some(trouble) = engine.aof.appender.trouble()
     {
         return Some(Error::LogFailed(trouble.reason));
+    }
+    engine.is_refusing(Refusal::FewReplicas).then_some(Error::FewReplicas)
+}
+
+/// Why a command is not run that is right in itself, if it is not.
+#[cold]
+fn refusal(engine: &Engine, session: &Session, entry: &Entry) -> Option<Error> {
+    let queued = session.transaction.as_ref().filter(|_| entry.way == Way::Transaction);
+    let writes = entry.has(Flag::Write) || queued.is_some_and(|queued| queued.changes);
+    if let Some(error) = (writes || entry.full_name == "ping").then(|| write_refusal(engine)).flatten() {
+        // PING tells that nothing can be saved, and of nothing else.
+        if writes || matches!(error, Error::SaveFailed | Error::LogFailed(_)) {
+            return Some(error);
+        }
+    }
+    let may_be_stale = entry.has(Flag::Stale) && queued.is_none_or(|queued| queued.stale);
+    if engine.is_refusing(Refusal::CutOff) && !may_be_stale && !engine.config.load().replica_serve_stale_data {
+        return Some(Error::MasterDown);
+    }
+    if engine.is_refusing(Refusal::LoadingAside) && entry.has(Flag::NoAsyncLoading) {
+        return Some(Error::Loading);
     }
     (engine.is_refusing(Refusal::Loading) && !entry.has(Flag::Loading)).then_some(Error::Loading)
 }
@@ -1057,6 +1176,8 @@ fn queue(engine: &Engine, session: &mut Session, entry: &Entry, args: &Args<'_>)
     queued.push(args.from(0));
     queued.alone |= entry.way != Way::Batched;
     queued.writes |= may_write(entry);
+    queued.changes |= entry.has(Flag::Write);
+    queued.stale &= entry.has(Flag::Stale);
     queued.grows |= entry.has(Flag::DenyOom);
     let figures = &session.shared.figures;
     figures.queued.store(i32::try_from(queued.len()).unwrap_or(i32::MAX), Ordering::Relaxed);

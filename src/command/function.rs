@@ -10,6 +10,7 @@ use crate::command::script::prepare::{cannot_load, checked_key_count, unkilled};
 use crate::command::script::run::{self, Access as DataAccess, Loader, Subject};
 use crate::command::script::{ONLY_READS, RUNS_SCRIPTS, WORST, WORST_READ};
 use crate::command::table::Command;
+use crate::observe::log::warning;
 use crate::persist::rdb::file::write_function;
 use crate::persist::rdb::reader::Reader;
 use crate::persist::rdb::writer::{Compression, Writer};
@@ -294,6 +295,18 @@ pub fn adopt(scripts: &Scripts, sources: &[Vec<u8>]) -> Result<(), Error> {
         change(scripts, |all| insert(all, library))?;
     }
     Ok(())
+}
+
+/// Has the libraries of a data set take the place of all others; what is wrong with one of them is logged.
+pub fn replace(scripts: &Scripts, sources: &[Vec<u8>]) {
+    let cleared = change(scripts, |all| {
+        all.clear();
+        Ok(())
+    });
+    scripts.machines.clear();
+    if let Err(error) = cleared.and_then(|()| adopt(scripts, sources)) {
+        warning!("Failed to load a library of functions: {error}");
+    }
 }
 
 const LIST: Command = Command {

@@ -41,6 +41,7 @@ pub mod module;
 pub mod monitor;
 pub mod permission;
 pub mod pubsub;
+pub mod replication;
 pub mod save;
 pub mod scan;
 pub mod script;

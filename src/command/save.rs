@@ -15,6 +15,7 @@ use crate::command::context::{Context, DONE, Reply};
 use crate::command::engine::{Engine, Refusal, ShutdownRequest};
 use crate::command::error::Error;
 use crate::command::function;
+use crate::command::replication::role;
 use crate::command::table::Command;
 use crate::config::table::Config;
 use crate::keyspace::hold::{Hold, ShardSet};
@@ -153,10 +154,42 @@ pub fn head(engine: &Engine, purpose: Purpose) -> Head {
             ("redis-bits", text(usize::BITS.into())),
             ("ctime", text(engine.clock.now_ms() / 1000)),
             ("used-mem", text(memory::used() as u64)),
-            ("aof-base", text(u64::from(purpose == Purpose::Base))),
-        ],
+        ]
+        .into_iter()
+        .chain(stream(engine, purpose))
+        .chain([("aof-base", text(u64::from(purpose == Purpose::Base)))])
+        .collect(),
         functions: engine.scripts.libraries.load().iter().map(|library| library.code.clone()).collect(),
     }
+}
+
+/// What a file says of the stream that it is a result of, so that who reads it can go on with it. Called while nobody
+/// changes anything.
+fn stream(engine: &Engine, purpose: Purpose) -> Vec<(&'static str, Vec<u8>)> {
+    let replication = &engine.replication;
+    let selected = engine.log.selected();
+    let state = replication.state();
+    let db = match replication.is_following() {
+        true if !state.primary.resumes && state.primary.client.is_none() => return Vec::new(),
+        true => replication.db.load(Ordering::Relaxed),
+        false => selected.unwrap_or(0),
+    };
+    if purpose == Purpose::Base || state.backlog.is_none() {
+        return Vec::new();
+    }
+    vec![
+        ("repl-stream-db", db.to_string().into_bytes()),
+        ("repl-id", state.history.id.clone().into_bytes()),
+        ("repl-offset", replication.offset().to_string().into_bytes()),
+    ]
+}
+
+/// Opens the temporary file of a data set that is made for replicas.
+///
+/// # Errors
+/// What the system says, which is logged.
+pub fn create_for_sync(config: &Config) -> io::Result<Temporary> {
+    create(config, Place::Background)
 }
 
 /// Who writes a file. Each has a temporary one of its own: the one may end while the other goes on.
@@ -468,6 +501,16 @@ pub fn tell(engine: &Engine, loaded: &Loaded) {
     if let Err(error) = function::adopt(&engine.scripts, &loaded.functions) {
         warning!("Failed to load a library of functions: {error}");
     }
+    tell_rest(engine, loaded);
+}
+
+/// The same where what the file has takes the place of all libraries.
+pub fn tell_loaded(engine: &Engine, loaded: &Loaded, functions: &[Vec<u8>]) {
+    function::replace(&engine.scripts, functions);
+    tell_rest(engine, loaded);
+}
+
+fn tell_rest(engine: &Engine, loaded: &Loaded) {
     for key in &loaded.empty {
         notice!("rdbLoadObject skipping empty key: {}", key.escape_ascii());
     }
@@ -487,11 +530,13 @@ pub fn load_at_start(engine: &Engine) -> Result<(), String> {
     let loading = &engine.saves.loading;
     loading.active.store(true, Ordering::Release);
     engine.refuse(Refusal::Loading, true);
+    let mut file = None;
     let loaded = if engine.config.load().appendonly {
         aof::start(engine)
     } else {
-        let loaded = load_file(engine, Twice::Refuse).map(drop);
-        loaded.map_err(|error| format!("Fatal error loading the DB: {error}. Exiting."))
+        let loaded = load_file(engine, Twice::Refuse);
+        let loaded = loaded.map_err(|error| format!("Fatal error loading the DB: {error}. Exiting."));
+        loaded.map(|loaded| file = loaded)
     };
     engine.dirty.store(0, Ordering::Relaxed);
     if loaded.is_err() && engine.is_refusing(Refusal::Ending) {
@@ -500,6 +545,7 @@ pub fn load_at_start(engine: &Engine) -> Result<(), String> {
     }
     // After an error nobody is to see half of the data.
     if loaded.is_ok() {
+        role::begin(engine, file.as_ref());
         loading.active.store(false, Ordering::Release);
         engine.refuse(Refusal::Loading, false);
     }

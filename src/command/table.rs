@@ -6,8 +6,8 @@ use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
     acl, aof, bitmap, cluster, config, connection, debug, dump, expire, function, geo, hash, hyperloglog, info,
-    introspect, key, keyspace, latency, list, memory, migrate, module, monitor, pubsub, save, script, server, set,
-    slowlog, sort, stream, string, transaction, zset,
+    introspect, key, keyspace, latency, list, memory, migrate, module, monitor, pubsub, replication, save, script,
+    server, set, slowlog, sort, stream, string, transaction, zset,
 };
 use crate::spec::{self, Flag, Group, Keys};
 
@@ -42,6 +42,7 @@ const FAMILIES: &[&[Command]] = &[
     module::COMMANDS,
     monitor::COMMANDS,
     pubsub::COMMANDS,
+    replication::COMMANDS,
     save::COMMANDS,
     script::COMMANDS,
     server::COMMANDS,
@@ -394,8 +395,8 @@ mod tests {
             } else {
                 Arity::AtLeast(least as u8)
             };
-            // QUIT takes what it is given, DEBUG has help of its own.
-            let tells_nothing = command.usage.is_empty() && ["quit", "debug"].contains(&&*entry.full_name);
+            // QUIT takes what it is given, DEBUG has help of its own, and what servers tell each other nobody types.
+            let tells_nothing = ["quit", "debug", "psync", "replconf"].contains(&&*entry.full_name);
             if command.arity != expected && !tells_nothing {
                 wrong.push(format!("{} {}: {:?}", entry.full_name, command.usage, command.arity));
             }

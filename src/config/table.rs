@@ -233,7 +233,7 @@ directives! {
         bind("bind"): Addresses = Addresses::default(), (), [], Effective;
         /// The local address that outgoing connections, to a primary or to cluster nodes, come from. Chosen by the
         /// system unless given.
-        bind_source_addr("bind-source-addr"): Option<Vec<u8>> = None, anything, [], Stored("replication");
+        bind_source_addr("bind-source-addr"): Option<Vec<u8>> = None, anything, [], Effective;
         /// Refuses clients from other machines as long as the default user has no password. A server that anyone
         /// can reach is found by attackers within minutes: leave this on unless the network is closed.
         protected_mode("protected-mode"): bool = true, None, [], Effective;
@@ -375,57 +375,57 @@ directives! {
     }
     Replication {
         /// Makes this server a copy of the one at host and port. REPLICAOF changes it at run time.
-        replicaof("replicaof" | "slaveof"): Option<PrimaryAddress> = None, (), [immutable], Stored("replication");
+        replicaof("replicaof" | "slaveof"): Option<PrimaryAddress> = None, (), [immutable], Effective;
         /// The password to log in to the primary with.
-        masterauth("masterauth" | "primaryauth"): Option<Vec<u8>> = None, anything, [sensitive], Stored("replication");
+        masterauth("masterauth" | "primaryauth"): Option<Vec<u8>> = None, anything, [sensitive], Effective;
         /// The user to log in to the primary as. Without one the password alone is sent.
-        masteruser("masteruser" | "primaryuser"): Option<Vec<u8>> = None, anything, [sensitive], Stored("replication");
+        masteruser("masteruser" | "primaryuser"): Option<Vec<u8>> = None, anything, [sensitive], Effective;
         /// Whether a replica answers from what it has while it is cut off or synchronising. Otherwise it answers
         /// -MASTERDOWN.
-        replica_serve_stale_data("replica-serve-stale-data" | "slave-serve-stale-data"): bool = true, None, [], Stored("replication");
+        replica_serve_stale_data("replica-serve-stale-data" | "slave-serve-stale-data"): bool = true, None, [], Effective;
         /// Whether clients may not write to a replica.
-        replica_read_only("replica-read-only" | "slave-read-only"): bool = true, None, [], Stored("replication");
+        replica_read_only("replica-read-only" | "slave-read-only"): bool = true, None, [], Effective;
         /// Whether a full synchronisation goes straight to the replicas' sockets instead of through a file.
-        repl_diskless_sync("repl-diskless-sync"): bool = true, None, [], Stored("replication");
+        repl_diskless_sync("repl-diskless-sync"): bool = true, None, [], Effective;
         /// Seconds to wait for further replicas before a transfer without a file starts, because late ones must
         /// wait for the next.
-        repl_diskless_sync_delay("repl-diskless-sync-delay"): u32 = 5, within(0, I32), [], Stored("replication");
+        repl_diskless_sync_delay("repl-diskless-sync-delay"): u32 = 5, within(0, I32), [], Effective;
         /// The number of waiting replicas that ends the delay early. 0 always waits.
-        repl_diskless_sync_max_replicas("repl-diskless-sync-max-replicas"): u32 = 0, within(0, I32), [], Stored("replication");
+        repl_diskless_sync_max_replicas("repl-diskless-sync-max-replicas"): u32 = 0, within(0, I32), [], Effective;
         /// How a replica takes a full synchronisation: into a file first (`disabled`), straight into memory if it
         /// is empty (`on-empty-db`), beside the old data (`swapdb`), or in place of it (`flush-before-load`).
-        repl_diskless_load("repl-diskless-load"): ReplDisklessLoad = ReplDisklessLoad::Disabled, (), [deny_loading], Stored("replication");
+        repl_diskless_load("repl-diskless-load"): ReplDisklessLoad = ReplDisklessLoad::Disabled, (), [deny_loading], Effective;
         /// Accepted for files that were written for Valkey.
-        dual_channel_replication_enabled("dual-channel-replication-enabled"): bool = false, None, [], Stored("replication");
+        dual_channel_replication_enabled("dual-channel-replication-enabled"): bool = false, None, [], Moot("the stream is held once for all replicas, however long a data set is on its way");
         /// Seconds between the pings that a primary sends to its replicas.
-        repl_ping_replica_period("repl-ping-replica-period" | "repl-ping-slave-period"): u32 = 10, within(1, I32), [], Stored("replication");
+        repl_ping_replica_period("repl-ping-replica-period" | "repl-ping-slave-period"): u32 = 10, within(1, I32), [], Effective;
         /// Seconds of silence after which a replication link is given up. Keep it well above
         /// repl-ping-replica-period.
-        repl_timeout("repl-timeout"): u32 = 60, within(1, I32), [], Stored("replication");
+        repl_timeout("repl-timeout"): u32 = 60, within(1, I32), [], Effective;
         /// Whether the stream to replicas is sent in fewer, larger packets, which saves bandwidth and costs up to
         /// 40 ms.
-        repl_disable_tcp_nodelay("repl-disable-tcp-nodelay"): bool = false, None, [], Stored("replication");
+        repl_disable_tcp_nodelay("repl-disable-tcp-nodelay"): bool = false, None, [], Effective;
         /// How much of the stream is kept, so that a replica that was cut off can go on where it stopped.
-        repl_backlog_size("repl-backlog-size"): u64 = 1 << 20, bytes(1, I64), [], Stored("replication");
+        repl_backlog_size("repl-backlog-size"): u64 = 1 << 20, bytes(1, I64), [], Effective;
         /// Seconds after the last replica has left until the backlog is dropped. 0 keeps it for ever.
-        repl_backlog_ttl("repl-backlog-ttl"): u64 = 3600, within(0, I64), [], Stored("replication");
+        repl_backlog_ttl("repl-backlog-ttl"): u64 = 3600, within(0, I64), [], Effective;
         /// The replica with the lowest priority is promoted first by Sentinel. One with 0 never is.
-        replica_priority("replica-priority" | "slave-priority"): u32 = 100, within(0, I32), [], Stored("replication");
+        replica_priority("replica-priority" | "slave-priority"): u32 = 100, within(0, I32), [], Effective;
         /// Whether Sentinel tells clients about this replica.
-        replica_announced("replica-announced"): bool = true, None, [], Stored("replication");
+        replica_announced("replica-announced"): bool = true, None, [], Effective;
         /// Writes are refused with fewer good replicas than this. 0 switches it off.
-        min_replicas_to_write("min-replicas-to-write" | "min-slaves-to-write"): u32 = 0, within(0, I32), [], Stored("replication");
+        min_replicas_to_write("min-replicas-to-write" | "min-slaves-to-write"): u32 = 0, within(0, I32), [], Effective;
         /// A replica is good if it was heard of within so many seconds. 0 switches it off.
-        min_replicas_max_lag("min-replicas-max-lag" | "min-slaves-max-lag"): u32 = 10, within(0, I32), [], Stored("replication");
+        min_replicas_max_lag("min-replicas-max-lag" | "min-slaves-max-lag"): u32 = 10, within(0, I32), [], Effective;
         /// The address that a replica reports to its primary, where the one that the primary sees is wrong.
-        replica_announce_ip("replica-announce-ip" | "slave-announce-ip"): Option<Vec<u8>> = None, anything, [], Stored("replication");
+        replica_announce_ip("replica-announce-ip" | "slave-announce-ip"): Option<Vec<u8>> = None, anything, [], Effective;
         /// The port that a replica reports to its primary. 0 reports its own.
-        replica_announce_port("replica-announce-port" | "slave-announce-port"): u16 = 0, within(0, 65535), [], Stored("replication");
+        replica_announce_port("replica-announce-port" | "slave-announce-port"): u16 = 0, within(0, 65535), [], Effective;
         /// Whether a replica goes on when it cannot write its own files, instead of stopping.
-        replica_ignore_disk_write_errors("replica-ignore-disk-write-errors"): bool = false, None, [], Stored("replication");
+        replica_ignore_disk_write_errors("replica-ignore-disk-write-errors"): bool = false, None, [], Effective;
         /// What to do when a command from the primary or the append only file fails: `ignore`, `panic`, or
         /// `panic-on-replicas`.
-        propagation_error_behavior("propagation-error-behavior"): PropagationErrorBehavior = PropagationErrorBehavior::Ignore, (), [], Stored("replication");
+        propagation_error_behavior("propagation-error-behavior"): PropagationErrorBehavior = PropagationErrorBehavior::Ignore, (), [], Effective;
         /// The zone that this server stands in, for clients that prefer a near one. Shown by INFO and HELLO.
         availability_zone("availability-zone"): Vec<u8> = Vec::new(), anything, [], Effective;
     }
@@ -480,7 +480,7 @@ directives! {
         /// How hard eviction works when it cannot keep up: 0 prefers latency, 100 works until it is done.
         maxmemory_eviction_tenacity("maxmemory-eviction-tenacity"): u32 = 10, within(0, 100), [], Effective;
         /// Whether a replica leaves eviction to its primary, so that both hold the same keys.
-        replica_ignore_maxmemory("replica-ignore-maxmemory" | "slave-ignore-maxmemory"): bool = true, None, [], Stored("replication");
+        replica_ignore_maxmemory("replica-ignore-maxmemory" | "slave-ignore-maxmemory"): bool = true, None, [], Effective;
         /// How much time goes into removing expired keys, from 1 to 10. Spinel removes them when they are due, at
         /// any setting.
         active_expire_effort("active-expire-effort"): u32 = 1, within(1, 10), [], Moot("keys are removed at their deadline whatever their share");
@@ -502,7 +502,7 @@ directives! {
         /// Whether FLUSHDB, FLUSHALL, SCRIPT FLUSH and FUNCTION FLUSH without SYNC or ASYNC are asynchronous.
         lazyfree_lazy_user_flush("lazyfree-lazy-user-flush"): bool = false, None, [], Effective;
         /// Whether a replica drops its old data in the background before a full synchronisation.
-        replica_lazy_flush("replica-lazy-flush" | "slave-lazy-flush"): bool = false, None, [], Stored("replication");
+        replica_lazy_flush("replica-lazy-flush" | "slave-lazy-flush"): bool = false, None, [], Moot("what is flushed is always freed by a thread of its own");
     }
     Threads {
         /// The number of worker threads. Every worker reads requests, runs commands and writes replies for its
@@ -561,7 +561,7 @@ directives! {
     }
     Shutdown {
         /// Seconds that shutting down waits for replicas that lag behind. 0 does not wait.
-        shutdown_timeout("shutdown-timeout"): u32 = 10, within(0, I32), [], Stored("replication");
+        shutdown_timeout("shutdown-timeout"): u32 = 10, within(0, I32), [], Effective;
         /// What SIGINT does: `default` saves if save points are configured; or any of `save`, `nosave`, `now` (no
         /// waiting for replicas) and `force` (exit even if saving fails).
         shutdown_on_sigint("shutdown-on-sigint"): ShutdownOptions = ShutdownOptions::default(), (), [], Effective;

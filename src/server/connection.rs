@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::io::ReadBuf;
 use tokio::time::Sleep;
 
+use crate::client::feed::Next;
 use crate::client::session::{Fate, Session};
 use crate::client::shared::{Mark, Shared};
 use crate::command::blocking::Waiting;
@@ -78,6 +79,9 @@ pub struct Connection {
     has_waker: bool,
 }
 
+/// So much of what goes to a replica is taken at once.
+const FEED_BYTES: usize = 64 * 1024;
+
 /// Replies up to this size are not looked at: what Redis keeps in a client's own buffer.
 const UNLIMITED_BYTES: usize = 16 * 1024;
 
@@ -102,6 +106,9 @@ impl Connection {
     fn flush(&mut self, cx: &mut Context<'_>, tools: &Tools) -> io::Result<()> {
         if self.waits_for_disk(cx) {
             return Ok(());
+        }
+        if self.session.feed.is_some() {
+            self.take_from_feed();
         }
         if self.out.len() > UNLIMITED_BYTES {
             // Redis looks before it writes: a reply beyond the limit ends the connection however fast it reads.
@@ -139,16 +146,48 @@ impl Connection {
                 Poll::Ready(Ok(n)) => {
                     self.out.advance(n);
                     left = left.saturating_sub(n);
-                    self.engine.stats.worker(tools.number).add(Counter::NetOutputBytes, n as u64);
+                    let counter = match &self.session.feed {
+                        None => Counter::NetOutputBytes,
+                        Some(_) => Counter::NetReplOutputBytes,
+                    };
+                    self.engine.stats.worker(tools.number).add(counter, n as u64);
+                    if self.out.is_empty() && self.session.feed.is_some() {
+                        self.take_from_feed();
+                    }
                 }
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => break,
             }
         }
-        if !self.out.is_empty() || self.session.shared.figures.output_bytes.load(Ordering::Relaxed) != 0 {
+        if self.session.feed.is_some()
+            || !self.out.is_empty()
+            || self.session.shared.figures.output_bytes.load(Ordering::Relaxed) != 0
+        {
             self.check_output_limit();
         }
         Ok(())
+    }
+
+    /// Has what goes to a replica beside replies follow these.
+    fn take_from_feed(&mut self) {
+        let Some(feed) = &self.session.feed else { return };
+        while self.out.len() < FEED_BYTES {
+            match feed.next() {
+                Next::Nothing => return,
+                Next::Piece(piece) => self.out.raw_bytes(piece),
+                Next::Stream(at) => match self.engine.replication.read(at) {
+                    Some(bytes) if bytes.is_empty() => return,
+                    Some(bytes) => {
+                        feed.advance(bytes.len() as u64);
+                        self.out.raw_bytes(bytes);
+                    }
+                    // Another stream began.
+                    None => return self.session.shared.close(),
+                },
+                Next::End if self.out.is_empty() => return self.session.shared.close(),
+                Next::End => return,
+            }
+        }
     }
 
     /// Whether replies wait until the disk has what they acknowledge; the connection is woken then.
@@ -161,14 +200,22 @@ impl Connection {
     #[cold]
     fn check_output_limit(&self) {
         let shared = &self.session.shared;
-        let waiting = self.out.len();
+        // What a replica has yet to be sent of the stream waits for it as well, though it is there but once.
+        let position = self.session.feed.as_ref().and_then(|feed| feed.position());
+        let behind = position.map_or(0, |at| self.engine.replication.offset().saturating_sub(at));
+        let waiting = self.out.len() + usize::try_from(behind).unwrap_or(usize::MAX);
         let figures = &shared.figures;
-        let limits = self.engine.config.load().client_output_buffer_limit;
-        let limit = match () {
-            () if shared.has(Mark::Monitor) => limits.replica,
+        let config = self.engine.config.load();
+        let limits = config.client_output_buffer_limit;
+        let mut limit = match () {
+            () if shared.has(Mark::Monitor) || shared.has(Mark::Replica) => limits.replica,
             () if figures.is_subscribed() => limits.pubsub,
             () => limits.normal,
         };
+        if shared.has(Mark::Replica) && limit.hard_bytes != 0 {
+            // Who comes back may be given all of the backlog at once.
+            limit.hard_bytes = limit.hard_bytes.max(config.repl_backlog_size);
+        }
         let over = |bytes: u64| bytes != 0 && waiting as u64 >= bytes;
         let mut close = over(limit.hard_bytes);
         if over(limit.soft_bytes) {
@@ -188,7 +235,7 @@ impl Connection {
             shared.close();
         }
         // Who goes for this is not weighed any more, and nobody has to go in its place.
-        figures.output_bytes.store(waiting, Ordering::Relaxed);
+        figures.output_bytes.store(self.out.len(), Ordering::Relaxed);
         figures.output_capacity.store(self.out.capacity(), Ordering::Relaxed);
     }
 
@@ -260,8 +307,18 @@ impl Connection {
         if tools.requests.is_empty() {
             return None;
         }
+        let before = self.session.feed.is_some().then_some(self.out.len());
         let (ran, stop) =
             tools.executor.run(&self.engine, &mut self.session, &mut self.out, buf, &tools.spans, &tools.requests);
+        if before.is_none() && self.session.feed.is_some() {
+            // Where that fails the stream comes in other packets, and the same.
+            let _ = self.stream.set_nodelay(!tools.executor.config().repl_disable_tcp_nodelay);
+        }
+        if before.is_some_and(|before| self.out.len() > before) {
+            // Among the stream a reply would be taken for a part of it.
+            warning!("Replica {} sent a command that has a reply: disconnected", self.session.shared.addr);
+            self.session.shared.close();
+        }
         // One that waits counts when it is over.
         let waits = matches!(stop, Stop::Waiting(_));
         add_alone(&self.session.shared.figures.commands, ran as u64 - u64::from(waits));
@@ -476,7 +533,8 @@ impl Connection {
             if self.session.shared.is_closing() {
                 return Poll::Ready(());
             }
-            if !self.out.is_empty() && self.flush(cx, tools).is_err() {
+            let to_send = !self.out.is_empty() || self.session.feed.is_some();
+            if to_send && self.flush(cx, tools).is_err() || self.session.shared.is_closing() {
                 return Poll::Ready(());
             }
             // What comes behind waits with its replies: else they might never leave.
@@ -689,6 +747,11 @@ impl Drop for Connection {
         self.engine.monitors.remove(id);
         self.engine.pause.forget(id);
         self.engine.clients.remove(id);
+        if let Some(feed) = &self.session.feed {
+            feed.leave();
+            warning!("Connection with replica client id={id} addr={} lost.", self.session.shared.addr);
+        }
+        self.engine.replication.forget(id, self.engine.clock.now_ms());
         self.engine.weights.forget(&self.session.shared);
         self.count.fetch_sub(1, Ordering::Relaxed);
     }

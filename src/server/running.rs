@@ -30,7 +30,7 @@ use crate::persist::log::Reader;
 use crate::server::host::{Control, ServerHost};
 use crate::server::listener::{self, Listening, Reception};
 use crate::server::local::Client;
-use crate::server::{bus, timers, worker};
+use crate::server::{bus, replica_link, timers, worker};
 use crate::stdx::clock::Clock;
 use crate::stdx::memory;
 
@@ -191,6 +191,7 @@ impl Server {
         let end = Arc::new(End::default());
         let unix_path = unix.as_ref().map(|(_, path)| path.clone());
         let control = Controller::start(engine.clone(), workers, listening, unix, receiver, end.clone(), bus)?;
+        engine.replication.set_keep(engine.config.load().repl_backlog_size);
         engine.memory_startup.store(memory::used() as u64, Ordering::Relaxed);
         Ok(Server { engine, addrs, end, control: Some(control), unix_path })
     }
@@ -336,6 +337,7 @@ impl Controller {
         }
         // Where a later step fails they end with it, as the workers do.
         let timers = timers::start(engine.clone())?;
+        let link = replica_link::start(engine.clone())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
             crash::prepare_thread();
@@ -368,6 +370,7 @@ impl Controller {
                 }
             }
             drop(timers);
+            drop(link);
         })?;
         Ok(thread)
     }

@@ -12,7 +12,7 @@ mod geo;
 mod keys;
 mod language;
 mod lists;
-mod random;
+pub mod random;
 mod runner;
 mod server;
 mod strings;

@@ -91,6 +91,8 @@ fn flags(client: &Shared, scene: &Scene<'_>) -> String {
     let blocked = client.has(Mark::Blocked) || (scene.waits)(client.id);
     let letters = [
         ('O', client.has(Mark::Monitor)),
+        ('S', client.has(Mark::Replica)),
+        ('M', client.has(Mark::Primary)),
         ('P', client.figures.is_subscribed()),
         ('x', client.figures.queued.load(Ordering::Relaxed) >= 0),
         ('b', blocked),

@@ -84,7 +84,7 @@ pub fn drop_slots(engine: &Engine, slots: &SlotSet) -> usize {
                 }
             }
             db.effects.log_as(|| keys.iter().map(|key| vec![b"DEL".to_vec(), key.clone()]).collect());
-            engine.pass_on(0, db.effects, Vec::new);
+            engine.pass_on(0, db.effects, &Vec::new());
             // Nobody is blocked on keys that have gone but those who want to know that they have, and these are told by
             // their connection, which is sent away.
             db.effects.ready.clear();

@@ -194,11 +194,12 @@ pub fn settle(session: &mut Session) {
 }
 
 /// Has the other nodes of the cluster hand a message to their clients, too.
-fn spread(ctx: &Context<'_>, channel: &[u8], message: &[u8], sharded: bool) {
-    if let Some(cluster) = &ctx.engine.cluster
-        && !ctx.session.replaying
-    {
-        cluster.with(ctx.engine.clock.now_ms(), |machine| machine.publish(channel, message, sharded));
+fn spread(ctx: &mut Context<'_>, args: &Args<'_>, sharded: bool) {
+    let Some(cluster) = &ctx.engine.cluster else {
+        return ctx.db.effects.pass_to_replicas(|| args.to_vecs());
+    };
+    if !ctx.session.replaying {
+        cluster.with(ctx.engine.clock.now_ms(), |machine| machine.publish(args.at(1), args.at(2), sharded));
     }
 }
 
@@ -268,7 +269,7 @@ pub const PUBLISH: Command = Command {
     complexity: "O(N+M) where N is the number of clients subscribed to the receiving channel and M is the total number of subscribed patterns (by any client).",
     run: |ctx, args| {
         let receivers = send(ctx.engine, ctx.db.effects, args.at(1), args.at(2));
-        spread(ctx, args.at(1), args.at(2), false);
+        spread(ctx, args, false);
         ctx.out.integer(receivers as i64);
         DONE
     },
@@ -288,7 +289,7 @@ pub const SPUBLISH: Command = Command {
         let topic = ctx.engine.pubsub.topics(Kind::ShardChannel).find(args.at(1));
         let receivers =
             topic.map_or(0, |topic| send_to(ctx.engine, ctx.db.effects, most, &topic, Kind::ShardChannel, args.at(2)));
-        spread(ctx, args.at(1), args.at(2), true);
+        spread(ctx, args, true);
         ctx.out.integer(receivers as i64);
         DONE
     },

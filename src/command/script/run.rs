@@ -13,7 +13,8 @@ use crate::command::args::Args;
 use crate::command::call::{call_inside, show_script};
 use crate::command::cluster::route::{self, Refused};
 use crate::command::context::{Context, DONE, Outcome, Reply};
-use crate::command::dispatch::add_keys;
+use crate::command::dispatch::{add_keys, write_refusal};
+use crate::command::engine::Refusal;
 use crate::command::error::Error;
 use crate::command::permission;
 use crate::command::script::prepare::{cannot_compile, cannot_load};
@@ -113,6 +114,21 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
         ));
     }
     let engine = ctx.engine;
+    if engine.is_refusing_any() && ctx.session.follows.is_none() && subject.flags().is_some() {
+        let allows_stale = subject.flags().is_some_and(|flags| flags.has(source::Flag::AllowStale));
+        let serves_stale = ctx.config.replica_serve_stale_data;
+        if engine.is_refusing(Refusal::CutOff) && !serves_stale && !allows_stale {
+            return Err(Error::MasterDown);
+        }
+        match write_refusal(engine) {
+            Some(_) if says_no_writes => {}
+            Some(Error::ReadOnly) => {
+                return Err(Error::text("READONLY Can not run script with write flag on readonly replica."));
+            }
+            Some(error) => return Err(error),
+            None => {}
+        }
+    }
     let mut vm = engine.scripts.machines.lease(&engine.scripts.cache);
     subject.prepare(&mut vm, ctx)?;
     let words: SmallVec<[&[u8]; 16]> = args.from(3).collect();
@@ -272,6 +288,15 @@ impl Runner<'_, '_> {
         if self.read_only && entry.has(Flag::Write) {
             return refused("ERR Write commands are not allowed from read-only scripts.");
         }
+        if engine.is_refusing_any() && self.ctx.session.follows.is_none() {
+            let serves_stale = self.ctx.config.replica_serve_stale_data;
+            if engine.is_refusing(Refusal::CutOff) && !serves_stale && !entry.has(Flag::Stale) {
+                return refused("ERR Can not execute the command on a stale replica");
+            }
+            if let Some(error) = (entry.has(Flag::Write) && !self.wrote).then(|| write_refusal(engine)).flatten() {
+                return Answer::Refused(error.line());
+            }
+        }
         // What has begun to write may go on, so that it is not left half done.
         if self.short_of_room && entry.has(Flag::DenyOom) && !self.wrote {
             return Answer::Refused(Error::OutOfMemory.line());
@@ -310,12 +335,14 @@ impl Runner<'_, '_> {
     /// Sees to it that a script touches no keys of other nodes.
     fn stay_here(&mut self, entry: &Entry, args: &Args<'_>) -> Result<(), &'static str> {
         let engine = self.ctx.engine;
-        let Some(cluster) = engine.cluster.as_ref().filter(|_| !self.ctx.session.replaying) else { return Ok(()) };
+        // What a log or a primary says was right where it was done.
+        let obeys = self.ctx.session.replaying || self.ctx.session.follows.is_some();
+        let Some(cluster) = engine.cluster.as_ref().filter(|_| !obeys) else { return Ok(()) };
         if !route::concerns(entry) {
             return Ok(());
         }
         let view = cluster.view().load();
-        match route::judge(engine, &view, self.ctx.session, entry, args, &mut self.ctx.db.hold) {
+        match route::judge(engine, &view, self.ctx.session, entry, args, Some(&mut self.ctx.db.hold)) {
             Ok(None) => {}
             Ok(Some(slot)) if self.one_slot => {
                 if *self.slot.get_or_insert(slot) != slot {

@@ -119,6 +119,13 @@ impl Server {
         Server::start(&subject_program(), args)
     }
 
+    /// Starts the subject on a port where another server was before.
+    pub fn subject_at(port: u16, args: &[&str]) -> Server {
+        let server = Server::spawn(&subject_program(), args, port);
+        assert!(server.logs("Ready to accept"), "port {port}: {}", server.log.text());
+        server
+    }
+
     /// Starts the subject and returns while it is loading its data.
     pub fn subject_that_loads(args: &[&str]) -> Server {
         Server::start_until(&subject_program(), args, "Loading RDB")
