@@ -305,7 +305,7 @@ impl<'e> Replay<'e> {
             let progress = &self.engine.saves.loading.progress;
             let loaded = load::load(&self.engine.keyspace, &mut reader, manner, threads, progress);
             let loaded = loaded.map_err(|error| Wrong::Preamble(error.to_string()))?;
-            save::tell(self.engine, &loaded);
+            save::tell(self.engine, &loaded, Twice::Refuse).map_err(|error| Wrong::Preamble(error.to_string()))?;
             (reader.rest().to_vec(), reader.offset() + reader.rest().len() as u64)
         };
         if !rest.is_empty() {

@@ -20,7 +20,7 @@ use crate::client::session::{Fate, ReplyMode, Session};
 use crate::command::args::Args;
 use crate::command::blocking::{Waiting, enqueue, serve_ready, shards_to_serve};
 use crate::command::call::{Rest, call, count_call, count_error, notable_ns, note_slow, write_error};
-use crate::command::context::{Context, Job, Outcome};
+use crate::command::context::{Context, Job, Outcome, Renewal};
 use crate::command::engine::{Engine, PauseMode, Refusal, access_policy};
 use crate::command::error::Error;
 use crate::command::eviction::{Eviction, Room, unseen_bytes};
@@ -106,6 +106,8 @@ pub struct Executor {
     newest: Cache<Arc<ArcSwap<Config>>, Arc<Config>>,
     config: Arc<Config>,
     notable_ns: u64,
+    /// What EXEC made of it.
+    renewal: Renewal,
     time: Recent,
     eviction: Eviction,
     /// Whether memory was below its limit when it was looked at last.
@@ -148,6 +150,7 @@ impl Executor {
             newest: Cache::new(engine.config.clone()),
             notable_ns: notable_ns(&config),
             config,
+            renewal: Renewal::default(),
             time: Recent::default(),
             eviction: Eviction::default(),
             has_room: true,
@@ -297,8 +300,8 @@ impl Executor {
                         None => {}
                     }
                 }
-                let Executor { effects, config, notable_ns, worker, has_room, .. } = &mut *self;
-                let mut context = context(engine, session, out, effects, *worker, (config, *notable_ns), hold, moment);
+                let Executor { effects, config, notable_ns, renewal, worker, has_room, .. } = &mut *self;
+                let mut context = context(engine, session, out, effects, *worker, (config, *notable_ns, &*renewal), hold, moment);
                 context.has_room = *has_room;
                 if ready.len() > 1 {
                     prefetch(&mut context.db, &ready, buf, spans);
@@ -681,8 +684,8 @@ impl Executor {
         hold: Hold<'a>,
         moment: Moment,
     ) -> Context<'a> {
-        let effects = &mut self.effects;
-        let mut context = context(engine, session, out, effects, self.worker, (config, self.notable_ns), hold, moment);
+        let (effects, under) = (&mut self.effects, (config, self.notable_ns, &self.renewal));
+        let mut context = context(engine, session, out, effects, self.worker, under, hold, moment);
         context.has_room = self.has_room;
         context
     }
@@ -706,6 +709,7 @@ impl Executor {
         let other = !Arc::ptr_eq(newest, &self.config);
         if other {
             self.config = Arc::clone(newest);
+            self.renewal = Renewal::default();
             self.notable_ns = notable_ns(&self.config);
         }
         other
@@ -723,7 +727,7 @@ impl Executor {
     }
 }
 
-/// What the handlers of a batch may touch; `config` comes with what [`notable_ns`] says of it.
+/// What the handlers of a batch may touch; `config` comes with what [`notable_ns`] says of it, and what comes after it.
 #[inline]
 #[allow(clippy::too_many_arguments, reason = "what a batch has in hand")]
 fn context<'a>(
@@ -732,7 +736,7 @@ fn context<'a>(
     out: &'a mut Output,
     effects: &'a mut Effects,
     worker: Option<usize>,
-    (config, notable_ns): (&'a Config, u64),
+    (config, notable_ns, renewal): (&'a Config, u64, &'a Renewal),
     hold: Hold<'a>,
     moment: Moment,
 ) -> Context<'a> {
@@ -745,6 +749,8 @@ fn context<'a>(
         session,
         engine,
         config,
+        renewal,
+        still_us: None,
         worker,
         has_room: true,
         scripted: false,
@@ -787,7 +793,8 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
     if let Some(kind) = engine.scripts.running.busy()
         && !may_run_while_busy(session, entry)
     {
-        return Verdict::Refuse(Some(entry), Error::Busy(kind));
+        let loading = engine.is_refusing(Refusal::Loading) && !entry.has(Flag::Loading);
+        return Verdict::Refuse(Some(entry), if loading { Error::Loading } else { Error::Busy(kind) });
     }
     if room != Room::Enough && needs_room(session, entry, room) {
         return match room {
@@ -802,7 +809,7 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
     }
     if let Some((mode, until_ms)) = engine.pause.active(now_ms) {
         let held_back = mode == PauseMode::All
-            || may_write(entry)
+            || may_write(engine, entry, args)
             || entry.way == Way::Transaction && session.transaction.as_ref().is_some_and(|queued| queued.writes);
         if held_back && !session.in_process && !session.monitor {
             return Verdict::Hold(until_ms);
@@ -829,7 +836,7 @@ fn changes_what_leaves(engine: &Engine, ready: &Ready<'_>, buf: &[u8], spans: &[
         |i| args.at(i),
         |i, _| leaves |= engine.transit.has(args.at(i)),
     );
-    leaves && may_write(ready.entry)
+    leaves && may_write(engine, ready.entry, &args)
 }
 
 /// Waits for shards, and lets go of those that it has while a script reaches for more of them.
@@ -873,8 +880,10 @@ fn refusal(engine: &Engine, entry: &Entry) -> Option<Error> {
 }
 
 /// Whether a command may have something to tell replicas.
-fn may_write(entry: &Entry) -> bool {
-    entry.has(Flag::Write) || entry.has(Flag::MayReplicate)
+fn may_write(engine: &Engine, entry: &Entry, args: &Args<'_>) -> bool {
+    entry.has(Flag::Write)
+        || entry.has(Flag::MayReplicate)
+        || entry.way == Way::Script && prepare::may_write(engine, entry, args)
 }
 
 /// Whether a request may need more memory: what is queued for EXEC takes some itself.
@@ -895,7 +904,7 @@ fn queue(engine: &Engine, session: &mut Session, entry: &Entry, args: &Args<'_>)
     add_keys(engine, entry, args, &mut queued.shards)?;
     queued.push(args.from(0));
     queued.alone |= entry.way != Way::Batched;
-    queued.writes |= may_write(entry);
+    queued.writes |= may_write(engine, entry, args);
     queued.grows |= entry.has(Flag::DenyOom);
     let figures = &session.shared.figures;
     figures.queued.store(i32::try_from(queued.len()).unwrap_or(i32::MAX), Ordering::Relaxed);

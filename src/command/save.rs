@@ -418,6 +418,7 @@ pub fn reload<'k>(engine: &'k Engine, hold: &mut Hold<'k>, reload: Reload) -> Re
     if reload.flush {
         let flushed = engine.keyspace.take_all(hold, None);
         engine.keyspace.reclaimer().free(flushed.keys, flushed);
+        function::forget_all(&engine.scripts);
     }
     // The gates stay closed: nobody but those who load, and a save in the background, touches a shard.
     *hold = engine.keyspace.hold_none();
@@ -463,16 +464,20 @@ pub fn load_file(engine: &Engine, twice: Twice) -> Result<Option<Loaded>, rdb::E
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let manner = load::Manner { config: &config, moment: engine.moment(&config), overdue: Overdue::Drop, twice };
     let loaded = load::load(&engine.keyspace, &mut Reader::new(&mut file), manner, threads, &loading.progress)?;
-    tell(engine, &loaded);
+    tell(engine, &loaded, twice)?;
     notice!("DB loaded from disk: {:.3} seconds", started.elapsed().as_secs_f64());
     Ok(Some(loaded))
 }
 
 /// Takes over the libraries of functions of a file, and logs what became of the rest.
-pub fn tell(engine: &Engine, loaded: &Loaded) {
-    if let Err(error) = function::adopt(&engine.scripts, &loaded.functions) {
-        warning!("Failed to load a library of functions: {error}");
-    }
+///
+/// # Errors
+/// A library cannot be loaded, or is there already.
+pub fn tell(engine: &Engine, loaded: &Loaded, twice: Twice) -> Result<(), rdb::Error> {
+    function::adopt(&engine.scripts, &loaded.functions, twice == Twice::Replace).map_err(|error| {
+        let line = String::from_utf8_lossy(&error.line()).into_owned();
+        rdb::Error { offset: 0, reason: Reason::Corrupt(format!("Failed creating the library: {line}").into()) }
+    })?;
     for key in &loaded.empty {
         notice!("rdbLoadObject skipping empty key: {}", key.escape_ascii());
     }
@@ -482,6 +487,10 @@ pub fn tell(engine: &Engine, loaded: &Loaded) {
     notice!("Done loading RDB, keys loaded: {}, keys expired: {}.", loaded.keys, loaded.expired);
     engine.saves.loaded_keys.store(loaded.keys, Ordering::Relaxed);
     engine.saves.loaded_expired.store(loaded.expired, Ordering::Relaxed);
+    if !loaded.empty.is_empty() {
+        notice!("empty keys skipped: {}.", loaded.empty.len());
+    }
+    Ok(())
 }
 
 /// Reads the data set when the server starts; meanwhile only some commands are answered.
