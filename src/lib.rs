@@ -47,6 +47,7 @@
 //! | 4 | [`client`] | what is known of a client | [`client::session::Session`], [`client::shared::Shared`] |
 //! | 4 | [`pubsub`] | who listens to which channel | [`pubsub::PubSub`] |
 //! | 4 | [`persist`] | the write log, and the one door to files | [`persist::log::WriteLog`] |
+//! | 5 | [`cluster`] | who serves which slot, and how nodes agree on it | [`cluster::machine::Machine`], [`cluster::view::View`] |
 //! | 6 | [`command`] | every command, and the way of a request to it | [`command::dispatch::Executor`], [`command::table`] |
 //! | 7 | [`server`] | sockets, workers, timers, the process | [`server::running::Server`] |
 //!
@@ -55,6 +56,7 @@
 
 pub mod acl;
 pub mod client;
+pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod keyspace;

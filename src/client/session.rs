@@ -21,6 +21,18 @@ pub enum ReplyMode {
     Skip,
 }
 
+/// Whether a request is served whose slot is only on its way here (ASKING).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Asking {
+    /// It is not.
+    #[default]
+    No,
+    /// The next one is.
+    Next,
+    /// This one is, or the transaction that began with it.
+    Now,
+}
+
 /// What happens to the connection after the current command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Fate {
@@ -48,6 +60,8 @@ pub struct Session {
     pub reply: ReplyMode,
     /// Whether the connection goes on.
     pub fate: Fate,
+    /// Whether it asks for what is only on its way here.
+    pub asking: Asking,
     /// It follows MONITOR, and so may not touch keys.
     pub monitor: bool,
     /// CLIENT NO-TOUCH: its reads do not count as accesses.
@@ -82,6 +96,7 @@ impl Session {
             account,
             reply: ReplyMode::On,
             fate: Fate::Stay,
+            asking: Asking::No,
             monitor: false,
             no_touch: false,
             tracks_reads: false,
@@ -98,6 +113,16 @@ impl Session {
     /// Whether commands are queued for EXEC.
     pub fn is_queueing(&self) -> bool {
         self.transaction.is_some()
+    }
+
+    /// Moves ASKING on by one command.
+    #[inline]
+    pub fn next_asking(&mut self) {
+        self.asking = match self.asking {
+            Asking::Next => Asking::Now,
+            Asking::Now if self.is_queueing() => Asking::Now,
+            Asking::Now | Asking::No => Asking::No,
+        };
     }
 
     /// Moves CLIENT REPLY on by one command.

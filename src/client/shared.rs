@@ -39,6 +39,8 @@ pub enum Mark {
     Blocked = 1 << 4,
     /// `U`: connected by a Unix socket.
     Unix = 1 << 5,
+    /// `r`: reads on a replica of a cluster.
+    ReadOnly = 1 << 6,
 }
 
 /// Names that a client gave itself.
@@ -151,7 +153,13 @@ pub trait Unblock: Send + Sync {
     fn time_out(&self) -> bool;
 
     /// With an error, which begins with its code.
-    fn fail(&self, text: &'static str) -> bool;
+    fn fail(&self, text: &str) -> bool;
+
+    /// The first of the keys that it waits for, if it waits for any.
+    fn first_key(&self) -> Option<Vec<u8>>;
+
+    /// Whether its command may write.
+    fn writes(&self) -> bool;
 }
 
 impl std::fmt::Debug for dyn Unblock {
@@ -183,6 +191,8 @@ pub struct Shared {
     pub outbox: Outbox,
     /// Whether and how it is told of changes to keys.
     pub tracked: Tracked,
+    /// Shard channels that it was subscribed to until their slot left, which it has yet to be told.
+    pub revoked: Mutex<Vec<Arc<[u8]>>>,
     /// What it waits for, while a command of it is blocked.
     pub wait: Mutex<Option<Arc<dyn Unblock>>>,
     /// What was noted of its memory, where that is limited.
@@ -207,6 +217,7 @@ impl Shared {
             figures: Figures::new(created_ms),
             outbox: Outbox::default(),
             tracked: Tracked::default(),
+            revoked: Mutex::new(Vec::new()),
             wait: Mutex::new(None),
             weighed: Mutex::default(),
             marks: AtomicU32::new(if link == Link::Unix { Mark::Unix as u32 } else { 0 }),

@@ -81,6 +81,13 @@ impl<'a> Args<'a> {
         self.at(index).eq_ignore_ascii_case(word.as_bytes())
     }
 
+    /// How many bytes the request takes as clients send it.
+    pub fn wire_bytes(&self) -> u64 {
+        let digits = |n: usize| n.checked_ilog10().map_or(1, |log| log as usize + 1);
+        let words: usize = self.from(0).map(|word| digits(word.len()) + word.len() + 5).sum();
+        (digits(self.len()) + 3 + words) as u64
+    }
+
     /// Copies of all of them.
     pub fn to_vecs(&self) -> Vec<Vec<u8>> {
         self.from(0).map(<[u8]>::to_vec).collect()

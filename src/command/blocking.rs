@@ -32,6 +32,7 @@ use crate::keyspace::listen::Blocked;
 use crate::observe::crash;
 use crate::resp::reply::{Output, Protocol};
 use crate::resp::request::Span;
+use crate::spec::Flag;
 use crate::stdx::number::{parse_f64, parse_i64};
 
 /// Whether a client got what it waits for.
@@ -138,12 +139,15 @@ struct Waiter {
     gone: Option<Box<Gone>>,
     index: u16,
     name: &'static str,
+    writes: bool,
     request: (Vec<u8>, Vec<Span>),
     stage: Mutex<Stage>,
     /// It stands in no queue any more.
     is_out: AtomicBool,
     /// The offset in the log behind what was done for it.
     logged: AtomicU64,
+    /// Its user's rules do not permit its command any more.
+    is_refused: AtomicBool,
     /// Only the holder of its [`Answer`] may end the wait.
     is_aside: bool,
 }
@@ -232,7 +236,8 @@ impl Waiter {
         let entry = engine.commands.resolve(args.at(0), args.opt(1)).ok();
         if let Some(entry) = entry {
             // Its user's rules may have changed since it asked.
-            permission::check(engine, &session, entry, &args)?;
+            permission::check(engine, &session, entry, &args)
+                .inspect_err(|_| self.is_refused.store(true, Ordering::Release))?;
         }
         let origin = mem::replace(&mut context.db.effects.origin, self.shared.id);
         let mut out = Output::new(self.protocol);
@@ -290,8 +295,16 @@ impl Unblock for Waiter {
         !self.is_aside && self.end(Ending::TimedOut)
     }
 
-    fn fail(&self, text: &'static str) -> bool {
-        !self.is_aside && self.end(Ending::Failed(Error::text(text)))
+    fn fail(&self, text: &str) -> bool {
+        !self.is_aside && self.end(Ending::Failed(Error::text(text.to_owned())))
+    }
+
+    fn first_key(&self) -> Option<Vec<u8>> {
+        self.keys.first().map(|(key, _)| key.clone())
+    }
+
+    fn writes(&self) -> bool {
+        self.writes
     }
 }
 
@@ -327,6 +340,11 @@ impl Waiting {
     pub fn request(&self) -> Vec<Vec<u8>> {
         let (words, spans) = &self.waiter.request;
         Args::new(words, spans).to_vecs()
+    }
+
+    /// Whether its command was refused in the end, and so has not run.
+    pub fn is_refused(&self) -> bool {
+        self.waiter.is_refused.load(Ordering::Acquire)
     }
 
     /// The offset in the log that its reply has to wait for.
@@ -399,10 +417,12 @@ pub fn enqueue(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, wait: 
         gone: wait.gone,
         index: entry.index,
         name: entry.command.name,
+        writes: entry.has(Flag::Write),
         request: (words, spans),
         stage: Mutex::new(Stage::Waiting(wait.serve)),
         is_out: AtomicBool::new(keys.is_empty()),
         logged: AtomicU64::new(0),
+        is_refused: AtomicBool::new(false),
         is_aside: wait.aside.is_some(),
         keys,
         shared: shared.clone(),

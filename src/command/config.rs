@@ -178,6 +178,9 @@ const RESETSTAT: Command = Command {
     tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
     run: |ctx, _| {
         ctx.engine.stats.reset();
+        if let Some(cluster) = &ctx.engine.cluster {
+            cluster.stats.reset_all();
+        }
         ctx.engine.keyspace.reclaimer().reset();
         ctx.out.ok();
         DONE

@@ -16,10 +16,13 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Cache};
 use smallvec::SmallVec;
 
-use crate::client::session::{Fate, ReplyMode, Session};
+use crate::client::session::{Asking, Fate, ReplyMode, Session};
+use crate::cluster::stats::Cost;
+use crate::cluster::view::View;
 use crate::command::args::Args;
 use crate::command::blocking::{Waiting, enqueue, serve_ready, shards_to_serve};
 use crate::command::call::{Rest, call, count_call, count_error, notable_ns, note_slow, write_error};
+use crate::command::cluster::route;
 use crate::command::context::{Context, Job, Outcome, Renewal};
 use crate::command::engine::{Engine, PauseMode, Refusal, access_policy};
 use crate::command::error::Error;
@@ -108,6 +111,8 @@ pub struct Executor {
     notable_ns: u64,
     /// What EXEC made of it.
     renewal: Renewal,
+    /// Looks whether the picture of the cluster is still the same, where the server is a node of one.
+    newest_view: Option<Cache<Arc<ArcSwap<View>>, Arc<View>>>,
     time: Recent,
     eviction: Eviction,
     /// Whether memory was below its limit when it was looked at last.
@@ -126,6 +131,8 @@ enum Verdict<'e> {
     Run(&'e Entry),
     Queue(&'e Entry),
     Refuse(Option<&'e Entry>, Error),
+    /// Its slot is another node's.
+    Redirect(&'e Entry, Error),
     Hold(u64),
 }
 
@@ -151,6 +158,7 @@ impl Executor {
             notable_ns: notable_ns(&config),
             config,
             renewal: Renewal::default(),
+            newest_view: engine.cluster.as_ref().map(|cluster| Cache::new(cluster.view().clone())),
             time: Recent::default(),
             eviction: Eviction::default(),
             has_room: true,
@@ -238,10 +246,14 @@ impl Executor {
             }
             let mut shards = ShardSet::default();
             let mut single = None;
+            let view = self.view(session);
+            // What holds for one request alone, or has to be looked at again, has no company.
+            let alone = view.as_ref().is_some_and(|view| session.asking != Asking::No || view.is_in_motion());
+            let together = if alone { 1 } else { self.together };
             // Those that can run together, up to the first that cannot.
-            for request in &requests[at..requests.len().min(at + self.together)] {
+            for request in &requests[at..requests.len().min(at + together)] {
                 let args = args_of(buf, spans, *request);
-                match check(engine, session, &args, moment.now_ms, room) {
+                match check(engine, session, &args, moment.now_ms, room, view.as_deref()) {
                     // While a script keeps everybody waiting there is no gate to run behind.
                     verdict if gate.is_none() && !replaying => {
                         single = Some(verdict);
@@ -282,6 +294,28 @@ impl Executor {
                     gate = None;
                     continue;
                 };
+                let mut hold = hold;
+                if let Some(view) = &view {
+                    if is_outdated(engine, view) {
+                        continue;
+                    }
+                    // Whether its keys are still here is certain only now.
+                    if view.is_in_motion()
+                        && let Some(error) = elsewhere(
+                            engine,
+                            view,
+                            session,
+                            ready[0].entry,
+                            &args_of(buf, spans, ready[0].request),
+                            &mut hold,
+                        )
+                    {
+                        drop(hold);
+                        redirect(engine, session, out, ready[0].entry, &error, worker);
+                        at += 1;
+                        continue;
+                    }
+                }
                 if engine.transit.any() && !replaying {
                     let first = ready.iter().position(|ready| changes_what_leaves(engine, ready, buf, spans));
                     match first {
@@ -310,13 +344,22 @@ impl Executor {
                 let mut rest = None;
                 let mut ran = 0;
                 let taken = memory::used_by_this_thread();
+                let counts_slots = view.is_some() && context.config.cluster_slot_stats_enabled;
                 for ready in &ready {
                     let mut args = args_of(buf, spans, ready.request);
                     if let Some((index, hash)) = ready.first_key {
                         args = args.with_first_key(index, hash);
                     }
+                    let written = context.out.len();
                     match call(&mut context, ready.entry, &args, before) {
-                        Ok(after) => before = after,
+                        Ok(after) => {
+                            if counts_slots && let Some((_, hash)) = ready.first_key {
+                                let bytes_out = context.out.len().saturating_sub(written) as u64;
+                                let cost = Cost { ns: after.since_ns(before), bytes_in: args.wire_bytes(), bytes_out };
+                                count_slot(engine, hash.slot(), cost);
+                            }
+                            before = after;
+                        }
                         Err(more) => {
                             // It is the last of these: nothing that has more to do is brief.
                             assert!(!ready.entry.brief, "{} is brief and has more to do", ready.entry.full_name);
@@ -356,6 +399,9 @@ impl Executor {
                     self.serve_postponed(engine, session, out, &config, moment);
                 }
                 at += ran;
+                if session.asking != Asking::No && (ran > 0 || rest.is_some()) {
+                    session.next_asking();
+                }
                 if let Some(stop) = rest {
                     return (at, stop);
                 }
@@ -384,17 +430,33 @@ impl Executor {
                         }
                         Err(error) => refuse(engine, session, out, Some(entry), &error, worker),
                     }
+                    session.next_asking();
                     at += 1;
                 }
                 Verdict::Refuse(entry, error) => {
                     refuse(engine, session, out, entry, &error, worker);
+                    session.next_asking();
+                    at += 1;
+                }
+                Verdict::Redirect(entry, error) => {
+                    redirect(engine, session, out, entry, &error, worker);
                     at += 1;
                 }
                 // The script has ended just now.
                 Verdict::Run(entry) if gate.is_none() && !replaying && !may_run_while_busy(session, entry) => {}
                 Verdict::Run(entry) => {
                     let config = self.config.clone();
-                    let ran = self.run_single(engine, session, out, &config, moment, entry, &args, &mut gate);
+                    let ran = self.run_single(
+                        engine,
+                        session,
+                        out,
+                        &config,
+                        moment,
+                        entry,
+                        &args,
+                        &mut gate,
+                        view.as_deref(),
+                    );
                     let stop = match ran {
                         Ok(stop) => stop,
                         Err(Unready::Impatient) => continue,
@@ -405,6 +467,7 @@ impl Executor {
                             continue;
                         }
                     };
+                    session.next_asking();
                     at += 1;
                     if let Some(stop) = stop {
                         return (at, stop);
@@ -448,6 +511,7 @@ impl Executor {
         entry: &Entry,
         args: &Args<'_>,
         gate: &mut Option<Entered<'e>>,
+        view: Option<&View>,
     ) -> Result<Option<Stop>, Unready> {
         let started = Ticks::now();
         let mode = session.reply;
@@ -478,12 +542,34 @@ impl Executor {
         } else {
             engine.keyspace.hold_none()
         };
+        let mut hold = hold;
+        if let Some(view) = view.filter(|_| route::concerns(entry)) {
+            if is_outdated(engine, view) {
+                return Err(Unready::Impatient);
+            }
+            if view.is_in_motion()
+                && let Some(error) = elsewhere(engine, view, session, entry, args, &mut hold)
+            {
+                drop(hold);
+                redirect(engine, session, out, entry, &error, self.worker);
+                return Ok(None);
+            }
+        }
         // What a client does not want must not reach its output: a reply that is written in pieces could
         // not be taken back, for its first pieces are on their way before the last is written.
         let mut unwanted = (mode != ReplyMode::On).then(|| Output::new(out.protocol()));
         let into = unwanted.as_mut().unwrap_or(out);
+        let counted = view.filter(|_| config.cluster_slot_stats_enabled && route::concerns(entry));
+        // Of a transaction nothing is left when it has ended.
+        let slot = counted.and_then(|view| route::judge(engine, view, session, entry, args, &mut hold).ok().flatten());
         let mut context = self.context(engine, session, into, config, hold, moment);
+        let written = context.out.len();
         let ended = call(&mut context, entry, args, started);
+        if let Some(slot) = slot {
+            let bytes_out = context.out.len().saturating_sub(written) as u64;
+            let cost = Cost { ns: started.elapsed_ns(), bytes_in: args.wire_bytes(), bytes_out };
+            count_slot(engine, slot.into(), cost);
+        }
         let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
         drop(context);
         drop(alone);
@@ -609,6 +695,12 @@ impl Executor {
             out.truncate(mark);
         }
         session.next_command();
+        if waiting.is_refused() {
+            if let Some(worker) = self.worker {
+                engine.stats.worker(worker).rejected(waiting.index);
+            }
+            return;
+        }
         count_call(engine, self.worker, waiting.index, waiting.spent_ns, ended, &config);
         note_slow(engine, &config, session, waiting.spent_ns, "command", Some(|| waiting.request()));
     }
@@ -696,6 +788,13 @@ impl Executor {
         Moment { now_ms: engine.clock.recent_ms(&mut self.time), policy: access_policy(&self.config) }
     }
 
+    /// The cluster as it is now, for a client whose requests may be another node's.
+    #[inline]
+    fn view(&mut self, session: &Session) -> Option<Arc<View>> {
+        let newest = self.newest_view.as_mut().filter(|_| !session.replaying)?;
+        Some(newest.load().clone())
+    }
+
     /// The configuration that is in force.
     fn current_config(&mut self) -> Arc<Config> {
         self.refresh_config();
@@ -766,7 +865,14 @@ fn args_of<'a>(buf: &'a [u8], spans: &'a [Span], request: Request) -> Args<'a> {
 
 /// Everything that is checked before a command runs, in this order.
 #[inline]
-fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64, room: Room) -> Verdict<'e> {
+fn check<'e>(
+    engine: &'e Engine,
+    session: &Session,
+    args: &Args<'_>,
+    now_ms: u64,
+    room: Room,
+    view: Option<&View>,
+) -> Verdict<'e> {
     let entry = match engine.commands.resolve(args.at(0), args.opt(1)) {
         Ok(entry) => entry,
         Err(container) => return Verdict::Refuse(None, unknown(container, args)),
@@ -782,6 +888,11 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
     }
     if let Err(error) = permission::check(engine, session, entry, args) {
         return Verdict::Refuse(Some(entry), error);
+    }
+    if let Some(view) = view
+        && let Some(error) = elsewhere(engine, view, session, entry, args, &mut engine.keyspace.hold_none())
+    {
+        return Verdict::Redirect(entry, error);
     }
     if session.subscriptions.is_some() && !pubsub::may_run(session, entry) {
         return Verdict::Refuse(Some(entry), Error::text(pubsub::refused(&entry.full_name)));
@@ -822,6 +933,62 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
         return Verdict::Queue(entry);
     }
     Verdict::Run(entry)
+}
+
+/// Adds to what a slot costs.
+#[cold]
+fn count_slot(engine: &Engine, slot: usize, cost: Cost) {
+    if let Some(cluster) = &engine.cluster {
+        cluster.stats.add(slot, cost);
+    }
+}
+
+/// Whether the cluster has changed since this picture of it was made.
+fn is_outdated(engine: &Engine, view: &View) -> bool {
+    engine.cluster.as_ref().is_some_and(|cluster| cluster.version() != view.version)
+}
+
+/// What a client is told whose request is another node's to serve.
+fn elsewhere(
+    engine: &Engine,
+    view: &View,
+    session: &Session,
+    entry: &Entry,
+    args: &Args<'_>,
+    hold: &mut Hold<'_>,
+) -> Option<Error> {
+    if !route::concerns(entry) {
+        return None;
+    }
+    let refused = route::judge(engine, view, session, entry, args, hold).err()?;
+    Some(refused.error(view, &engine.config.load()))
+}
+
+/// Sends a client to another node. A transaction is over then, and nothing of it has run.
+#[cold]
+fn redirect(
+    engine: &Engine,
+    session: &mut Session,
+    out: &mut Output,
+    entry: &Entry,
+    error: &Error,
+    worker: Option<usize>,
+) {
+    count_error(engine, error, worker);
+    if let Some(worker) = worker {
+        engine.stats.worker(worker).rejected(entry.index);
+    }
+    if entry.way == Way::Transaction {
+        take_transaction(session);
+        forget_watched(&mut engine.keyspace.hold_none(), session);
+    } else if let Some(queued) = &mut session.transaction {
+        queued.aborted = true;
+    }
+    if !matches!(session.reply, ReplyMode::Off | ReplyMode::Skip) {
+        out.error_bytes(&error.line());
+    }
+    session.next_asking();
+    session.next_command();
 }
 
 /// Whether a request may change a key that is on its way to another server. Its shards are held.

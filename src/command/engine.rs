@@ -13,6 +13,8 @@ use crate::client::registry::Registry;
 use crate::client::shared::Shared;
 use crate::client::tracking::Tracking;
 use crate::client::weights::Weights;
+use crate::cluster::machine::Settings;
+use crate::cluster::shared::Cluster;
 use crate::command::acl;
 use crate::command::client::{eviction, tracking};
 use crate::command::migrate::peer::{Answers, Peer};
@@ -35,6 +37,7 @@ use crate::persist::saves::Saves;
 use crate::pubsub::PubSub;
 use crate::script::Scripts;
 use crate::stdx::clock::Clock;
+use crate::stdx::random::Random;
 
 /// Which commands CLIENT PAUSE holds back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -321,6 +324,8 @@ pub struct Engine {
     pub saves: Saves,
     /// The append only file.
     pub aof: Aof,
+    /// The cluster, where the server is a node of one.
+    pub cluster: Option<Arc<Cluster>>,
     refusals: AtomicU8,
     myself: OnceLock<Weak<Engine>>,
     observers: RwLock<Vec<Observer>>,
@@ -364,7 +369,12 @@ impl Engine {
         let users = acl::configured_users(&commands, &config)?;
         let workers = usize::try_from(config.io_threads).unwrap_or(1);
         let interest = events_interest(&config);
+        let cluster = config.cluster_enabled.then(|| {
+            let settings = Settings::of(&config, config.port);
+            Arc::new(Cluster::new(settings, Random::new(), clock.now_ms()))
+        });
         Ok(Engine {
+            cluster,
             keyspace,
             stats: Stats::new(workers, commands.count()),
             commands,
@@ -504,6 +514,10 @@ impl Engine {
     /// Has what runs follow a changed configuration.
     pub fn follow(&self, new: &Config) {
         self.set_interest(Interest::EVENTS, events_interest(new) != Interest::NONE);
+        if let Some(cluster) = &self.cluster {
+            let settings = Settings::of(new, self.host.port());
+            cluster.with(self.clock.now_ms(), |machine| machine.follow(settings));
+        }
         eviction::follow(self, new);
     }
 

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use sha1::{Digest, Sha1};
 
 use crate::client::shared::{Mark, Shared};
+use crate::cluster::machine::Machine;
 use crate::command::args::Args;
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::engine::{Engine, PauseMode};
@@ -173,7 +174,8 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             ),
             "pubsub_clients" => to.put(all().iter().filter(|client| client.figures.is_subscribed()).count()),
             "tracking_clients" => to.put(self.engine.tracking.clients()),
-            "cluster_connections" | "clients_in_timeout_table" => to.put(0),
+            "cluster_connections" => to.put(self.links(|machine| machine.links().count() as u64)),
+            "clients_in_timeout_table" => to.put(0),
             "paused_reason" | "paused_actions" | "paused_timeout_milliseconds" => {
                 if let Some((mode, until_ms)) = self.engine.pause.active(self.now_ms) {
                     match field {
@@ -252,13 +254,18 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             | "mem_replication_backlog"
             | "mem_total_replication_buffers"
             | "mem_replica_full_sync_buffer"
-            | "mem_clients_slaves"
-            | "mem_cluster_links" => 0,
+            | "mem_clients_slaves" => 0,
+            "mem_cluster_links" => self.links(|machine| machine.links().map(|(_, link)| link.queued as u64).sum()),
             "mem_aof_buffer" => self.engine.aof.appender.buffered() as u64,
             // A table that grows rehashes one segment at a time and keeps no second copy of itself.
             "mem_overhead_db_hashtable_rehashing" => 0,
             _ => return None,
         })
+    }
+
+    /// What is to be told of the connections of the cluster bus; 0 where there is none.
+    fn links(&self, of: impl FnOnce(&Machine) -> u64) -> u64 {
+        self.engine.cluster.as_ref().map_or(0, |cluster| cluster.with(self.now_ms, |machine| of(machine)))
     }
 
     /// How much of the file that is being loaded has been read, from 0 to 1.

@@ -354,8 +354,9 @@ fn flush(ctx: &mut Context<'_>, args: &Args<'_>, db: Option<usize>) -> Reply {
     let flushed = keyspace.take_all(&mut ctx.db.hold, db);
     ctx.db.effects.dirty += flushed.keys;
     tracking::flushed(ctx);
-    if db.is_none() {
-        save::flushed(ctx.engine, ctx.config, &mut ctx.db.hold);
+    if db.is_none() && save::flushed(ctx.engine, ctx.config, &mut ctx.db.hold) {
+        // The file has all that changed.
+        ctx.db.effects.dirty = 0;
     }
     // A replica may have keys that we had not, so it hears of a flush that removed nothing too.
     ctx.db.effects.log_as(|| vec![args.to_vecs()]);

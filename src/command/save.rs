@@ -216,16 +216,11 @@ pub fn save_now(engine: &Engine, config: &Config, hold: &mut Hold<'_>) -> Result
 }
 
 /// What FLUSHALL does beside removing keys: a save in the background would bring back what is gone, and where save
-/// points are set the file is to be as empty as the keyspace. `hold` holds everything.
-pub fn flushed(engine: &Engine, config: &Config, hold: &mut Hold<'_>) {
+/// points are set the file is to be as empty as the keyspace. Returns whether it is. `hold` holds everything.
+pub fn flushed(engine: &Engine, config: &Config, hold: &mut Hold<'_>) -> bool {
     engine.saves.stop();
-    if !config.save.0.is_empty() {
-        let dirty = engine.dirty.load(Ordering::Relaxed);
-        // What went wrong was logged, and FLUSHALL succeeds in any case.
-        let _ = save_now(engine, config, hold);
-        // The flush is a change that others have yet to hear of.
-        engine.dirty.store(dirty, Ordering::Relaxed);
-    }
+    // What went wrong was logged, and FLUSHALL succeeds in any case.
+    !config.save.0.is_empty() && save_now(engine, config, hold).is_ok()
 }
 
 /// Begins to save in the background what `hold`, which holds everything, has now. Nothing else may be in the way.
@@ -505,7 +500,12 @@ pub fn load_at_start(engine: &Engine) -> Result<(), String> {
         aof::start(engine)
     } else {
         let loaded = load_file(engine, Twice::Refuse).map(drop);
-        loaded.map_err(|error| format!("Fatal error loading the DB: {error}. Exiting."))
+        loaded.map_err(|error| {
+            if matches!(error.reason, Reason::Corrupt(_)) {
+                warning!("Terminating server after rdb file reading failure.");
+            }
+            format!("Fatal error loading the DB: {error}. Exiting.")
+        })
     };
     engine.dirty.store(0, Ordering::Relaxed);
     if loaded.is_err() && engine.is_refusing(Refusal::Ending) {

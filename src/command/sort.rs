@@ -194,8 +194,8 @@ struct Options<'a> {
 }
 
 impl<'a> Options<'a> {
-    /// `any_key` says whether the client may follow names that stand in values.
-    fn parse(args: &Args<'a>, mode: Mode, any_key: impl Fn() -> bool) -> Result<Options<'a>, Error> {
+    /// `any_key` says whether the client may follow names that stand in values, which an option wants.
+    fn parse(args: &Args<'a>, mode: Mode, any_key: impl Fn(&str) -> Result<(), Error>) -> Result<Options<'a>, Error> {
         let mut options = Options {
             descending: false,
             alpha: false,
@@ -227,17 +227,15 @@ impl<'a> Options<'a> {
                         Pattern::Element => Pattern::Constant,
                         pattern => pattern,
                     };
-                    if matches!(by, Pattern::Key { .. }) && !any_key() {
-                        return Err(denied("BY"));
+                    if matches!(by, Pattern::Key { .. }) {
+                        any_key("BY")?;
                     }
                     options.kept |= matches!(by, Pattern::Constant);
                     options.by = Some(by);
                     i += 1;
                 }
                 Some("GET") if behind >= 1 => {
-                    if !any_key() {
-                        return Err(denied("GET"));
-                    }
+                    any_key("GET")?;
                     options.wanted.push(Pattern::parse(args.at(i + 1)));
                     i += 1;
                 }
@@ -410,9 +408,14 @@ fn ordered(elements: &Texts, weights: &Weights, options: &Options<'_>, range: (u
 }
 
 fn sort(ctx: &mut Context<'_>, args: &Args<'_>, mode: Mode) -> Reply {
-    let any_key = || {
+    let any_key = |option: &str| {
+        if ctx.config.cluster_enabled {
+            // What the pattern names may be on another node.
+            return Err(Error::text(format!("ERR {option} option of SORT denied in Cluster mode.")));
+        }
         let entry = ctx.engine.commands.find(args.at(0));
-        entry.is_some_and(|entry| permission::may_read_any_key(ctx.session, entry, args))
+        let may = entry.is_some_and(|entry| permission::may_read_any_key(ctx.session, entry, args));
+        if may { Ok(()) } else { Err(denied(option)) }
     };
     let mut options = Options::parse(args, mode, any_key)?;
     let key = args.key(&ctx.db, 1);

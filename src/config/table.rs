@@ -449,7 +449,7 @@ directives! {
         /// Who may use DEBUG: `no`, `yes` or `local`.
         enable_debug_command("enable-debug-command"): Permission = Permission::No, (), [immutable], Effective;
         /// Who may use MODULE: `no`, `yes` or `local`.
-        enable_module_command("enable-module-command"): Permission = Permission::No, (), [immutable], Moot("there are no modules");
+        enable_module_command("enable-module-command"): Permission = Permission::No, (), [immutable], Effective;
     }
     Clients {
         /// How many clients may be connected at once, cluster links included. It is lowered at start if the system
@@ -575,57 +575,57 @@ directives! {
     }
     Cluster {
         /// Whether this server is a node of a cluster.
-        cluster_enabled("cluster-enabled"): bool = false, None, [immutable], Stored("cluster");
+        cluster_enabled("cluster-enabled"): bool = false, None, [immutable], Effective;
         /// Where a node keeps what it knows of the cluster. It is not edited by hand, and two nodes never share
         /// one.
-        cluster_config_file("cluster-config-file"): Vec<u8> = text("nodes.conf"), cluster_config_file, [immutable], Stored("cluster");
+        cluster_config_file("cluster-config-file"): Vec<u8> = text("nodes.conf"), cluster_config_file, [immutable], Effective;
         /// Milliseconds of silence after which a node is thought to have failed.
-        cluster_node_timeout("cluster-node-timeout"): u64 = 15000, within(0, I64), [], Stored("cluster");
+        cluster_node_timeout("cluster-node-timeout"): u64 = 15000, within(0, I64), [], Effective;
         /// The port of the cluster bus. 0 is `port` plus 10000.
-        cluster_port("cluster-port"): u16 = 0, within(0, 65535), [immutable], Stored("cluster");
+        cluster_port("cluster-port"): u16 = 0, within(0, 65535), [immutable], Effective;
         /// A replica that was cut off for longer than this many node timeouts does not take over from its primary.
         /// With 0 it always tries.
-        cluster_replica_validity_factor("cluster-replica-validity-factor" | "cluster-slave-validity-factor"): u32 = 10, within(0, I32), [], Stored("cluster");
+        cluster_replica_validity_factor("cluster-replica-validity-factor" | "cluster-slave-validity-factor"): u32 = 10, within(0, I32), [], Effective;
         /// A primary lends a replica to one without only if so many are left.
-        cluster_migration_barrier("cluster-migration-barrier"): u32 = 1, within(0, I32), [], Stored("cluster");
+        cluster_migration_barrier("cluster-migration-barrier"): u32 = 1, within(0, I32), [], Effective;
         /// Whether replicas move to primaries that have none.
-        cluster_allow_replica_migration("cluster-allow-replica-migration"): bool = true, None, [], Stored("cluster");
+        cluster_allow_replica_migration("cluster-allow-replica-migration"): bool = true, None, [], Effective;
         /// Whether a cluster with unserved slots refuses all requests.
-        cluster_require_full_coverage("cluster-require-full-coverage"): bool = true, None, [], Stored("cluster");
+        cluster_require_full_coverage("cluster-require-full-coverage"): bool = true, None, [], Effective;
         /// Whether this replica never takes over by itself.
-        cluster_replica_no_failover("cluster-replica-no-failover" | "cluster-slave-no-failover"): bool = false, None, [], Stored("cluster");
+        cluster_replica_no_failover("cluster-replica-no-failover" | "cluster-slave-no-failover"): bool = false, None, [], Effective;
         /// Whether reads are served while the cluster is down.
-        cluster_allow_reads_when_down("cluster-allow-reads-when-down"): bool = false, None, [], Stored("cluster");
+        cluster_allow_reads_when_down("cluster-allow-reads-when-down"): bool = false, None, [], Effective;
         /// Whether shard channels work while the cluster is down.
-        cluster_allow_pubsubshard_when_down("cluster-allow-pubsubshard-when-down"): bool = true, None, [], Stored("cluster");
+        cluster_allow_pubsubshard_when_down("cluster-allow-pubsubshard-when-down"): bool = true, None, [], Effective;
         /// The most that may wait to be sent to one node. Beyond it the link is dropped. 0 is no limit.
-        cluster_link_sendbuf_limit("cluster-link-sendbuf-limit"): u64 = 0, bytes(0, U64), [], Stored("cluster");
+        cluster_link_sendbuf_limit("cluster-link-sendbuf-limit"): u64 = 0, bytes(0, U64), [], Effective;
         /// The host name that clients are told.
-        cluster_announce_hostname("cluster-announce-hostname"): Option<Vec<u8>> = None, hostname, [], Stored("cluster");
+        cluster_announce_hostname("cluster-announce-hostname"): Option<Vec<u8>> = None, hostname, [], Effective;
         /// A name for people, shown in logs beside the node id.
-        cluster_announce_human_nodename("cluster-announce-human-nodename"): Option<Vec<u8>> = None, node_name, [], Stored("cluster");
+        cluster_announce_human_nodename("cluster-announce-human-nodename"): Option<Vec<u8>> = None, node_name, [], Effective;
         /// What clients are told to connect to: the `ip`, the `hostname`, or `unknown-endpoint`, which means the
         /// address that they used.
-        cluster_preferred_endpoint_type("cluster-preferred-endpoint-type"): EndpointType = EndpointType::Ip, (), [], Stored("cluster");
+        cluster_preferred_endpoint_type("cluster-preferred-endpoint-type"): EndpointType = EndpointType::Ip, (), [], Effective;
         /// Seconds that a forgotten node is not let back in.
-        cluster_blacklist_ttl("cluster-blacklist-ttl"): u64 = 60, within(0, U64), [], Stored("cluster");
+        cluster_blacklist_ttl("cluster-blacklist-ttl"): u64 = 60, within(0, U64), [], Effective;
         /// Whether CPU time and traffic are counted for every slot.
-        cluster_slot_stats_enabled("cluster-slot-stats-enabled"): bool = false, None, [], Stored("cluster");
+        cluster_slot_stats_enabled("cluster-slot-stats-enabled"): bool = false, None, [], Effective;
     }
     ClusterNat {
         /// The address that other nodes are told, where the one that they see is wrong: behind address translation,
         /// in containers.
-        cluster_announce_ip("cluster-announce-ip"): Option<Vec<u8>> = None, anything, [], Stored("cluster");
+        cluster_announce_ip("cluster-announce-ip"): Option<Vec<u8>> = None, anything, [], Effective;
         /// The IPv4 address that clients are told, where it differs from that of the bus.
         cluster_announce_client_ipv4("cluster-announce-client-ipv4"): Option<Vec<u8>> = None, ipv4, [], Stored("cluster");
         /// The IPv6 address that clients are told, where it differs from that of the bus.
         cluster_announce_client_ipv6("cluster-announce-client-ipv6"): Option<Vec<u8>> = None, ipv6, [], Stored("cluster");
         /// The port that clients are told. 0 is `port`.
-        cluster_announce_port("cluster-announce-port"): u16 = 0, within(0, 65535), [], Stored("cluster");
+        cluster_announce_port("cluster-announce-port"): u16 = 0, within(0, 65535), [], Effective;
         /// The TLS port that clients are told. 0 is `tls-port`.
-        cluster_announce_tls_port("cluster-announce-tls-port"): u16 = 0, within(0, 65535), [], Stored("cluster");
+        cluster_announce_tls_port("cluster-announce-tls-port"): u16 = 0, within(0, 65535), [], Effective;
         /// The bus port that other nodes are told. 0 is `port` plus 10000.
-        cluster_announce_bus_port("cluster-announce-bus-port"): u16 = 0, within(0, 65535), [], Stored("cluster");
+        cluster_announce_bus_port("cluster-announce-bus-port"): u16 = 0, within(0, 65535), [], Effective;
     }
     SlowLog {
         /// Microseconds that a command must take to be remembered by SLOWLOG. 0 remembers all, -1 none.
@@ -705,7 +705,7 @@ directives! {
         /// After how many loaded bytes clients are looked after.
         loading_process_events_interval_bytes("loading-process-events-interval-bytes"): u32 = 2 << 20, within(1024, I32), [hidden], Moot("commands are answered all the time");
         /// Milliseconds between pings on the cluster bus. 0 is the usual pace.
-        cluster_ping_interval("cluster-ping-interval"): u64 = 0, within(0, I64), [hidden], Stored("cluster");
+        cluster_ping_interval("cluster-ping-interval"): u64 = 0, within(0, I64), [hidden], Effective;
         /// Whether a failed assertion exits instead of aborting.
         use_exit_on_panic("use-exit-on-panic"): bool = false, None, [hidden], Stored("crash reports");
         /// Whether costly assertions are checked.

@@ -206,6 +206,11 @@ impl Keyspace {
         flushed
     }
 
+    /// Frees what a flush took out, on the calling thread.
+    pub fn free_all(&self, mut flushed: Flushed) {
+        while flushed.free_some(self, usize::MAX) {}
+    }
+
     /// The counts of every database that has keys, by number.
     pub fn counts(&self, hold: &mut Hold<'_>, now_ms: u64) -> Vec<(usize, DbCounts)> {
         let mut counts: Vec<DbCounts> = Vec::new();

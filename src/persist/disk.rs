@@ -50,6 +50,20 @@ fn sync_directory_of(path: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
+/// Opens a file, made where there is none, and keeps others from locking it for as long as what is returned lives;
+/// `None` where somebody else has locked it.
+///
+/// # Errors
+/// What the system says.
+pub fn lock(path: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new().read(true).append(true).create(true).mode(0o644).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
 /// A file that is written under another name first, and is gone unless [`Temporary::commit`] is reached.
 pub struct Temporary {
     file: File,

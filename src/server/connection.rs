@@ -116,21 +116,30 @@ impl Connection {
                 give_way(cx);
                 break;
             }
+            // Counted before it is sent: who has read a reply finds it in CLIENT LIST.
+            let figure = &self.session.shared.figures.net_output;
+            let before = figure.load(Ordering::Relaxed);
             let written = match self.out.only_piece() {
-                Some(piece) if piece.len() <= left => self.stream.poll_write(cx, &[IoSlice::new(piece)]),
+                Some(piece) if piece.len() <= left => {
+                    figure.store(before + piece.len() as u64, Ordering::Relaxed);
+                    self.stream.poll_write(cx, &[IoSlice::new(piece)])
+                }
                 _ => {
                     let mut slices = [IoSlice::new(&[]); 16];
                     let count = self.out.slices(&mut slices, left);
+                    let bytes = slices[..count].iter().map(|slice| slice.len() as u64).sum::<u64>();
+                    figure.store(before + bytes, Ordering::Relaxed);
                     self.stream.poll_write(cx, &slices[..count])
                 }
             };
+            let sent = if let Poll::Ready(Ok(n)) = written { n as u64 } else { 0 };
+            figure.store(before + sent, Ordering::Relaxed);
             match written {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(n)) => {
                     self.out.advance(n);
                     left = left.saturating_sub(n);
                     self.engine.stats.worker(tools.number).add(Counter::NetOutputBytes, n as u64);
-                    add_alone(&self.session.shared.figures.net_output, n as u64);
                 }
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => break,
@@ -253,7 +262,9 @@ impl Connection {
         }
         let (ran, stop) =
             tools.executor.run(&self.engine, &mut self.session, &mut self.out, buf, &tools.spans, &tools.requests);
-        add_alone(&self.session.shared.figures.commands, ran as u64);
+        // One that waits counts when it is over.
+        let waits = matches!(stop, Stop::Waiting(_));
+        add_alone(&self.session.shared.figures.commands, ran as u64 - u64::from(waits));
         tools.ran += ran as u64;
         if matches!(stop, Stop::Done) {
             return None;
@@ -414,6 +425,7 @@ impl Connection {
             };
             let nudged = !replies && self.session.shared.take_nudge();
             if nudged {
+                pubsub::settle(&mut self.session);
                 self.session.shared.outbox.drain(&mut self.out);
             }
             match &mut self.state {
@@ -449,6 +461,7 @@ impl Connection {
                     }
                     let State::Blocked(waiting, _) = std::mem::replace(&mut self.state, State::Open) else { continue };
                     tools.executor.resume_wait(&self.engine, &mut self.session, &mut self.out, &waiting);
+                    add_alone(&self.session.shared.figures.commands, 1);
                     self.process_input(tools);
                     continue;
                 }

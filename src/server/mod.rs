@@ -4,6 +4,7 @@
 //! one, [`local::Client`] calls it without a socket.
 
 pub mod builder;
+mod bus;
 mod check;
 mod connection;
 pub mod host;

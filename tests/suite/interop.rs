@@ -5,6 +5,7 @@
 //! A difference is printed with its line and both replies; the test goes on to the end of the table.
 
 mod arity;
+mod cluster;
 mod connection;
 mod events;
 mod geo;

@@ -14,6 +14,7 @@
 
 mod blocking;
 mod busy;
+mod cluster;
 mod embedding;
 mod eviction;
 mod fault;

@@ -173,10 +173,11 @@ fn redis_cli_serves_a_person_at_a_terminal() {
         return;
     }
     let server = Server::subject(&[]);
-    let prompt = format!("127.0.0.1:{}> ", server.port());
-    let third = format!("127.0.0.1:{}[3]> ", server.port());
+    // On a line of its own: what is typed before it has come, redis-cli throws away.
+    let prompt = format!("\n127.0.0.1:{}> ", server.port());
+    let third = format!("\n127.0.0.1:{}[3]> ", server.port());
     let mut terminal = Terminal::open(&server);
-    terminal.shows(&prompt);
+    terminal.shows(prompt.trim_start());
     terminal.press("get ");
     terminal.shows("key\u{1b}[0m");
     // Ctrl-U takes the line back.
@@ -185,15 +186,18 @@ fn redis_cli_serves_a_person_at_a_terminal() {
     terminal.shows(&prompt);
     terminal.press("GET greeting\r");
     terminal.shows("\"hello\"");
+    terminal.shows(&prompt);
     terminal.press("SELECT 3\r");
     terminal.shows(&third);
     terminal.press("3 INCR n\r");
     terminal.shows("(integer) 3");
+    terminal.shows(&third);
     terminal.press("HELP GET\r");
     terminal.shows("summary:");
     terminal.shows(&third);
     terminal.press("NOSUCH\r");
     terminal.shows("(error) ERR unknown command 'NOSUCH'");
+    terminal.shows(&third);
     terminal.press("MONITOR\r");
     terminal.shows("\nOK\r\n");
     let mut other = server.connect();

@@ -97,6 +97,7 @@ fn flags(client: &Shared, scene: &Scene<'_>) -> String {
         ('t', client.tracked.has(Choice::On)),
         ('R', client.tracked.has(Choice::Broken)),
         ('B', client.tracked.has(Choice::Broadcast)),
+        ('r', client.has(Mark::ReadOnly)),
         ('c', client.has(Mark::Closing)),
         ('U', client.has(Mark::Unix)),
         ('e', client.has(Mark::NoEvict)),

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::command::args::Args;
 use crate::command::call::{call_inside, show_script};
+use crate::command::cluster::route::{self, Refused};
 use crate::command::context::{Context, DONE, Outcome, Reply};
 use crate::command::dispatch::add_keys;
 use crate::command::error::Error;
@@ -30,6 +31,7 @@ use crate::script::running::{End, Kind, Run};
 use crate::script::source::{self, Flags};
 use crate::script::vm::Ended;
 use crate::spec::Flag;
+use crate::stdx::crc::key_slot;
 
 /// Whether a script may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +99,9 @@ impl<'s> Subject<'s> {
 /// # Errors
 /// Why it may not run, or how it failed.
 pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject<'_>, access: Access) -> Reply {
+    if ctx.config.cluster_enabled && subject.flags().is_some_and(|flags| flags.has(source::Flag::NoCluster)) {
+        return Err(Error::text("ERR Can not run script on cluster, 'no-cluster' flag is set."));
+    }
     let says_no_writes = subject.flags().is_some_and(|flags| flags.has(source::Flag::NoWrites));
     if access == Access::ReadOnly && subject.flags().is_some() && !says_no_writes {
         return Err(Error::text("ERR Can not execute a script with write flag using *_ro command."));
@@ -130,6 +135,9 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
         read_only: access == Access::ReadOnly || says_no_writes,
         logged: true,
         declared,
+        // One that says nothing of itself may touch any slot that is served here, as before there were flags.
+        one_slot: subject.flags().is_some_and(|flags| !flags.has(source::Flag::AllowCrossSlotKeys)),
+        slot: keys.first().map(|key| key_slot(key)),
         strayed: false,
         needs_all: false,
         wrote: false,
@@ -227,6 +235,10 @@ struct Runner<'r, 'c> {
     logged: bool,
     /// The shards of the keys that it declared.
     declared: ShardSet,
+    /// Whether all keys that it touches have to be of one slot, in a cluster.
+    one_slot: bool,
+    /// The slot of the first key that it declared or touched.
+    slot: Option<u16>,
     /// Whether it touched others.
     strayed: bool,
     /// Whether it cannot go on beside others, and has to be run again alone.
@@ -284,6 +296,9 @@ impl Runner<'_, '_> {
             self.needs_all = true;
             return Answer::Stop;
         }
+        if let Err(text) = self.stay_here(entry, args) {
+            return refused(text);
+        }
         let writes = entry.has(Flag::Write) && !self.wrote;
         if writes && self.run.as_ref().is_some_and(|run| !run.write()) {
             return Answer::Stop;
@@ -292,6 +307,31 @@ impl Runner<'_, '_> {
         let args = first_key.map_or(*args, |(index, hash)| args.with_first_key(index, hash));
         self.run_inside(entry, &args, reply);
         Answer::Replied
+    }
+
+    /// Sees to it that a script touches no keys of other nodes.
+    fn stay_here(&mut self, entry: &Entry, args: &Args<'_>) -> Result<(), &'static str> {
+        let engine = self.ctx.engine;
+        let Some(cluster) = engine.cluster.as_ref().filter(|_| !self.ctx.session.replaying) else { return Ok(()) };
+        if !route::concerns(entry) {
+            return Ok(());
+        }
+        let view = cluster.view().load();
+        match route::judge(engine, &view, self.ctx.session, entry, args, &mut self.ctx.db.hold) {
+            Ok(None) => {}
+            Ok(Some(slot)) if self.one_slot => {
+                if *self.slot.get_or_insert(slot) != slot {
+                    return Err("ERR Script attempted to access keys that do not hash to the same slot");
+                }
+            }
+            Ok(Some(_)) => {}
+            Err(Refused::DownForWrites) => {
+                return Err("ERR Script attempted to execute a write command while the cluster is down and readonly");
+            }
+            Err(Refused::Down) => return Err("ERR Script attempted to execute a command while the cluster is down"),
+            Err(_) => return Err("ERR Script attempted to access a non local key in a cluster node"),
+        }
+        Ok(())
     }
 
     /// Gets hold of more shards while others run, if that is possible; returns whether all of these are held.
