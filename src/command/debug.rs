@@ -114,7 +114,7 @@ const SUBCOMMANDS: &[Sub] = &[
     ("HTSTATS", 3..=3, htstats),
     ("HTSTATS-KEY", 3..=4, htstats_key),
     ("LOADAOF", 2..=2, |ctx, _| {
-        aof::reload(ctx.engine, &mut ctx.db.hold).map_err(Error::text)?;
+        aof::load::reload(ctx.engine, &mut ctx.db.hold).map_err(Error::text)?;
         ok(ctx)
     }),
     ("LOG", 3..=3, |ctx, args| {

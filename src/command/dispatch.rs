@@ -335,7 +335,8 @@ impl Executor {
                     }
                 }
                 let Executor { effects, config, notable_ns, renewal, worker, has_room, .. } = &mut *self;
-                let mut context = context(engine, session, out, effects, *worker, (config, *notable_ns, &*renewal), hold, moment);
+                let mut context =
+                    context(engine, session, out, effects, *worker, (config, *notable_ns, &*renewal), hold, moment);
                 context.has_room = *has_room;
                 if ready.len() > 1 {
                     prefetch(&mut context.db, &ready, buf, spans);

@@ -127,8 +127,8 @@ fn restore(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         return Err(Error::text("BUSYKEY Target key name already exists."));
     }
     let ttl = u64::try_from(args.integer(2)?).map_err(|_| Error::text("ERR Invalid TTL value, must be >= 0"))?;
-    let (dialect, value) =
-        payload::verify(args.at(3), ctx.engine.debug.checksums()).ok_or(Error::text("ERR DUMP payload version or checksum are wrong"))?;
+    let (dialect, value) = payload::verify(args.at(3), ctx.engine.debug.checksums())
+        .ok_or(Error::text("ERR DUMP payload version or checksum are wrong"))?;
     let moment = *ctx.db.moment();
     if ctx.config.sanitize_dump_payload != SanitizeDumpPayload::No {
         ctx.engine.stats.add(Counter::DumpPayloadSanitizations, 1);

@@ -120,8 +120,7 @@ fn load(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         }
         replace = true;
     }
-    let library =
-        read(&ctx.engine.scripts, code, |name, all| if replace { Ok(()) } else { refuse_known(name, all) })?;
+    let library = read(&ctx.engine.scripts, code, |name, all| if replace { Ok(()) } else { refuse_known(name, all) })?;
     let name = library.name.clone();
     change(&ctx.engine.scripts, |all| insert(all, library))?;
     ctx.db.effects.dirty += 1;
@@ -272,7 +271,8 @@ fn restore(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 
 /// The texts of the libraries in a payload.
 fn sources(payload: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
-    let (_, bytes) = payload::verify(payload, payload::Checksum::Required).ok_or(Error::text("ERR DUMP payload version or checksum are wrong"))?;
+    let (_, bytes) = payload::verify(payload, payload::Checksum::Required)
+        .ok_or(Error::text("ERR DUMP payload version or checksum are wrong"))?;
     let mut reader = Reader::of_bytes(bytes);
     let mut sources = Vec::new();
     while !reader.rest().is_empty() {

@@ -497,7 +497,7 @@ pub fn load_at_start(engine: &Engine) -> Result<(), String> {
     loading.active.store(true, Ordering::Release);
     engine.refuse(Refusal::Loading, true);
     let loaded = if engine.config.load().appendonly {
-        aof::start(engine)
+        aof::load::start(engine)
     } else {
         let loaded = load_file(engine, Twice::Refuse).map(drop);
         loaded.map_err(|error| {

@@ -79,8 +79,13 @@ pub fn fill(client: &mut Client) {
 }
 
 /// Scores that servers print differently, and so digest differently: the shortest digits that mean them, or seventeen.
-const EXTREMES: [(&str, f64); 5] =
-    [("big", 1e300), ("small", 5e-324), ("low", -1.7976931348623157e308), ("third", 0.1), ("exact", 9007199254740993.0)];
+const EXTREMES: [(&str, f64); 5] = [
+    ("big", 1e300),
+    ("small", 5e-324),
+    ("low", -1.7976931348623157e308),
+    ("third", 0.1),
+    ("exact", 9007199254740993.0),
+];
 
 /// Stores them beside what [`fill`] stores.
 fn add_extremes(client: &mut Client) {
