@@ -63,6 +63,11 @@ type Sub = (&'static str, std::ops::RangeInclusive<usize>, fn(&mut Context<'_>, 
 const ANY: usize = usize::MAX;
 
 const SUBCOMMANDS: &[Sub] = &[
+    ("AOF-FLUSH-SLEEP", 3..=3, |ctx, args| {
+        let us = u64::try_from(leading_number(args.at(2))).unwrap_or(0);
+        ctx.engine.aof.appender.delay_us.store(us, Ordering::Relaxed);
+        ok(ctx)
+    }),
     ("ASSERT", 2..=2, |_, _| crash_by_assertion()),
     ("CHANGE-REPL-ID", 2..=2, |ctx, _| {
         warning!("Changing the replication ID as DEBUG CHANGE-REPL-ID asks");
@@ -109,7 +114,7 @@ const SUBCOMMANDS: &[Sub] = &[
     ("HTSTATS", 3..=3, htstats),
     ("HTSTATS-KEY", 3..=4, htstats_key),
     ("LOADAOF", 2..=2, |ctx, _| {
-        aof::reload(ctx.engine, &mut ctx.db.hold).map_err(Error::text)?;
+        aof::load::reload(ctx.engine, &mut ctx.db.hold).map_err(Error::text)?;
         ok(ctx)
     }),
     ("LOG", 3..=3, |ctx, args| {
@@ -135,6 +140,9 @@ const SUBCOMMANDS: &[Sub] = &[
     }),
     ("SET-DISABLE-DENY-SCRIPTS", 3..=3, |ctx, args| {
         throw(ctx, &ctx.engine.debug.scripts_may_all, leading_number(args.at(2)) != 0)
+    }),
+    ("SET-SKIP-CHECKSUM-VALIDATION", 3..=3, |ctx, args| {
+        throw(ctx, &ctx.engine.debug.ignore_checksums, leading_number(args.at(2)) != 0)
     }),
     ("SLEEP", 3..=3, |ctx, args| {
         let seconds = parse_f64(args.at(2)).filter(|s| *s > 0.0).unwrap_or(0.0);
