@@ -19,6 +19,7 @@ use crate::command::save::{self, Reload};
 use crate::command::table::Command;
 use crate::command::{aof, config, help};
 use crate::config::memory::parse_bytes;
+use crate::config::table::Config;
 use crate::keyspace::entry::{Entry, Str, Value};
 use crate::keyspace::shard::{SHARDS, SLOTS_PER_SHARD};
 use crate::observe::allocator;
@@ -30,7 +31,7 @@ use crate::resp::reply::Protocol;
 use crate::spec::{Arity, Flag, Group};
 use crate::stdx::number::double::append_double_digits;
 use crate::stdx::number::{parse_f64, parse_i64};
-use crate::types::list::End;
+use crate::types::list::{End, List, Part};
 use crate::types::stream::id::Id;
 use crate::types::zset::Direction;
 use crate::types::{Kind, ObjectRef};
@@ -349,8 +350,30 @@ fn object(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         entry.clock(),
         moment.idle_seconds(entry.clock()),
     );
+    let text = match entry.value() {
+        Value::Object(ObjectRef::List(list)) if list.encoding() == "quicklist" => text + &chain(list, ctx.config),
+        _ => text,
+    };
     ctx.out.simple(&text);
     DONE
+}
+
+/// What is told of a list of several nodes.
+fn chain(list: &List, config: &Config) -> String {
+    let bytes: usize = list
+        .parts()
+        .map(|part| match part {
+            Part::Packed(pack) => pack.byte_len(),
+            Part::Large(bytes) => bytes.len(),
+        })
+        .sum();
+    format!(
+        " ql_nodes:{} ql_avg_node:{:.2} ql_listpack_max:{} ql_compressed:{} ql_uncompressed_size:{bytes}",
+        list.nodes(),
+        list.len() as f64 / list.nodes() as f64,
+        config.list_max_listpack_size,
+        u8::from(config.list_compress_depth > 0),
+    )
 }
 
 /// What a value takes in a snapshot.
@@ -648,6 +671,10 @@ mod tests {
             assert!(reply.ends_with(" lru_seconds_idle:0|"), "{reply}");
         }
         assert_eq!(bench.run("DEBUG OBJECT none"), "-ERR no such key|");
+        bench.run("CONFIG SET list-max-listpack-size 2");
+        bench.run("RPUSH l a b c");
+        let told = " ql_nodes:2 ql_avg_node:1.50 ql_listpack_max:2 ql_compressed:0 ql_uncompressed_size:23|";
+        assert!(bench.run("DEBUG OBJECT l").ends_with(told), "{}", bench.run("DEBUG OBJECT l"));
     }
 
     #[test]

@@ -51,8 +51,7 @@ use crate::spec::{Flag, keys};
 use crate::stdx::clock::Recent;
 use crate::stdx::memory;
 use crate::stdx::ticks::Ticks;
-use crate::types::ObjectRef;
-use crate::types::hash::view::Ahead;
+use crate::types::ahead::Ahead;
 
 /// How many requests hold their shards together, for one worker; fewer where there are more workers,
 /// so that one's batch seldom waits for another's.
@@ -1278,7 +1277,7 @@ fn prefetch(db: &mut Db<'_>, ready: &[Ready<'_>], buf: &[u8], spans: &[Span]) {
             }
         }
     }
-    if ready.iter().any(|ready| ready.entry.names_element) {
+    if ready.iter().any(|ready| ready.entry.element.is_some()) {
         prefetch_elements(db, ready, buf, spans);
     }
 }
@@ -1286,15 +1285,14 @@ fn prefetch(db: &mut Db<'_>, ready: &[Ready<'_>], buf: &[u8], spans: &[Span]) {
 fn prefetch_elements(db: &Db<'_>, ready: &[Ready<'_>], buf: &[u8], spans: &[Span]) {
     let ahead = |ready: &Ready<'_>| {
         let (args, (at, hash)) = (args_of(buf, spans, ready.request), ready.first_key?);
-        let (key, name) = (args.at(at), args.opt(at + 1)?);
+        let (key, name) = (args.at(at), args.opt(at + usize::from(ready.entry.element?))?);
         match db.hold.shard_ref(hash.shard()).part(db.index())?.find(hash, key)?.value() {
-            Value::Object(ObjectRef::Hash(hash)) => hash.ahead(name),
+            Value::Object(object) => object.elements()?.ahead(name),
             _ => None,
         }
     };
-    let wanted = ready.iter().filter(|ready| ready.entry.names_element);
-    let elements: SmallVec<[Ahead<'_>; TOGETHER]> = wanted.filter_map(ahead).collect();
-    for ask in [Ahead::prefetch_segment, Ahead::prefetch_places, Ahead::prefetch_field] {
+    let elements: SmallVec<[Ahead<'_>; TOGETHER]> = ready.iter().filter_map(ahead).collect();
+    for ask in [Ahead::prefetch_segment, Ahead::prefetch_places, Ahead::prefetch_element] {
         elements.iter().for_each(ask);
     }
 }
