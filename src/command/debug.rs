@@ -550,6 +550,7 @@ fn help_text(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
         ctx.out,
         "DEBUG",
         &[
+            ("AOF-FLUSH-SLEEP <microseconds>", &["Wait before each write of the append only file."]),
             ("ASSERT", &["Crash by a failed assertion."]),
             ("CHANGE-REPL-ID", &["Begin another history of writes: no replica can go on where it stopped."]),
             (
@@ -583,6 +584,7 @@ fn help_text(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
             ("SEGFAULT", &["Crash by a signal."]),
             ("SET-ACTIVE-EXPIRE <0|1>", &["Stop removing keys that nobody accesses when they expire."]),
             ("SET-DISABLE-DENY-SCRIPTS <0|1>", &["Let scripts call what is denied to them."]),
+            ("SET-SKIP-CHECKSUM-VALIDATION <0|1>", &["Restore payloads whose checksum is wrong."]),
             ("SLEEP <seconds>", &["Stop the server for so long. Decimals allowed."]),
         ],
     )
