@@ -160,10 +160,14 @@ pub trait Unblock: Send + Sync {
     fn fail(&self, text: &str) -> bool;
 
     /// The first of the keys that it waits for, if it waits for any.
-    fn first_key(&self) -> Option<Vec<u8>>;
+    fn first_key(&self) -> Option<Vec<u8>> {
+        None
+    }
 
     /// Whether its command may write.
-    fn writes(&self) -> bool;
+    fn writes(&self) -> bool {
+        false
+    }
 }
 
 impl std::fmt::Debug for dyn Unblock {

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::cluster::file::{self, BadLine};
-use crate::cluster::machine::{Action, Machine, Replication, Settings};
+use crate::cluster::machine::{Action, Durability, Machine, Replication, Settings};
 use crate::cluster::stats::SlotStats;
 use crate::cluster::view::View;
 use crate::observe::log::notice;
@@ -62,9 +62,12 @@ struct NodesFile {
 }
 
 impl NodesFile {
-    fn save(&mut self, text: &str) -> io::Result<()> {
+    fn save(&mut self, text: &str, durability: Durability) -> io::Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
-        disk::replace(path, text.as_bytes())?;
+        match durability {
+            Durability::Machine => disk::replace(path, text.as_bytes())?,
+            Durability::Process => disk::replace_unsynced(path, text.as_bytes())?,
+        }
         // The name is another file's now: that one is locked before the lock of the old one ends.
         self.lock = disk::lock(path)?;
         Ok(())
@@ -126,7 +129,7 @@ impl Cluster {
         }
         self.with(now, |machine| machine.save());
         let text = self.machine.lock().to_file();
-        self.file.lock().save(&text).map_err(failed)
+        self.file.lock().save(&text, Durability::Machine).map_err(failed)
     }
 
     /// Says what is to be called when there is something to do outside, and how to find out how far replication is.
@@ -181,8 +184,8 @@ impl Cluster {
     ///
     /// # Errors
     /// What the system says.
-    pub fn save(&self, text: &str) -> io::Result<()> {
-        self.file.lock().save(text)
+    pub fn save(&self, text: &str, durability: Durability) -> io::Result<()> {
+        self.file.lock().save(text, durability)
     }
 
     /// Writes `nodes.conf` as it is to be now.
@@ -191,6 +194,6 @@ impl Cluster {
     /// What the system says.
     pub fn save_now(&self) -> io::Result<()> {
         let text = self.machine.lock().to_file();
-        self.save(&text)
+        self.save(&text, Durability::Machine)
     }
 }

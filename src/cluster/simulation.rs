@@ -162,7 +162,7 @@ impl Simulation {
 
     fn act(&mut self, server: usize, action: Action) {
         match action {
-            Action::Save(text) => {
+            Action::Save(text, _) => {
                 let disk = &mut self.servers[server].disk;
                 disk.push(text);
                 if disk.len() > 8 {

@@ -23,7 +23,7 @@ use crate::command::args::Args;
 use crate::command::blocking::{Waiting, enqueue, serve_ready, shards_to_serve};
 use crate::command::call::{Rest, call, count_call, count_error, notable_ns, note_slow, write_error};
 use crate::command::cluster::route;
-use crate::command::context::{Context, Job, Outcome};
+use crate::command::context::{Context, Job, Outcome, Renewal};
 use crate::command::engine::{Engine, PauseMode, Refusal, access_policy};
 use crate::command::error::Error;
 use crate::command::eviction::{Eviction, Room, unseen_bytes};
@@ -51,8 +51,7 @@ use crate::spec::{Flag, keys};
 use crate::stdx::clock::Recent;
 use crate::stdx::memory;
 use crate::stdx::ticks::Ticks;
-use crate::types::ObjectRef;
-use crate::types::hash::view::Ahead;
+use crate::types::ahead::Ahead;
 
 /// How many requests hold their shards together, for one worker; fewer where there are more workers,
 /// so that one's batch seldom waits for another's.
@@ -110,6 +109,8 @@ pub struct Executor {
     newest: Cache<Arc<ArcSwap<Config>>, Arc<Config>>,
     config: Arc<Config>,
     notable_ns: u64,
+    /// What EXEC made of it.
+    renewal: Renewal,
     /// Looks whether the picture of the cluster is still the same, where the server is a node of one.
     newest_view: Option<Cache<Arc<ArcSwap<View>>, Arc<View>>>,
     time: Recent,
@@ -156,6 +157,7 @@ impl Executor {
             newest: Cache::new(engine.config.clone()),
             notable_ns: notable_ns(&config),
             config,
+            renewal: Renewal::default(),
             newest_view: engine.cluster.as_ref().map(|cluster| Cache::new(cluster.view().clone())),
             time: Recent::default(),
             eviction: Eviction::default(),
@@ -321,7 +323,7 @@ impl Executor {
                             session,
                             ready[0].entry,
                             &args_of(buf, spans, ready[0].request),
-                            &mut hold,
+                            Some(&mut hold),
                         )
                     {
                         drop(hold);
@@ -348,8 +350,9 @@ impl Executor {
                         None => {}
                     }
                 }
-                let Executor { effects, config, notable_ns, worker, has_room, .. } = &mut *self;
-                let mut context = context(engine, session, out, effects, *worker, (config, *notable_ns), hold, moment);
+                let Executor { effects, config, notable_ns, renewal, worker, has_room, .. } = &mut *self;
+                let mut context =
+                    context(engine, session, out, effects, *worker, (config, *notable_ns, &*renewal), hold, moment);
                 context.has_room = *has_room;
                 if ready.len() > 1 {
                     prefetch(&mut context.db, &ready, buf, spans);
@@ -441,6 +444,15 @@ impl Executor {
                 Verdict::Queue(entry) => {
                     if follows {
                         note_followed(engine, session, bytes_of(buf, requests, at));
+                    }
+                    // What has gone already is not waited for until EXEC finds out.
+                    if let Some(view) = view.as_deref().filter(|view| view.is_in_motion() && gate.is_some())
+                        && let Some(error) =
+                            elsewhere(engine, view, session, entry, &args, Some(&mut engine.keyspace.hold_none()))
+                    {
+                        redirect(engine, session, out, entry, &error, worker);
+                        at += 1;
+                        continue;
                     }
                     match queue(engine, session, entry, &args) {
                         Ok(()) if matches!(session.reply, ReplyMode::Off | ReplyMode::Skip) => session.next_command(),
@@ -574,7 +586,7 @@ impl Executor {
                 return Err(Unready::Impatient);
             }
             if view.is_in_motion()
-                && let Some(error) = elsewhere(engine, view, session, entry, args, &mut hold)
+                && let Some(error) = elsewhere(engine, view, session, entry, args, Some(&mut hold))
             {
                 drop(hold);
                 redirect(engine, session, out, entry, &error, self.worker);
@@ -587,10 +599,16 @@ impl Executor {
         let into = unwanted.as_mut().unwrap_or(out);
         let counted = view.filter(|_| config.cluster_slot_stats_enabled && route::concerns(entry));
         // Of a transaction nothing is left when it has ended.
-        let slot = counted.and_then(|view| route::judge(engine, view, session, entry, args, &mut hold).ok().flatten());
+        let slot =
+            counted.and_then(|view| route::judge(engine, view, session, entry, args, Some(&mut hold)).ok().flatten());
         let mut context = self.context(engine, session, into, config, hold, moment);
         let written = context.out.len();
         let mut ended = call(&mut context, entry, args, started);
+        if let Some(slot) = slot {
+            let bytes_out = context.out.len().saturating_sub(written) as u64;
+            let cost = Cost { ns: started.elapsed_ns(), bytes_in: args.wire_bytes(), bytes_out };
+            count_slot(engine, slot.into(), cost);
+        }
         if context.session.follows.is_some() {
             note_followed(engine, context.session, bytes);
         }
@@ -602,11 +620,6 @@ impl Executor {
             ended = Ok(started);
             // What it waits for may have come before it stood where it is looked for.
             end_those_done(engine);
-        }
-        if let Some(slot) = slot {
-            let bytes_out = context.out.len().saturating_sub(written) as u64;
-            let cost = Cost { ns: started.elapsed_ns(), bytes_in: args.wire_bytes(), bytes_out };
-            count_slot(engine, slot.into(), cost);
         }
         let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
         drop(context);
@@ -740,6 +753,12 @@ impl Executor {
             out.truncate(mark);
         }
         session.next_command();
+        if waiting.is_refused() {
+            if let Some(worker) = self.worker {
+                engine.stats.worker(worker).rejected(waiting.index);
+            }
+            return;
+        }
         count_call(engine, self.worker, waiting.index, waiting.spent_ns, ended, &config);
         note_slow(engine, &config, session, waiting.spent_ns, "command", Some(|| waiting.request()));
     }
@@ -817,7 +836,8 @@ impl Executor {
     ) -> Context<'a> {
         let effects = &mut self.effects;
         effects.due = due(engine, session, config);
-        let mut context = context(engine, session, out, effects, self.worker, (config, self.notable_ns), hold, moment);
+        let under = (config, self.notable_ns, &self.renewal);
+        let mut context = context(engine, session, out, effects, self.worker, under, hold, moment);
         context.has_room = self.has_room;
         context
     }
@@ -831,7 +851,7 @@ impl Executor {
     /// The cluster as it is now, for a client whose requests may be another node's.
     #[inline]
     fn view(&mut self, session: &Session) -> Option<Arc<View>> {
-        let newest = self.newest_view.as_mut().filter(|_| !session.replaying)?;
+        let newest = self.newest_view.as_mut().filter(|_| !session.replaying && session.follows.is_none())?;
         Some(newest.load().clone())
     }
 
@@ -848,6 +868,7 @@ impl Executor {
         let other = !Arc::ptr_eq(newest, &self.config);
         if other {
             self.config = Arc::clone(newest);
+            self.renewal = Renewal::default();
             self.notable_ns = notable_ns(&self.config);
         }
         other
@@ -865,7 +886,7 @@ impl Executor {
     }
 }
 
-/// What the handlers of a batch may touch; `config` comes with what [`notable_ns`] says of it.
+/// What the handlers of a batch may touch; `config` comes with what [`notable_ns`] says of it, and what comes after it.
 #[inline]
 #[allow(clippy::too_many_arguments, reason = "what a batch has in hand")]
 fn context<'a>(
@@ -874,7 +895,7 @@ fn context<'a>(
     out: &'a mut Output,
     effects: &'a mut Effects,
     worker: Option<usize>,
-    (config, notable_ns): (&'a Config, u64),
+    (config, notable_ns, renewal): (&'a Config, u64, &'a Renewal),
     hold: Hold<'a>,
     moment: Moment,
 ) -> Context<'a> {
@@ -887,6 +908,8 @@ fn context<'a>(
         session,
         engine,
         config,
+        renewal,
+        still_us: None,
         worker,
         has_room: true,
         scripted: false,
@@ -965,7 +988,7 @@ fn check<'e>(
         return Verdict::Refuse(Some(entry), error);
     }
     if let Some(view) = view
-        && let Some(error) = elsewhere(engine, view, session, entry, args, &mut engine.keyspace.hold_none())
+        && let Some(error) = elsewhere(engine, view, session, entry, args, None)
     {
         return Verdict::Redirect(entry, error);
     }
@@ -981,7 +1004,8 @@ fn check<'e>(
     if let Some(kind) = engine.scripts.running.busy()
         && !may_run_while_busy(session, entry)
     {
-        return Verdict::Refuse(Some(entry), Error::Busy(kind));
+        let loading = engine.is_refusing(Refusal::Loading) && !entry.has(Flag::Loading);
+        return Verdict::Refuse(Some(entry), if loading { Error::Loading } else { Error::Busy(kind) });
     }
     if room != Room::Enough && needs_room(session, entry, room) {
         return match room {
@@ -996,7 +1020,7 @@ fn check<'e>(
     }
     if let Some((mode, until_ms)) = engine.pause.active(now_ms) {
         let held_back = mode == PauseMode::All
-            || may_write(entry)
+            || may_write(engine, entry, args)
             || entry.way == Way::Transaction && session.transaction.as_ref().is_some_and(|queued| queued.writes);
         if held_back && !session.in_process && !session.monitor && session.feed.is_none() {
             return Verdict::Hold(until_ms);
@@ -1031,7 +1055,7 @@ fn elsewhere(
     session: &Session,
     entry: &Entry,
     args: &Args<'_>,
-    hold: &mut Hold<'_>,
+    hold: Option<&mut Hold<'_>>,
 ) -> Option<Error> {
     if !route::concerns(entry) {
         return None;
@@ -1079,7 +1103,7 @@ fn changes_what_leaves(engine: &Engine, ready: &Ready<'_>, buf: &[u8], spans: &[
         |i| args.at(i),
         |i, _| leaves |= engine.transit.has(args.at(i)),
     );
-    leaves && may_write(ready.entry)
+    leaves && may_write(engine, ready.entry, &args)
 }
 
 /// Waits for shards, and lets go of those that it has while a script reaches for more of them.
@@ -1143,8 +1167,10 @@ fn refusal(engine: &Engine, session: &Session, entry: &Entry) -> Option<Error> {
 }
 
 /// Whether a command may have something to tell replicas.
-fn may_write(entry: &Entry) -> bool {
-    entry.has(Flag::Write) || entry.has(Flag::MayReplicate)
+fn may_write(engine: &Engine, entry: &Entry, args: &Args<'_>) -> bool {
+    entry.has(Flag::Write)
+        || entry.has(Flag::MayReplicate)
+        || entry.way == Way::Script && prepare::may_write(engine, entry, args)
 }
 
 /// Whether a request may need more memory: what is queued for EXEC takes some itself.
@@ -1165,7 +1191,7 @@ fn queue(engine: &Engine, session: &mut Session, entry: &Entry, args: &Args<'_>)
     add_keys(engine, entry, args, &mut queued.shards)?;
     queued.push(args.from(0));
     queued.alone |= entry.way != Way::Batched;
-    queued.writes |= may_write(entry);
+    queued.writes |= may_write(engine, entry, args);
     queued.changes |= entry.has(Flag::Write);
     queued.stale &= entry.has(Flag::Stale);
     queued.grows |= entry.has(Flag::DenyOom);
@@ -1251,7 +1277,7 @@ fn prefetch(db: &mut Db<'_>, ready: &[Ready<'_>], buf: &[u8], spans: &[Span]) {
             }
         }
     }
-    if ready.iter().any(|ready| ready.entry.names_element) {
+    if ready.iter().any(|ready| ready.entry.element.is_some()) {
         prefetch_elements(db, ready, buf, spans);
     }
 }
@@ -1259,15 +1285,14 @@ fn prefetch(db: &mut Db<'_>, ready: &[Ready<'_>], buf: &[u8], spans: &[Span]) {
 fn prefetch_elements(db: &Db<'_>, ready: &[Ready<'_>], buf: &[u8], spans: &[Span]) {
     let ahead = |ready: &Ready<'_>| {
         let (args, (at, hash)) = (args_of(buf, spans, ready.request), ready.first_key?);
-        let (key, name) = (args.at(at), args.opt(at + 1)?);
+        let (key, name) = (args.at(at), args.opt(at + usize::from(ready.entry.element?))?);
         match db.hold.shard_ref(hash.shard()).part(db.index())?.find(hash, key)?.value() {
-            Value::Object(ObjectRef::Hash(hash)) => hash.ahead(name),
+            Value::Object(object) => object.elements()?.ahead(name),
             _ => None,
         }
     };
-    let wanted = ready.iter().filter(|ready| ready.entry.names_element);
-    let elements: SmallVec<[Ahead<'_>; TOGETHER]> = wanted.filter_map(ahead).collect();
-    for ask in [Ahead::prefetch_segment, Ahead::prefetch_places, Ahead::prefetch_field] {
+    let elements: SmallVec<[Ahead<'_>; TOGETHER]> = ready.iter().filter_map(ahead).collect();
+    for ask in [Ahead::prefetch_segment, Ahead::prefetch_places, Ahead::prefetch_element] {
         elements.iter().for_each(ask);
     }
 }

@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,15 +20,18 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
 
-use crate::cluster::machine::{Action, Machine, Replication, TICK_MS};
+use crate::cluster::machine::{Action, Durability, Machine, Replication, TICK_MS};
 use crate::cluster::message::{PREFIX_BYTES, length};
 use crate::cluster::node::LinkId;
 use crate::cluster::shared::Cluster;
+use crate::cluster::slots::SlotSet;
 use crate::command::cluster::{keys, redirect};
 use crate::command::engine::{Engine, PauseMode, ShutdownRequest};
 use crate::command::pubsub;
+use crate::command::replication::role;
 use crate::observe::crash;
 use crate::observe::log::{verbose, warning};
+use crate::replication::Stage;
 
 /// Every so many ticks clients that wait are looked at although nothing has changed: one may have begun to wait just
 /// as its slot left.
@@ -79,6 +82,7 @@ struct Bus {
     cluster: Arc<Cluster>,
     links: HashMap<LinkId, Link>,
     events: UnboundedSender<Event>,
+    works: mpsc::Sender<Work>,
     /// The picture of the cluster by which clients that wait were looked at last.
     seen: u64,
     ticks: u64,
@@ -97,20 +101,69 @@ pub fn start(engine: Arc<Engine>, cluster: Arc<Cluster>, listeners: Vec<std::net
         move || facts.upgrade().map_or_else(Replication::default, |engine| replication(&engine)),
     );
     let asked = stop.clone();
+    let (works, waiting) = mpsc::channel();
+    let theirs = engine.clone();
+    let worker = std::thread::Builder::new().name("slots".into()).spawn(move || {
+        crash::prepare_thread();
+        work(&theirs, &waiting);
+    })?;
     let thread = std::thread::Builder::new().name("bus".into()).spawn(move || {
         crash::prepare_thread();
         let (events, receiver) = unbounded_channel();
-        let bus = Bus { engine, cluster, links: HashMap::new(), events, seen: 0, ticks: 0 };
+        let bus = Bus { engine, cluster, links: HashMap::new(), events, works, seen: 0, ticks: 0 };
         runtime.block_on(bus.run(listeners, receiver, &bell, &asked));
-        // Keys of lost slots may still be on their way out; whoever ends the server does not wait for them.
-        runtime.shutdown_background();
+        // It ends with the last that is to be done.
+        if worker.join().is_err() {
+            warning!("What is done beside the cluster bus ended by a panic");
+        }
     })?;
     Ok(Running { stop, thread: Some(thread) })
 }
 
 /// How far this server's replication is.
-fn replication(_: &Engine) -> Replication {
-    Replication::default()
+fn replication(engine: &Engine) -> Replication {
+    let replication = &engine.replication;
+    let copies = replication.is_following();
+    if !copies {
+        return Replication { offset: replication.offset(), silent_ms: 0, copies };
+    }
+    let state = replication.state();
+    let primary = &state.primary;
+    // Redis reckons a link that never was as one that broke in 1970.
+    let since = if primary.stage == Stage::Connected { primary.heard_ms } else { primary.down_since_ms };
+    let silent_ms = engine.clock.now_ms().saturating_sub(since);
+    Replication { offset: replication.offset(), silent_ms, copies }
+}
+
+/// What takes locks that commands hold, and so is done beside the bus, in the order in which it came up.
+enum Work {
+    Replicate(String, u16),
+    Promote,
+    Empty,
+    DropKeys(SlotSet),
+}
+
+fn work(engine: &Engine, receiver: &mpsc::Receiver<Work>) {
+    for work in receiver {
+        match work {
+            Work::Replicate(ip, port) => {
+                let _alone = engine.keyspace.gates().alone();
+                let same = {
+                    let state = engine.replication.state();
+                    engine.replication.is_following() && state.primary.host == ip && state.primary.port == port
+                };
+                if !same {
+                    role::follow(engine, &ip, port);
+                }
+            }
+            Work::Promote => {
+                let _alone = engine.keyspace.gates().alone();
+                role::lead(engine);
+            }
+            Work::Empty => keys::empty(engine),
+            Work::DropKeys(slots) => _ = keys::drop_slots(engine, &slots),
+        }
+    }
 }
 
 impl Bus {
@@ -201,9 +254,17 @@ impl Bus {
                 return;
             }
             // The newest file is as good for what comes before it: it is written once.
-            let newest = actions.iter().rposition(|action| matches!(action, Action::Save(_)));
-            if let Some(Action::Save(text)) = newest.map(|at| actions.remove(at))
-                && let Err(error) = self.cluster.save(&text)
+            let mut newest: Option<(String, Durability)> = None;
+            actions.retain_mut(|action| match action {
+                Action::Save(text, durability) => {
+                    let most = newest.as_ref().map_or(*durability, |(_, before)| (*durability).max(*before));
+                    newest = Some((std::mem::take(text), most));
+                    false
+                }
+                _ => true,
+            });
+            if let Some((text, durability)) = newest
+                && let Err(error) = self.cluster.save(&text, durability)
             {
                 warning!("Could not write the cluster config file: {error}");
                 warning!("Fatal: can't update cluster config file.");
@@ -218,7 +279,7 @@ impl Bus {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Save(_) => {}
+            Action::Save(..) => {}
             Action::Connect { link, ip, port } => self.open(link, async move { TcpStream::connect((ip, port)).await }),
             Action::Send(id, bytes) => {
                 if let Some(link) = self.links.get(&id) {
@@ -228,15 +289,10 @@ impl Bus {
                 }
             }
             Action::Close(id) => drop(self.links.remove(&id)),
-            Action::Replicate(..) | Action::Promote => {}
-            Action::Empty => {
-                let engine = self.engine.clone();
-                tokio::task::spawn_blocking(move || keys::empty(&engine));
-            }
-            Action::DropKeys(slots) => {
-                let engine = self.engine.clone();
-                tokio::task::spawn_blocking(move || keys::drop_slots(&engine, &slots));
-            }
+            Action::Replicate(ip, port) => self.have_done(Work::Replicate(ip, port)),
+            Action::Promote => self.have_done(Work::Promote),
+            Action::Empty => self.have_done(Work::Empty),
+            Action::DropKeys(slots) => self.have_done(Work::DropKeys(slots)),
             Action::DropChannels(slots) => {
                 redirect::channels(&self.engine, &slots);
                 slots.iter().for_each(|slot| self.cluster.stats.reset(slot));
@@ -247,6 +303,11 @@ impl Bus {
                 pubsub::receive(&self.engine, &channel, &message, sharded);
             }
         }
+    }
+
+    fn have_done(&self, work: Work) {
+        // Its thread ends after the bus.
+        let _ = self.works.send(work);
     }
 
     /// Sends away clients that wait for what is elsewhere now.

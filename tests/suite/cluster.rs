@@ -11,7 +11,7 @@ use crate::support::server::{Server, have};
 
 /// How long a cluster may take to agree: an overloaded machine is no failure.
 const PATIENCE: Duration = Duration::from_secs(90);
-const TIMEOUT_MS: &str = "3000";
+const TIMEOUT_MS: &str = "5000";
 
 /// Which program a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,4 +240,175 @@ fn clients_that_wait_are_sent_after_their_slot() {
     assert_eq!(String::from_utf8_lossy(&moved), expected);
     let left = listens.reply().expect("it is told, too");
     assert!(String::from_utf8_lossy(&left).contains("sunsubscribe"), "{}", left.escape_ascii());
+}
+
+/// Adds a replica of `servers[primary]` to its cluster.
+fn add_replica(servers: &[Server], primary: usize, replica: &Server) {
+    let (new, known, id) = (address(replica), address(&servers[primary]), name(&servers[primary]));
+    let said = cluster(&["add-node", &new, &known, "--cluster-slave", "--cluster-master-id", &id]);
+    assert!(said.contains("[OK] New node added correctly."), "{said}");
+    let mut client = replica.connect();
+    until("the replica has the data", || text(&mut client, &["INFO", "replication"]).contains("master_link_status:up"));
+    // Others have to know it before they can vote for it.
+    let me = name(replica);
+    for server in servers {
+        let mut client = server.connect();
+        let knows = |line: &str| line.starts_with(&me) && line.contains("slave");
+        until("all know the replica", || text(&mut client, &["CLUSTER", "NODES"]).lines().any(knows));
+    }
+}
+
+fn is_primary(server: &Server) -> bool {
+    let mut client = server.connect();
+    let text = text(&mut client, &["CLUSTER", "NODES"]);
+    text.lines().any(|line| line.contains("myself,master"))
+}
+
+/// Has a replica take the place of its primary, with that one's consent. A primary that has yet to learn that the replica
+/// is its own ignores it, so it is asked again.
+fn fail_over(servers: &[Server], from: usize, to: usize) {
+    let mut asked: Option<Instant> = None;
+    until("the replica is the primary", || {
+        if asked.is_none_or(|at| at.elapsed() > Duration::from_secs(6)) && !is_primary(&servers[to]) {
+            servers[to].connect().cmd(&["CLUSTER", "FAILOVER"]);
+            asked = Some(Instant::now());
+        }
+        is_primary(&servers[to]) && !is_primary(&servers[from])
+    });
+}
+
+/// Sees to it that all replicas have what was written, or nearly so: their offsets are those of their primaries.
+fn until_copied(primary: &Server, replica: &Server) {
+    let offset = |server: &Server, field: &str| {
+        let info = text(&mut server.connect(), &["INFO", "replication"]);
+        info.lines().find_map(|line| line.strip_prefix(field).map(str::to_owned))
+    };
+    until("the replica has read all", || {
+        let theirs = offset(replica, "slave_repl_offset:");
+        theirs.is_some() && theirs == offset(primary, "master_repl_offset:")
+    });
+}
+
+fn write_keys(servers: &[Server], round: usize) {
+    let mut router = Router::new(servers);
+    for i in 0..120 {
+        assert_eq!(router.cmd(&["SET", &format!("key:{round}:{i}"), &i.to_string()]), "+OK\r\n");
+    }
+}
+
+fn check_keys(servers: &[Server], rounds: usize) {
+    let mut router = Router::new(servers);
+    for round in 0..rounds {
+        for i in 0..120 {
+            let value = i.to_string();
+            let reply = router.cmd(&["GET", &format!("key:{round}:{i}")]);
+            assert_eq!(reply, format!("${}\r\n{value}\r\n", value.len()), "key:{round}:{i}");
+        }
+    }
+}
+
+#[test]
+fn a_spinel_replica_takes_over_from_a_redis_primary_and_gives_back() {
+    if !have_tools() {
+        return;
+    }
+    let mut servers = vec![node(Program::Spinel, &[]), node(Program::Redis, &[]), node(Program::Spinel, &[])];
+    create(&servers, "0");
+    write_keys(&servers, 0);
+    let replica = node(Program::Spinel, &[]);
+    add_replica(&servers, 1, &replica);
+    servers.push(replica);
+    write_keys(&servers, 1);
+    fail_over(&servers, 1, 3);
+    until_ok(&servers);
+    write_keys(&servers, 2);
+    check_keys(&servers, 3);
+    until_copied(&servers[3], &servers[1]);
+    fail_over(&servers, 3, 1);
+    until_ok(&servers);
+    write_keys(&servers, 3);
+    check_keys(&servers, 4);
+    // A replica reads for those who say that this is enough.
+    until_copied(&servers[1], &servers[3]);
+    let mut reader = servers[3].connect();
+    let mine = text(&mut servers[1].connect(), &["RANDOMKEY"]);
+    assert!(reader.cmd(&["GET", &mine]).starts_with(b"-MOVED "));
+    assert_eq!(reader.cmd(&["READONLY"]), b"+OK\r\n");
+    assert!(reader.cmd(&["GET", &mine]).starts_with(b"$"));
+    assert!(reader.cmd(&["SET", &mine, "1"]).starts_with(b"-MOVED "));
+}
+
+#[test]
+fn replicas_take_the_place_of_primaries_that_have_died_whatever_program_they_are() {
+    if !have_tools() {
+        return;
+    }
+    for (primary, replica) in
+        [(Program::Spinel, Program::Spinel), (Program::Spinel, Program::Redis), (Program::Redis, Program::Spinel)]
+    {
+        let mut servers = vec![node(primary, &[]), node(Program::Spinel, &[]), node(Program::Spinel, &[])];
+        create(&servers, "0");
+        write_keys(&servers, 0);
+        let replica = node(replica, &[]);
+        add_replica(&servers, 0, &replica);
+        until_copied(&servers[0], &replica);
+        // It is ended by being dropped.
+        servers[0] = replica;
+        until("the replica is the primary", || is_primary(&servers[0]));
+        until_ok(&servers);
+        check_keys(&servers, 1);
+        write_keys(&servers, 1);
+        check_keys(&servers, 2);
+    }
+}
+
+#[test]
+fn redis_cli_moves_slots_with_their_keys_between_programs() {
+    if !have_tools() {
+        return;
+    }
+    let servers = [node(Program::Spinel, &[]), node(Program::Redis, &[]), node(Program::Spinel, &[])];
+    create(&servers, "0");
+    for round in 0..3 {
+        write_keys(&servers, round);
+    }
+    let first = address(&servers[0]);
+    for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+        let (from, to) = (name(&servers[from]), name(&servers[to]));
+        cluster(&[
+            "reshard",
+            &first,
+            "--cluster-from",
+            &from,
+            "--cluster-to",
+            &to,
+            "--cluster-slots",
+            "300",
+            "--cluster-yes",
+        ]);
+        check_keys(&servers, 3);
+    }
+    assert!(cluster(&["check", &first]).contains("[OK] All 16384 slots covered."));
+    // A node without slots gets its share, and is taken out again.
+    let fourth = node(Program::Spinel, &[]);
+    cluster(&["add-node", &address(&fourth), &first]);
+    let mut servers = Vec::from(servers);
+    servers.push(fourth);
+    let new = name(&servers[3]);
+    for server in &servers {
+        let mut client = server.connect();
+        let knows = |line: &str| line.starts_with(&new) && !line.contains("handshake");
+        until("all know the new node", || text(&mut client, &["CLUSTER", "NODES"]).lines().any(knows));
+    }
+    until("all agree", || cli(&["--cluster", "check", &first]).0);
+    cluster(&["rebalance", &first, "--cluster-use-empty-masters", "--cluster-threshold", "1"]);
+    until("all agree", || cli(&["--cluster", "check", &first]).0);
+    check_keys(&servers, 3);
+    assert!(number(&servers[3].connect().cmd(&["DBSIZE"])) > 0, "the new node has a share of the keys");
+    let id = name(&servers[3]);
+    cluster(&["rebalance", &first, "--cluster-weight", &format!("{id}=0"), "--cluster-threshold", "1"]);
+    until("all agree", || cli(&["--cluster", "check", &first]).0);
+    cluster(&["del-node", &first, &id]);
+    servers.pop();
+    check_keys(&servers, 3);
 }

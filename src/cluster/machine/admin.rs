@@ -115,7 +115,7 @@ impl Machine {
         let (name, until) = (self.node(key).name, self.now.saturating_add(self.settings.forget_ms));
         self.forgotten.insert(name, until);
         self.remove_node(key);
-        (self.todo.state, self.todo.save) = (true, true);
+        self.keep();
         Ok(())
     }
 
@@ -129,7 +129,7 @@ impl Machine {
             self.importing.remove(slot);
             self.give_slot(*slot, self.me);
         }
-        (self.todo.state, self.todo.save) = (true, true);
+        self.keep();
         Ok(())
     }
 
@@ -143,7 +143,7 @@ impl Machine {
             self.importing.remove(slot);
             self.take_slot(*slot);
         }
-        (self.todo.state, self.todo.save) = (true, true);
+        self.keep();
         Ok(())
     }
 
@@ -163,7 +163,7 @@ impl Machine {
     /// CLUSTER FLUSHSLOTS: serves nothing. The node has no keys.
     pub fn flush_slots(&mut self) {
         self.take_slots_of(self.me);
-        (self.todo.state, self.todo.save) = (true, true);
+        self.keep();
     }
 
     /// CLUSTER SETSLOT; `keys` is how many keys of the slot are here.
@@ -199,7 +199,7 @@ impl Machine {
                 self.assign(slot, key, keys)?;
             }
         }
-        (self.todo.state, self.todo.save) = (true, true);
+        self.keep();
         Ok(())
     }
 
@@ -247,7 +247,7 @@ impl Machine {
         self.current_epoch += 1;
         let epoch = self.current_epoch;
         self.me_mut().config_epoch = epoch;
-        self.todo.save = true;
+        (self.todo.save, self.todo.sync) = (true, true);
         notice!("New configEpoch set to {epoch}");
         Bumped::Bumped(epoch)
     }
@@ -269,7 +269,7 @@ impl Machine {
         self.me_mut().config_epoch = number;
         self.current_epoch = self.current_epoch.max(number);
         notice!("configEpoch set to {number} via CLUSTER SET-CONFIG-EPOCH");
-        (self.todo.state, self.todo.save) = (true, true);
+        self.keep();
         Ok(())
     }
 
@@ -354,7 +354,7 @@ impl Machine {
             notice!("configEpoch set to 0 via CLUSTER RESET HARD");
             notice!("Node hard reset, now I'm {name}");
         }
-        (self.todo.state, self.todo.save) = (true, true);
+        self.keep();
     }
 
     /// DEBUG CLUSTERLINK KILL: closes the connections of a node in these directions.
@@ -372,6 +372,12 @@ impl Machine {
 
     /// Writes the configuration with the next action, whatever has changed.
     pub fn save(&mut self) {
-        self.todo.save = true;
+        (self.todo.save, self.todo.sync) = (true, true);
+    }
+
+    /// What an administrator ordered is not forgotten.
+    fn keep(&mut self) {
+        self.save();
+        self.todo.state = true;
     }
 }

@@ -76,7 +76,7 @@ impl Machine {
         }
         let Err(why) = self.may_vote(replica, request) else {
             self.last_vote_epoch = self.current_epoch;
-            self.todo.save = true;
+            (self.todo.save, self.todo.sync) = (true, true);
             let now = self.now;
             if let Some(primary) = self.node(replica).primary {
                 self.node_mut(primary).voted_at = now;
@@ -187,7 +187,7 @@ impl Machine {
             let header = Header { forced: self.manual.until != 0, ..self.header() };
             self.broadcast(&Message { kind: Kind::AuthRequest, header, body: Body::Empty });
             self.election.sent = true;
-            (self.todo.save, self.todo.state) = (true, true);
+            (self.todo.save, self.todo.sync, self.todo.state) = (true, true, true);
         } else if self.election.votes >= self.quorum() {
             notice!("Failover election won: I'm the new master.");
             let epoch = self.election.epoch;
@@ -262,7 +262,7 @@ impl Machine {
         // The channels of these slots stay where they are: on this node.
         self.lost_channels = Default::default();
         self.look_at_state();
-        self.todo.save = true;
+        (self.todo.save, self.todo.sync) = (true, true);
         self.tell_everybody();
         self.end_manual_failover();
     }

@@ -114,11 +114,20 @@ pub struct Replication {
     pub copies: bool,
 }
 
+/// How safe `nodes.conf` has to be before others are told what stands in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// It outlives the process: what is lost would be learned again.
+    Process,
+    /// It outlives the machine: votes, epochs, and who serves what.
+    Machine,
+}
+
 /// What has to be done outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Write this into `nodes.conf`, and see to it that it is on disk, before anything that follows.
-    Save(String),
+    /// Write this into `nodes.conf` before anything that follows.
+    Save(String, Durability),
     /// Open a connection. What is sent before it stands waits for it.
     Connect {
         /// Its number.
@@ -176,6 +185,8 @@ pub struct Link {
 #[derive(Debug, Clone, Copy, Default)]
 struct Todo {
     save: bool,
+    /// What is saved must not be forgotten.
+    sync: bool,
     state: bool,
     election: bool,
     manual: bool,
@@ -335,8 +346,9 @@ impl Machine {
         let save = todo.save || self.todo.save;
         let mut actions = std::mem::take(&mut self.actions);
         if save {
-            // Nobody is told what the disk does not know: a vote that is forgotten could be given twice.
-            actions.insert(0, Action::Save(self.to_file()));
+            // Nobody is told what the file does not know: a vote that is forgotten could be given twice.
+            let durability = if todo.sync || self.todo.sync { Durability::Machine } else { Durability::Process };
+            actions.insert(0, Action::Save(self.to_file(), durability));
         }
         self.todo = Todo::default();
         if save || todo.state {
@@ -629,7 +641,7 @@ impl Machine {
         let Address { ip, port, .. } = self.node(primary).address.clone();
         self.actions.push(Action::Replicate(ip, port));
         self.end_manual_failover();
-        (self.todo.save, self.todo.state) = (true, true);
+        (self.todo.save, self.todo.sync, self.todo.state) = (true, true, true);
     }
 
     /// Notes the shard of a node; this node follows its primary's.

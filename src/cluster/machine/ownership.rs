@@ -89,7 +89,7 @@ impl Machine {
             lost += usize::from(owner.is_some() && owner == ours);
             self.take_slot(slot);
             self.give_slot(slot, claimer);
-            (self.todo.save, self.todo.state) = (true, true);
+            (self.todo.save, self.todo.sync, self.todo.state) = (true, true, true);
         }
         let left = ours.map_or(0, |ours| self.node(ours).slots.len());
         let above = self.me().primary.and_then(|primary| self.node(primary).primary);

@@ -69,7 +69,13 @@ impl Machine {
                             self.todo.election = true;
                         }
                     }
-                    _ => self.asked_to_pause(id, sender),
+                    _ => {
+                        // It may be ours since a moment ago, and say so here first.
+                        if header.primary == self.me().name && sender != self.me {
+                            self.note_role(sender, &header);
+                        }
+                        self.asked_to_pause(id, sender);
+                    }
                 }
             }
             Body::Update { config_epoch, name, slots } => {
@@ -111,6 +117,7 @@ impl Machine {
         }
         node.offset = header.offset;
         self.todo.save |= is_newer;
+        self.todo.sync |= is_newer;
         if self.manual.until != 0
             && self.me().is_replica()
             && self.me().primary == Some(sender)
@@ -339,7 +346,7 @@ impl Machine {
         self.current_epoch += 1;
         let epoch = self.current_epoch;
         self.me_mut().config_epoch = epoch;
-        self.todo.save = true;
+        (self.todo.save, self.todo.sync) = (true, true);
         let node = self.node(sender);
         verbose!(
             "WARNING: configEpoch collision with node {} ({}). configEpoch set to {epoch}",
@@ -508,7 +515,7 @@ impl Machine {
             self.make_primary(key);
         }
         self.node_mut(key).config_epoch = epoch;
-        self.todo.save = true;
+        (self.todo.save, self.todo.sync) = (true, true);
         self.follow_claim(key, epoch, slots);
     }
 

@@ -100,7 +100,8 @@ pub fn concerns(entry: &Entry) -> bool {
     !entry.command.keys.is_empty() || entry.way == Way::Transaction
 }
 
-/// Judges a request. `hold` is what is held: the request's keys, or nothing.
+/// Judges a request. `hold` is what is held: the request's keys, or nothing; without it all keys are taken to be here,
+/// because the request will be judged again.
 ///
 /// # Errors
 /// Why it is not served here.
@@ -110,7 +111,7 @@ pub fn judge(
     session: &Session,
     entry: &Entry,
     args: &Args<'_>,
-    hold: &mut Hold<'_>,
+    mut hold: Option<&mut Hold<'_>>,
 ) -> Result<Option<u16>, Refused> {
     let mut keyed = Keyed::default();
     let mut writes = entry.has(Flag::Write);
@@ -149,7 +150,10 @@ pub fn judge(
         if entry.command.name == "MIGRATE" {
             return Ok(Some(slot));
         }
-        let missing = if is_channel { 0 } else { keyed.keys.iter().filter(|key| !is_here(engine, hold, key)).count() };
+        let missing = match &mut hold {
+            Some(hold) if !is_channel => keyed.keys.iter().filter(|key| !is_here(engine, hold, key)).count(),
+            _ => 0,
+        };
         if let Some(target) = target.filter(|_| missing > 0) {
             let some_are_here = missing < keyed.keys.len();
             return Err(if some_are_here { Refused::Unstable } else { Refused::Ask(slot, target) });

@@ -141,6 +141,7 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
     let is_outermost = ctx.db.effects.group.is_none();
     ctx.db.effects.group.get_or_insert_default();
     ctx.scripted = true;
+    let stood_still = ctx.stand_still();
     let short_of_room = !ctx.has_room && !allows_oom;
     let mut runner = Runner {
         ctx,
@@ -183,6 +184,7 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
         ctx.db.select(db);
     }
     ctx.scripted = false;
+    ctx.still_us = ctx.still_us.filter(|_| !stood_still);
     if is_outermost {
         engine.end_group(ctx.db.effects);
     }
@@ -285,7 +287,7 @@ impl Runner<'_, '_> {
         if entry.has(Flag::NoScript) && !engine.debug.scripts_may_all.load(Ordering::Relaxed) {
             return refused("ERR This Redis command is not allowed from script");
         }
-        if self.read_only && entry.has(Flag::Write) {
+        if self.read_only && (entry.has(Flag::Write) || entry.has(Flag::MayReplicate)) {
             return refused("ERR Write commands are not allowed from read-only scripts.");
         }
         if engine.is_refusing_any() && self.ctx.session.follows.is_none() {
@@ -335,12 +337,14 @@ impl Runner<'_, '_> {
     /// Sees to it that a script touches no keys of other nodes.
     fn stay_here(&mut self, entry: &Entry, args: &Args<'_>) -> Result<(), &'static str> {
         let engine = self.ctx.engine;
-        let Some(cluster) = engine.cluster.as_ref().filter(|_| !self.ctx.session.replaying) else { return Ok(()) };
+        // What a log or a primary says was right where it was done.
+        let obeys = self.ctx.session.replaying || self.ctx.session.follows.is_some();
+        let Some(cluster) = engine.cluster.as_ref().filter(|_| !obeys) else { return Ok(()) };
         if !route::concerns(entry) {
             return Ok(());
         }
         let view = cluster.view().load();
-        match route::judge(engine, &view, self.ctx.session, entry, args, &mut self.ctx.db.hold) {
+        match route::judge(engine, &view, self.ctx.session, entry, args, Some(&mut self.ctx.db.hold)) {
             Ok(None) => {}
             Ok(Some(slot)) if self.one_slot => {
                 if *self.slot.get_or_insert(slot) != slot {
