@@ -47,6 +47,8 @@
 //! | 4 | [`client`] | what is known of a client | [`client::session::Session`], [`client::shared::Shared`] |
 //! | 4 | [`pubsub`] | who listens to which channel | [`pubsub::PubSub`] |
 //! | 4 | [`persist`] | the write log, and the one door to files | [`persist::log::WriteLog`] |
+//! | 5 | [`cluster`] | who serves which slot, and how nodes agree on it | [`cluster::machine::Machine`], [`cluster::view::View`] |
+//! | 5 | [`replication`] | streams of changes, and servers that follow them | [`replication::Replication`] |
 //! | 6 | [`command`] | every command, and the way of a request to it | [`command::dispatch::Executor`], [`command::table`] |
 //! | 7 | [`server`] | sockets, workers, timers, the process | [`server::running::Server`] |
 //!
@@ -55,12 +57,14 @@
 
 pub mod acl;
 pub mod client;
+pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod keyspace;
 pub mod observe;
 pub mod persist;
 pub mod pubsub;
+pub mod replication;
 pub mod resp;
 pub mod script;
 pub mod server;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::acl::users::Account;
+use crate::client::feed::{Feed, Introduction};
 use crate::client::shared::Shared;
 use crate::client::subscriptions::Subscriptions;
 use crate::client::transaction::{Transaction, Watching};
@@ -21,6 +22,18 @@ pub enum ReplyMode {
     Skip,
 }
 
+/// Whether a request is served whose slot is only on its way here (ASKING).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Asking {
+    /// It is not.
+    #[default]
+    No,
+    /// The next one is.
+    Next,
+    /// This one is, or the transaction that began with it.
+    Now,
+}
+
 /// What happens to the connection after the current command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Fate {
@@ -31,6 +44,15 @@ pub enum Fate {
     CloseAfterReply,
     /// It is closed at once.
     Close,
+}
+
+/// A link to a primary: what was read of its stream and has not taken effect, because a transaction goes on.
+#[derive(Debug, Default)]
+pub struct Follow {
+    /// The link's time: with the next it ends.
+    pub turn: u64,
+    /// The bytes since MULTI.
+    pub pending: Vec<u8>,
 }
 
 /// The state of one connection.
@@ -48,6 +70,8 @@ pub struct Session {
     pub reply: ReplyMode,
     /// Whether the connection goes on.
     pub fate: Fate,
+    /// Whether it asks for what is only on its way here.
+    pub asking: Asking,
     /// It follows MONITOR, and so may not touch keys.
     pub monitor: bool,
     /// CLIENT NO-TOUCH: its reads do not count as accesses.
@@ -66,6 +90,14 @@ pub struct Session {
     pub in_process: bool,
     /// Executes what a log holds: nothing is refused that was done before.
     pub replaying: bool,
+    /// Executes what a primary sends: nothing is refused that was done there.
+    pub follows: Option<Box<Follow>>,
+    /// What it has said of itself, if it is to be a replica.
+    pub introduction: Option<Box<Introduction>>,
+    /// What is sent to it beside replies, since it is a replica.
+    pub feed: Option<Arc<Feed>>,
+    /// The offset in the stream to replicas behind its last change.
+    pub streamed: u64,
     /// The offset in the log behind its last change: replies may have to wait until the disk has the log so far.
     pub logged: u64,
 }
@@ -82,6 +114,7 @@ impl Session {
             account,
             reply: ReplyMode::On,
             fate: Fate::Stay,
+            asking: Asking::No,
             monitor: false,
             no_touch: false,
             tracks_reads: false,
@@ -91,6 +124,10 @@ impl Session {
             watching: None,
             in_process: false,
             replaying: false,
+            follows: None,
+            introduction: None,
+            feed: None,
+            streamed: 0,
             logged: 0,
         }
     }
@@ -98,6 +135,16 @@ impl Session {
     /// Whether commands are queued for EXEC.
     pub fn is_queueing(&self) -> bool {
         self.transaction.is_some()
+    }
+
+    /// Moves ASKING on by one command.
+    #[inline]
+    pub fn next_asking(&mut self) {
+        self.asking = match self.asking {
+            Asking::Next => Asking::Now,
+            Asking::Now if self.is_queueing() => Asking::Now,
+            Asking::Now | Asking::No => Asking::No,
+        };
     }
 
     /// Moves CLIENT REPLY on by one command.

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::client::outbox::Outbox;
 use crate::client::tracking::Tracked;
+use crate::client::weights::Weighed;
 use crate::resp::reply::Protocol;
 
 /// How a client is connected.
@@ -38,6 +39,12 @@ pub enum Mark {
     Blocked = 1 << 4,
     /// `U`: connected by a Unix socket.
     Unix = 1 << 5,
+    /// `S`: a replica.
+    Replica = 1 << 6,
+    /// `M`: the primary.
+    Primary = 1 << 7,
+    /// `r`: reads on a replica of a cluster.
+    ReadOnly = 1 << 8,
 }
 
 /// Names that a client gave itself.
@@ -79,12 +86,16 @@ pub struct Figures {
     pub shard_channels: AtomicU32,
     /// Bytes of the list of all these, names not counted.
     pub subscription_bytes: AtomicUsize,
+    /// Bytes of the prefixes that it follows.
+    pub prefix_bytes: AtomicUsize,
     /// Commands queued since MULTI; -1 outside of it.
     pub queued: AtomicI32,
     /// Bytes of the arguments of these.
     pub queued_bytes: AtomicUsize,
     /// Keys under WATCH.
     pub watched: AtomicU32,
+    /// Bytes that it takes to watch these.
+    pub watched_bytes: AtomicUsize,
     /// Bytes of requests that wait.
     pub query_bytes: AtomicUsize,
     /// Capacity of its own read buffer beyond that.
@@ -117,9 +128,11 @@ impl Figures {
             patterns: AtomicU32::new(0),
             shard_channels: AtomicU32::new(0),
             subscription_bytes: AtomicUsize::new(0),
+            prefix_bytes: AtomicUsize::new(0),
             queued: AtomicI32::new(-1),
             queued_bytes: AtomicUsize::new(0),
             watched: AtomicU32::new(0),
+            watched_bytes: AtomicUsize::new(0),
             query_bytes: AtomicUsize::new(0),
             query_free: AtomicUsize::new(0),
             argument_bytes: AtomicUsize::new(0),
@@ -144,7 +157,17 @@ pub trait Unblock: Send + Sync {
     fn time_out(&self) -> bool;
 
     /// With an error, which begins with its code.
-    fn fail(&self, text: &'static str) -> bool;
+    fn fail(&self, text: &str) -> bool;
+
+    /// The first of the keys that it waits for, if it waits for any.
+    fn first_key(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Whether its command may write.
+    fn writes(&self) -> bool {
+        false
+    }
 }
 
 impl std::fmt::Debug for dyn Unblock {
@@ -176,8 +199,12 @@ pub struct Shared {
     pub outbox: Outbox,
     /// Whether and how it is told of changes to keys.
     pub tracked: Tracked,
+    /// Shard channels that it was subscribed to until their slot left, which it has yet to be told.
+    pub revoked: Mutex<Vec<Arc<[u8]>>>,
     /// What it waits for, while a command of it is blocked.
     pub wait: Mutex<Option<Arc<dyn Unblock>>>,
+    /// What was noted of its memory, where that is limited.
+    pub weighed: Mutex<Weighed>,
     marks: AtomicU32,
     closing: AtomicBool,
     nudged: AtomicBool,
@@ -198,7 +225,9 @@ impl Shared {
             figures: Figures::new(created_ms),
             outbox: Outbox::default(),
             tracked: Tracked::default(),
+            revoked: Mutex::new(Vec::new()),
             wait: Mutex::new(None),
+            weighed: Mutex::default(),
             marks: AtomicU32::new(if link == Link::Unix { Mark::Unix as u32 } else { 0 }),
             closing: AtomicBool::new(false),
             nudged: AtomicBool::new(false),
@@ -220,7 +249,7 @@ impl Shared {
         self.marks.load(Ordering::Relaxed) & mark as u32 != 0
     }
 
-    /// The memory it takes, in bytes: itself, what it sent and what waits to be sent to it.
+    /// The memory it takes, in bytes: itself, what it sent and what waits to be sent to it, what it follows and watches.
     pub fn memory(&self) -> usize {
         let load = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
         let figures = &self.figures;
@@ -228,10 +257,11 @@ impl Shared {
         let texts = [self.addr.capacity(), self.laddr.capacity(), names.user.capacity()].iter().sum::<usize>()
             + [&names.name, &names.library, &names.version].iter().map(|name| name.capacity()).sum::<usize>();
         let input = [&figures.query_bytes, &figures.query_free, &figures.argument_bytes, &figures.queued_bytes];
+        let interests = [&figures.subscription_bytes, &figures.prefix_bytes, &figures.watched_bytes];
         size_of::<Shared>()
             + texts
             + input.into_iter().map(load).sum::<usize>()
-            + load(&figures.subscription_bytes)
+            + interests.into_iter().map(load).sum::<usize>()
             + load(&figures.output_capacity).max(load(&figures.output_bytes))
             + self.outbox.bytes()
     }

@@ -77,6 +77,9 @@ struct Readers {
 /// A key that changed, and the number of the client that changed it; 0 for no client.
 pub type Changed = (Vec<u8>, u64);
 
+/// What it takes to follow one prefix, its text not counted.
+const FOLLOWER_BYTES: usize = size_of::<(Box<[u8]>, Followers)>() + size_of::<(u64, Arc<Shared>)>();
+
 /// The clients of one prefix.
 type Followers = HashMap<u64, Arc<Shared>>;
 
@@ -231,7 +234,9 @@ impl Tracking {
             let mut all = self.prefixes.write();
             let whole: &[&[u8]] = &[b""];
             for prefix in if prefixes.is_empty() { whole } else { prefixes } {
-                all.entry((*prefix).into()).or_default().insert(client.id, client.clone());
+                if all.entry((*prefix).into()).or_default().insert(client.id, client.clone()).is_none() {
+                    client.figures.prefix_bytes.fetch_add(prefix.len() + FOLLOWER_BYTES, Ordering::Relaxed);
+                }
             }
             self.prefix_count.store(all.len(), Ordering::Release);
         }
@@ -253,6 +258,7 @@ impl Tracking {
             });
             self.prefix_count.store(all.len(), Ordering::Release);
         }
+        client.figures.prefix_bytes.store(0, Ordering::Relaxed);
         client.tracked.choices.store(0, Ordering::Relaxed);
         client.tracked.redirect.store(0, Ordering::Relaxed);
         let mut clients = self.clients.write();

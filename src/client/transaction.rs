@@ -11,7 +11,7 @@ use crate::keyspace::listen::Watch;
 use crate::resp::request::Span;
 
 /// Commands that are queued since MULTI.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Transaction {
     /// The words of all commands, one behind the other.
     buf: Vec<u8>,
@@ -26,8 +26,29 @@ pub struct Transaction {
     pub alone: bool,
     /// One of them may write.
     pub writes: bool,
+    /// One of them changes data.
+    pub changes: bool,
+    /// Each may be answered by a replica that is cut off.
+    pub stale: bool,
     /// One of them may need more memory.
     pub grows: bool,
+}
+
+impl Default for Transaction {
+    fn default() -> Transaction {
+        Transaction {
+            buf: Vec::new(),
+            spans: Vec::new(),
+            ends: Vec::new(),
+            aborted: false,
+            shards: ShardSet::default(),
+            alone: false,
+            writes: false,
+            changes: false,
+            stale: true,
+            grows: false,
+        }
+    }
 }
 
 impl Transaction {
@@ -73,6 +94,9 @@ pub struct Watched {
     pub hash: KeyHash,
 }
 
+/// What it takes to listen to one key, its name not counted.
+const LISTENER_BYTES: usize = 96;
+
 /// All keys that a client watches.
 #[derive(Debug, Default)]
 pub struct Watching {
@@ -88,6 +112,13 @@ impl Watching {
         let mut shards = ShardSet::default();
         self.keys.iter().for_each(|watched| shards.add(watched.hash.shard()));
         shards
+    }
+
+    /// The bytes that it takes to watch them, in the shards too.
+    pub fn bytes(&self) -> usize {
+        // Each stands in its shard's table by a name of its own, with a reference to `watch`.
+        let names: usize = self.keys.iter().map(|watched| 2 * watched.key.len()).sum();
+        names + self.keys.capacity() * size_of::<Watched>() + self.keys.len() * LISTENER_BYTES
     }
 
     /// Whether this key is among them.

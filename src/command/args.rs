@@ -1,6 +1,7 @@
 //! The arguments of one request, as they stand in the bytes that were read.
 
 use crate::command::error::Error;
+use crate::keyspace::change::Words;
 use crate::keyspace::db::{Db, Key};
 use crate::keyspace::hash::KeyHash;
 use crate::resp::request::Span;
@@ -13,6 +14,16 @@ pub struct Args<'a> {
     spans: &'a [Span],
     /// The hash of the first key, computed when the batch was looked through.
     first_key: Option<(usize, KeyHash)>,
+}
+
+impl Words for Args<'_> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn word(&self, i: usize) -> &[u8] {
+        self.at(i)
+    }
 }
 
 impl<'a> Args<'a> {
@@ -79,6 +90,13 @@ impl<'a> Args<'a> {
     #[inline]
     pub fn is(&self, index: usize, word: &str) -> bool {
         self.at(index).eq_ignore_ascii_case(word.as_bytes())
+    }
+
+    /// How many bytes the request takes as clients send it.
+    pub fn wire_bytes(&self) -> u64 {
+        let digits = |n: usize| n.checked_ilog10().map_or(1, |log| log as usize + 1);
+        let words: usize = self.from(0).map(|word| digits(word.len()) + word.len() + 5).sum();
+        (digits(self.len()) + 3 + words) as u64
     }
 
     /// Copies of all of them.

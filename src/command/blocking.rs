@@ -32,6 +32,7 @@ use crate::keyspace::listen::Blocked;
 use crate::observe::crash;
 use crate::resp::reply::{Output, Protocol};
 use crate::resp::request::Span;
+use crate::spec::Flag;
 use crate::stdx::number::{parse_f64, parse_i64};
 
 /// Whether a client got what it waits for.
@@ -50,6 +51,9 @@ pub type Serve = dyn FnMut(&mut Context<'_>, &Key<'_>) -> Result<Served, Error> 
 /// The error that ends a wait when this key is gone.
 pub type Gone = dyn Fn(&[u8]) -> Error + Send + Sync;
 
+/// Writes what a command replies whose wait ends.
+pub type Told = dyn Fn(&mut Output) + Send + Sync;
+
 /// Does something elsewhere while the client waits, and ends the wait; called with what the command holds.
 pub type Aside = dyn FnOnce(&mut Context<'_>, Answer) + Send;
 
@@ -65,6 +69,8 @@ pub struct Wait {
     pub serve: Box<Serve>,
     /// Writes what it replies when it gives up.
     pub timed_out: fn(&mut Output),
+    /// Writes that instead of `timed_out`, where it is to be found out at the end.
+    pub answer: Option<Box<Told>>,
     /// Writes what it replies where nothing may wait: inside EXEC, in a script.
     pub denied: fn(&mut Output),
     /// A number for those that take the same thing from a key: where one of them finds nothing, none does.
@@ -88,6 +94,7 @@ impl Wait {
             group: None,
             gone: None,
             aside: Some(aside),
+            answer: None,
         }
     }
 }
@@ -138,12 +145,15 @@ struct Waiter {
     gone: Option<Box<Gone>>,
     index: u16,
     name: &'static str,
+    writes: bool,
     request: (Vec<u8>, Vec<Span>),
     stage: Mutex<Stage>,
     /// It stands in no queue any more.
     is_out: AtomicBool,
     /// The offset in the log behind what was done for it.
     logged: AtomicU64,
+    /// Its user's rules do not permit its command any more.
+    is_refused: AtomicBool,
     /// Only the holder of its [`Answer`] may end the wait.
     is_aside: bool,
 }
@@ -232,7 +242,8 @@ impl Waiter {
         let entry = engine.commands.resolve(args.at(0), args.opt(1)).ok();
         if let Some(entry) = entry {
             // Its user's rules may have changed since it asked.
-            permission::check(engine, &session, entry, &args)?;
+            permission::check(engine, &session, entry, &args)
+                .inspect_err(|_| self.is_refused.store(true, Ordering::Release))?;
         }
         let origin = mem::replace(&mut context.db.effects.origin, self.shared.id);
         let mut out = Output::new(self.protocol);
@@ -253,7 +264,7 @@ impl Waiter {
             let tell = |to: &mut dyn std::fmt::Write| _ = write!(to, "command: {}, served", self.name);
             result = crash::running(&tell, || serve(context, &Key { bytes: name, hash: *hash }));
             if context.db.effects.any() {
-                engine.pass_on(self.db, context.db.effects, || args.to_vecs());
+                engine.pass_on(self.db, context.db.effects, &args);
                 self.logged.fetch_max(context.db.effects.logged, Ordering::AcqRel);
             }
             if let Some(entry) = entry.filter(|_| context.session.tracks_reads) {
@@ -290,8 +301,16 @@ impl Unblock for Waiter {
         !self.is_aside && self.end(Ending::TimedOut)
     }
 
-    fn fail(&self, text: &'static str) -> bool {
-        !self.is_aside && self.end(Ending::Failed(Error::text(text)))
+    fn fail(&self, text: &str) -> bool {
+        !self.is_aside && self.end(Ending::Failed(Error::text(text.to_owned())))
+    }
+
+    fn first_key(&self) -> Option<Vec<u8>> {
+        self.keys.first().map(|(key, _)| key.clone())
+    }
+
+    fn writes(&self) -> bool {
+        self.writes
     }
 }
 
@@ -299,6 +318,7 @@ impl Unblock for Waiter {
 pub struct Waiting {
     waiter: Arc<Waiter>,
     timed_out: fn(&mut Output),
+    answer: Option<Box<Told>>,
     until_ms: Option<u64>,
     mode: ReplyMode,
     /// The command's number in statistics.
@@ -327,6 +347,11 @@ impl Waiting {
     pub fn request(&self) -> Vec<Vec<u8>> {
         let (words, spans) = &self.waiter.request;
         Args::new(words, spans).to_vecs()
+    }
+
+    /// Whether its command was refused in the end, and so has not run.
+    pub fn is_refused(&self) -> bool {
+        self.waiter.is_refused.load(Ordering::Acquire)
     }
 
     /// The offset in the log that its reply has to wait for.
@@ -369,7 +394,10 @@ impl Waiting {
         match ending {
             Some(Ending::Served(reply)) => out.raw(&reply),
             Some(Ending::Failed(error)) => return Err(error),
-            Some(Ending::TimedOut) | None => (self.timed_out)(out),
+            Some(Ending::TimedOut) | None => match &self.answer {
+                Some(answer) => answer(out),
+                None => (self.timed_out)(out),
+            },
         }
         Ok(())
     }
@@ -399,10 +427,12 @@ pub fn enqueue(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, wait: 
         gone: wait.gone,
         index: entry.index,
         name: entry.command.name,
+        writes: entry.has(Flag::Write),
         request: (words, spans),
         stage: Mutex::new(Stage::Waiting(wait.serve)),
         is_out: AtomicBool::new(keys.is_empty()),
         logged: AtomicU64::new(0),
+        is_refused: AtomicBool::new(false),
         is_aside: wait.aside.is_some(),
         keys,
         shared: shared.clone(),
@@ -419,6 +449,7 @@ pub fn enqueue(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, wait: 
     let mode = context.session.reply;
     Box::new(Waiting {
         timed_out: wait.timed_out,
+        answer: wait.answer,
         until_ms: wait.until_ms,
         mode,
         index: waiter.index,

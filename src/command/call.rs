@@ -61,7 +61,7 @@ pub fn call(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, before: T
     // What the first piece changed is passed on while its shards are held: other commands run before the next
     // piece does.
     if context.db.effects.any() {
-        engine.pass_on(context.db.index(), context.db.effects, || args.to_vecs());
+        engine.pass_on(context.db.index(), context.db.effects, args);
         if !context.db.effects.ready.is_empty() {
             serve_ready(context);
         }
@@ -107,7 +107,7 @@ pub fn call_inside(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>) ->
         feed_monitors(context, args);
     }
     if context.db.effects.any() {
-        engine.pass_on(context.db.index(), context.db.effects, || args.to_vecs());
+        engine.pass_on(context.db.index(), context.db.effects, args);
     }
     if context.session.tracks_reads {
         tracking::remember(context, entry, args);

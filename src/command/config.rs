@@ -16,6 +16,7 @@ use crate::command::client::tracking;
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::error::Error;
 use crate::command::help;
+use crate::command::replication;
 use crate::command::table::Command;
 use crate::config::change::{Changer, SetError};
 use crate::config::table::{Config, find};
@@ -125,6 +126,10 @@ fn set(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         let new = Arc::new(new);
         engine.config.store(new.clone());
         aof::follow(engine, &new, &old);
+        if new.repl_backlog_size != old.repl_backlog_size {
+            engine.replication.set_keep(new.repl_backlog_size);
+        }
+        replication::look_at_acks(engine);
         tracking::make_room(engine, ctx.db.effects);
     }
     ctx.out.ok();
@@ -178,6 +183,9 @@ const RESETSTAT: Command = Command {
     tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
     run: |ctx, _| {
         ctx.engine.stats.reset();
+        if let Some(cluster) = &ctx.engine.cluster {
+            cluster.stats.reset_all();
+        }
         ctx.engine.keyspace.reclaimer().reset();
         ctx.out.ok();
         DONE

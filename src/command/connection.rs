@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::acl::log::{Place, Reason};
 use crate::acl::users::DEFAULT;
-use crate::client::session::{Fate, ReplyMode};
+use crate::client::session::{Asking, Fate, ReplyMode};
 use crate::client::shared::{Mark, Names};
 use crate::command::args::Args;
 use crate::command::client;
@@ -186,6 +186,7 @@ fn hello(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     if let Some(protocol) = protocol {
         speak(ctx, protocol);
     }
+    let cluster = ctx.config.cluster_enabled;
     let out = &mut *ctx.out;
     out.map(7);
     out.bulk(b"server");
@@ -197,7 +198,7 @@ fn hello(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     out.bulk(b"id");
     out.integer(ctx.session.shared.id.cast_signed());
     out.bulk(b"mode");
-    out.bulk(b"standalone");
+    out.bulk(if cluster { b"cluster" } else { b"standalone" });
     out.bulk(b"role");
     out.bulk(b"master");
     out.bulk(b"modules");
@@ -258,7 +259,7 @@ fn reset(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
     pubsub::leave(ctx.engine, session);
     client::tracking::stop(ctx.engine, session);
     let shared = &session.shared;
-    for mark in [Mark::Monitor, Mark::NoEvict, Mark::NoTouch] {
+    for mark in [Mark::Monitor, Mark::NoEvict, Mark::NoTouch, Mark::ReadOnly] {
         shared.mark(mark, false);
     }
     {
@@ -273,6 +274,7 @@ fn reset(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
     session.account = if session.in_process { users.owner() } else { users.default_account() }.clone();
     session.authenticated = session.account.is_open();
     session.monitor = false;
+    session.asking = Asking::No;
     session.no_touch = false;
     // What CLIENT REPLY SKIP said of this very command still holds.
     if session.reply == ReplyMode::Off {

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use sha1::{Digest, Sha1};
 
+use crate::cluster::machine::Machine;
+use crate::cluster::message;
 use crate::command::args::{Args, word};
 use crate::command::context::{Context, DONE, Reply};
-use crate::command::engine::random_id;
 use crate::command::error::Error;
 use crate::command::eviction::needs_clocks;
 use crate::command::save::{self, Reload};
@@ -25,6 +26,7 @@ use crate::observe::allocator;
 use crate::observe::log::warning;
 use crate::persist::rdb::value;
 use crate::persist::rdb::writer::{Compression, Writer};
+use crate::replication::history::History;
 use crate::resp::reply::Protocol;
 use crate::spec::{Arity, Flag, Group};
 use crate::stdx::number::double::append_double_digits;
@@ -62,11 +64,35 @@ type Sub = (&'static str, std::ops::RangeInclusive<usize>, fn(&mut Context<'_>, 
 const ANY: usize = usize::MAX;
 
 const SUBCOMMANDS: &[Sub] = &[
+    ("AOF-FLUSH-SLEEP", 3..=3, |ctx, args| {
+        let us = u64::try_from(leading_number(args.at(2))).unwrap_or(0);
+        ctx.engine.aof.appender.delay_us.store(us, Ordering::Relaxed);
+        ok(ctx)
+    }),
     ("ASSERT", 2..=2, |_, _| crash_by_assertion()),
     ("CHANGE-REPL-ID", 2..=2, |ctx, _| {
         warning!("Changing the replication ID as DEBUG CHANGE-REPL-ID asks");
-        *ctx.engine.identity.replication_id.lock() = random_id();
+        ctx.engine.replication.state().history = History::begin();
         ok(ctx)
+    }),
+    ("CLOSE-CLUSTER-LINK-ON-PACKET-DROP", 3..=3, |ctx, args| {
+        let on = leading_number(args.at(2)) != 0;
+        with_cluster(ctx, |machine| {
+            machine.close_on_ignored(on);
+            Ok(())
+        })
+    }),
+    ("CLUSTERLINK", 5..=5, |ctx, args| {
+        if !args.is(2, "KILL") {
+            return Err(help::wrong_form("DEBUG", args.at(1)));
+        }
+        let (to, from) = match word(args.at(3), &["TO", "FROM", "ALL"]) {
+            Some("TO") => (true, false),
+            Some("FROM") => (false, true),
+            Some(_) => (true, true),
+            None => return Err(Error::text(one_line(&[b"ERR Unknown direction ", args.at(3)].concat()))),
+        };
+        with_cluster(ctx, |machine| machine.kill_links(args.at(4), to, from))
     }),
     ("CONFIG-REWRITE-FORCE-ALL", 2..=2, |ctx, _| {
         config::rewrite(ctx, true)?;
@@ -75,12 +101,21 @@ const SUBCOMMANDS: &[Sub] = &[
     ("DICT-RESIZING", 3..=3, |ctx, _| ok(ctx)),
     ("DIGEST", 2..=2, digest),
     ("DIGEST-VALUE", 2..=ANY, digest_value),
+    ("DROP-CLUSTER-PACKET-FILTER", 3..=3, |ctx, args| {
+        // Any number that no message has, such as -1, ends it.
+        let kind =
+            usize::try_from(leading_number(args.at(2))).ok().and_then(|number| message::Kind::ALL.get(number).copied());
+        with_cluster(ctx, |machine| {
+            machine.ignore(kind);
+            Ok(())
+        })
+    }),
     ("ERROR", 3..=3, |_, args| Err(Error::text(one_line(args.at(2))))),
     ("HELP", 2..=2, help_text),
     ("HTSTATS", 3..=3, htstats),
     ("HTSTATS-KEY", 3..=4, htstats_key),
     ("LOADAOF", 2..=2, |ctx, _| {
-        aof::reload(ctx.engine, &mut ctx.db.hold).map_err(Error::text)?;
+        aof::load::reload(ctx.engine, &mut ctx.db.hold).map_err(Error::text)?;
         ok(ctx)
     }),
     ("LOG", 3..=3, |ctx, args| {
@@ -107,6 +142,9 @@ const SUBCOMMANDS: &[Sub] = &[
     ("SET-DISABLE-DENY-SCRIPTS", 3..=3, |ctx, args| {
         throw(ctx, &ctx.engine.debug.scripts_may_all, leading_number(args.at(2)) != 0)
     }),
+    ("SET-SKIP-CHECKSUM-VALIDATION", 3..=3, |ctx, args| {
+        throw(ctx, &ctx.engine.debug.ignore_checksums, leading_number(args.at(2)) != 0)
+    }),
     ("SLEEP", 3..=3, |ctx, args| {
         let seconds = parse_f64(args.at(2)).filter(|s| *s > 0.0).unwrap_or(0.0);
         std::thread::sleep(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
@@ -125,6 +163,15 @@ fn debug(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let sub = SUBCOMMANDS.iter().find(|(name, words, _)| args.is(1, name) && words.contains(&args.len()));
     let (_, _, run) = sub.ok_or_else(|| help::wrong_form("DEBUG", args.at(1)))?;
     run(ctx, args)
+}
+
+fn with_cluster(ctx: &mut Context<'_>, f: impl FnOnce(&mut Machine) -> Result<(), String>) -> Reply {
+    let Some(cluster) = &ctx.engine.cluster else {
+        return Err(Error::text("ERR Debug option only available for cluster mode enabled setup!"));
+    };
+    let done = cluster.with(ctx.engine.clock.now_ms(), f);
+    done.map_err(|text| Error::text(one_line(format!("ERR {text}").as_bytes())))?;
+    ok(ctx)
 }
 
 fn ok(ctx: &mut Context<'_>) -> Reply {
@@ -505,10 +552,16 @@ fn help_text(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
         &[
             ("ASSERT", &["Crash by a failed assertion."]),
             ("CHANGE-REPL-ID", &["Begin another history of writes: no replica can go on where it stopped."]),
+            (
+                "CLOSE-CLUSTER-LINK-ON-PACKET-DROP <0|1>",
+                &["Close the connection that brings a message which is dropped."],
+            ),
+            ("CLUSTERLINK KILL <to|from|all> <node-id>", &["Close the connections between this node and another."]),
             ("CONFIG-REWRITE-FORCE-ALL", &["CONFIG REWRITE that writes every directive."]),
             ("DICT-RESIZING <0|1>", &["Accepted without effect: tables grow in small steps."]),
             ("DIGEST", &["Tell a digest of all data."]),
             ("DIGEST-VALUE <key> [<key> ...]", &["Tell a digest of the value of each key."]),
+            ("DROP-CLUSTER-PACKET-FILTER <type>", &["Drop messages of other nodes of this type; -1 ends that."]),
             ("ERROR <string>", &["Reply with an error of this text."]),
             ("HTSTATS <dbid>", &["Tell about the tables of a database."]),
             ("HTSTATS-KEY <key> [full]", &["The same for the table in a value."]),
@@ -670,7 +723,7 @@ mod tests {
     #[test]
     fn change_repl_id_begins_another_history() {
         let mut bench = bench();
-        let id = |bench: &Bench| bench.engine.identity.replication_id.lock().clone();
+        let id = |bench: &Bench| bench.engine.replication.state().history.id.clone();
         let before = id(&bench);
         assert_eq!(bench.run("DEBUG CHANGE-REPL-ID"), "+OK|");
         let after = id(&bench);
@@ -690,7 +743,10 @@ mod tests {
         assert!(bench.run("DEBUG QUICKLIST-PACKED-THRESHOLD 5gb").starts_with("-ERR argument must be a memory"));
         assert_eq!(bench.run("DEBUG QUICKLIST-PACKED-THRESHOLD 100b"), "+OK|");
         assert_eq!(bench.run("DEBUG REPLYBUFFER PEAK-RESET-TIME NEVER"), "+OK|");
-        assert!(bench.run("DEBUG HELP").starts_with("*53|+DEBUG <subcommand>"));
+        let help = bench.run("DEBUG HELP");
+        assert!(help.starts_with('*') && help.contains("|+DEBUG <subcommand>"));
+        let missing: Vec<_> = SUBCOMMANDS.iter().filter(|(name, ..)| !help.contains(&format!("|+{name}"))).collect();
+        assert!(missing.is_empty(), "without help: {:?}", missing.iter().map(|(name, ..)| name).collect::<Vec<_>>());
     }
 
     #[test]

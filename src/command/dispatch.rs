@@ -16,20 +16,24 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Cache};
 use smallvec::SmallVec;
 
-use crate::client::session::{Fate, ReplyMode, Session};
+use crate::client::session::{Asking, Fate, ReplyMode, Session};
+use crate::cluster::stats::Cost;
+use crate::cluster::view::View;
 use crate::command::args::Args;
 use crate::command::blocking::{Waiting, enqueue, serve_ready, shards_to_serve};
 use crate::command::call::{Rest, call, count_call, count_error, notable_ns, note_slow, write_error};
-use crate::command::context::{Context, Job, Outcome};
+use crate::command::cluster::route;
+use crate::command::context::{Context, Job, Outcome, Renewal};
 use crate::command::engine::{Engine, PauseMode, Refusal, access_policy};
 use crate::command::error::Error;
 use crate::command::eviction::{Eviction, Room, unseen_bytes};
+use crate::command::replication::wait::end_those_done;
 use crate::command::script::prepare;
 use crate::command::table::{Entry, Way};
 use crate::command::transaction::{forget_watched, take_transaction};
 use crate::command::{permission, pubsub};
 use crate::config::table::Config;
-use crate::keyspace::change::Effects;
+use crate::keyspace::change::{Due, Effects};
 use crate::keyspace::db::{Db, Key, Touch};
 use crate::keyspace::entry::Value;
 use crate::keyspace::gate::Entered;
@@ -105,6 +109,10 @@ pub struct Executor {
     newest: Cache<Arc<ArcSwap<Config>>, Arc<Config>>,
     config: Arc<Config>,
     notable_ns: u64,
+    /// What EXEC made of it.
+    renewal: Renewal,
+    /// Looks whether the picture of the cluster is still the same, where the server is a node of one.
+    newest_view: Option<Cache<Arc<ArcSwap<View>>, Arc<View>>>,
     time: Recent,
     eviction: Eviction,
     /// Whether memory was below its limit when it was looked at last.
@@ -123,6 +131,8 @@ enum Verdict<'e> {
     Run(&'e Entry),
     Queue(&'e Entry),
     Refuse(Option<&'e Entry>, Error),
+    /// Its slot is another node's.
+    Redirect(&'e Entry, Error),
     Hold(u64),
 }
 
@@ -147,6 +157,8 @@ impl Executor {
             newest: Cache::new(engine.config.clone()),
             notable_ns: notable_ns(&config),
             config,
+            renewal: Renewal::default(),
+            newest_view: engine.cluster.as_ref().map(|cluster| Cache::new(cluster.view().clone())),
             time: Recent::default(),
             eviction: Eviction::default(),
             has_room: true,
@@ -180,7 +192,11 @@ impl Executor {
         let logged = std::mem::take(&mut self.effects.logged);
         if logged > 0 {
             session.logged = logged;
+            session.streamed = engine.replication.offset();
             engine.commit(logged);
+        }
+        if engine.replication.has_news() {
+            engine.replication.wake_replicas();
         }
     }
 
@@ -201,7 +217,9 @@ impl Executor {
         let mut moment = self.moment(engine);
         let limited = engine.memory_limit(&self.config) > 0;
         let unseen = unseen_bytes(engine, &self.config).cast_signed();
+        let follows = session.follows.is_some();
         self.effects.replaying = replaying;
+        self.effects.due = due(engine, session, &self.config);
         let mut ready: SmallVec<[Ready<'_>; 16]> = SmallVec::new();
         let mut at = 0;
         session.shared.figures.active_ms.store(moment.now_ms, Ordering::Relaxed);
@@ -215,8 +233,18 @@ impl Executor {
                 session.fate = Fate::Close;
                 return (at, Stop::Close);
             }
+            if let Some(follow) = &session.follows
+                && follow.turn != engine.replication.turn()
+            {
+                // Another role began: what this link has to say is of the past.
+                session.fate = Fate::Close;
+                return (at, Stop::Close);
+            }
             ready.clear();
+            // A replica has as much as its primary has: what is to go there, goes here too.
+            let roomy = follows || self.config.replica_ignore_maxmemory && engine.replication.is_following();
             let mut room = match &gate {
+                Some(_) if roomy => Room::Enough,
                 Some(_) => self.eviction.make_room(engine, &self.config, &moment),
                 // What was evicted is removed by the log that is replayed; and whoever is only told that the server
                 // is busy needs no room.
@@ -234,10 +262,14 @@ impl Executor {
             }
             let mut shards = ShardSet::default();
             let mut single = None;
+            let view = self.view(session);
+            // What holds for one request alone, or has to be looked at again, has no company.
+            let alone = view.as_ref().is_some_and(|view| session.asking != Asking::No || view.is_in_motion());
+            let together = if alone { 1 } else { self.together };
             // Those that can run together, up to the first that cannot.
-            for request in &requests[at..requests.len().min(at + self.together)] {
+            for request in &requests[at..requests.len().min(at + together)] {
                 let args = args_of(buf, spans, *request);
-                match check(engine, session, &args, moment.now_ms, room) {
+                match check(engine, session, &args, moment.now_ms, room, view.as_deref()) {
                     // While a script keeps everybody waiting there is no gate to run behind.
                     verdict if gate.is_none() && !replaying => {
                         single = Some(verdict);
@@ -278,6 +310,28 @@ impl Executor {
                     gate = None;
                     continue;
                 };
+                let mut hold = hold;
+                if let Some(view) = &view {
+                    if is_outdated(engine, view) {
+                        continue;
+                    }
+                    // Whether its keys are still here is certain only now.
+                    if view.is_in_motion()
+                        && let Some(error) = elsewhere(
+                            engine,
+                            view,
+                            session,
+                            ready[0].entry,
+                            &args_of(buf, spans, ready[0].request),
+                            Some(&mut hold),
+                        )
+                    {
+                        drop(hold);
+                        redirect(engine, session, out, ready[0].entry, &error, worker);
+                        at += 1;
+                        continue;
+                    }
+                }
                 if engine.transit.any() && !replaying {
                     let first = ready.iter().position(|ready| changes_what_leaves(engine, ready, buf, spans));
                     match first {
@@ -296,8 +350,9 @@ impl Executor {
                         None => {}
                     }
                 }
-                let Executor { effects, config, notable_ns, worker, has_room, .. } = &mut *self;
-                let mut context = context(engine, session, out, effects, *worker, (config, *notable_ns), hold, moment);
+                let Executor { effects, config, notable_ns, renewal, worker, has_room, .. } = &mut *self;
+                let mut context =
+                    context(engine, session, out, effects, *worker, (config, *notable_ns, &*renewal), hold, moment);
                 context.has_room = *has_room;
                 if ready.len() > 1 {
                     prefetch(&mut context.db, &ready, buf, spans);
@@ -306,13 +361,22 @@ impl Executor {
                 let mut rest = None;
                 let mut ran = 0;
                 let taken = memory::used_by_this_thread();
+                let counts_slots = view.is_some() && context.config.cluster_slot_stats_enabled;
                 for ready in &ready {
                     let mut args = args_of(buf, spans, ready.request);
                     if let Some((index, hash)) = ready.first_key {
                         args = args.with_first_key(index, hash);
                     }
+                    let written = context.out.len();
                     match call(&mut context, ready.entry, &args, before) {
-                        Ok(after) => before = after,
+                        Ok(after) => {
+                            if counts_slots && let Some((_, hash)) = ready.first_key {
+                                let bytes_out = context.out.len().saturating_sub(written) as u64;
+                                let cost = Cost { ns: after.since_ns(before), bytes_in: args.wire_bytes(), bytes_out };
+                                count_slot(engine, hash.slot(), cost);
+                            }
+                            before = after;
+                        }
                         Err(more) => {
                             // It is the last of these: nothing that has more to do is brief.
                             assert!(!ready.entry.brief, "{} is brief and has more to do", ready.entry.full_name);
@@ -335,6 +399,9 @@ impl Executor {
                             });
                         }
                     }
+                    if follows {
+                        note_followed(engine, context.session, bytes_of(buf, requests, at + ran));
+                    }
                     if context.db.effects.echo {
                         echo(context.db.effects, context.session, context.out);
                     }
@@ -352,6 +419,9 @@ impl Executor {
                     self.serve_postponed(engine, session, out, &config, moment);
                 }
                 at += ran;
+                if session.asking != Asking::No && (ran > 0 || rest.is_some()) {
+                    session.next_asking();
+                }
                 if let Some(stop) = rest {
                     return (at, stop);
                 }
@@ -372,6 +442,18 @@ impl Executor {
                     return (at + 1, Stop::Close);
                 }
                 Verdict::Queue(entry) => {
+                    if follows {
+                        note_followed(engine, session, bytes_of(buf, requests, at));
+                    }
+                    // What has gone already is not waited for until EXEC finds out.
+                    if let Some(view) = view.as_deref().filter(|view| view.is_in_motion() && gate.is_some())
+                        && let Some(error) =
+                            elsewhere(engine, view, session, entry, &args, Some(&mut engine.keyspace.hold_none()))
+                    {
+                        redirect(engine, session, out, entry, &error, worker);
+                        at += 1;
+                        continue;
+                    }
                     match queue(engine, session, entry, &args) {
                         Ok(()) if matches!(session.reply, ReplyMode::Off | ReplyMode::Skip) => session.next_command(),
                         Ok(()) => {
@@ -380,17 +462,38 @@ impl Executor {
                         }
                         Err(error) => refuse(engine, session, out, Some(entry), &error, worker),
                     }
+                    session.next_asking();
                     at += 1;
                 }
                 Verdict::Refuse(entry, error) => {
                     refuse(engine, session, out, entry, &error, worker);
+                    if follows {
+                        note_followed(engine, session, bytes_of(buf, requests, at));
+                    }
+                    session.next_asking();
+                    at += 1;
+                }
+                Verdict::Redirect(entry, error) => {
+                    redirect(engine, session, out, entry, &error, worker);
                     at += 1;
                 }
                 // The script has ended just now.
                 Verdict::Run(entry) if gate.is_none() && !replaying && !may_run_while_busy(session, entry) => {}
                 Verdict::Run(entry) => {
                     let config = self.config.clone();
-                    let ran = self.run_single(engine, session, out, &config, moment, entry, &args, &mut gate);
+                    let bytes = bytes_of(buf, requests, at);
+                    let ran = self.run_single(
+                        engine,
+                        session,
+                        out,
+                        &config,
+                        moment,
+                        entry,
+                        &args,
+                        bytes,
+                        &mut gate,
+                        view.as_deref(),
+                    );
                     let stop = match ran {
                         Ok(stop) => stop,
                         Err(Unready::Impatient) => continue,
@@ -401,6 +504,7 @@ impl Executor {
                             continue;
                         }
                     };
+                    session.next_asking();
                     at += 1;
                     if let Some(stop) = stop {
                         return (at, stop);
@@ -443,7 +547,9 @@ impl Executor {
         moment: Moment,
         entry: &Entry,
         args: &Args<'_>,
+        bytes: &[u8],
         gate: &mut Option<Entered<'e>>,
+        view: Option<&View>,
     ) -> Result<Option<Stop>, Unready> {
         let started = Ticks::now();
         let mode = session.reply;
@@ -474,12 +580,47 @@ impl Executor {
         } else {
             engine.keyspace.hold_none()
         };
+        let mut hold = hold;
+        if let Some(view) = view.filter(|_| route::concerns(entry)) {
+            if is_outdated(engine, view) {
+                return Err(Unready::Impatient);
+            }
+            if view.is_in_motion()
+                && let Some(error) = elsewhere(engine, view, session, entry, args, Some(&mut hold))
+            {
+                drop(hold);
+                redirect(engine, session, out, entry, &error, self.worker);
+                return Ok(None);
+            }
+        }
         // What a client does not want must not reach its output: a reply that is written in pieces could
         // not be taken back, for its first pieces are on their way before the last is written.
         let mut unwanted = (mode != ReplyMode::On).then(|| Output::new(out.protocol()));
         let into = unwanted.as_mut().unwrap_or(out);
+        let counted = view.filter(|_| config.cluster_slot_stats_enabled && route::concerns(entry));
+        // Of a transaction nothing is left when it has ended.
+        let slot =
+            counted.and_then(|view| route::judge(engine, view, session, entry, args, Some(&mut hold)).ok().flatten());
         let mut context = self.context(engine, session, into, config, hold, moment);
-        let ended = call(&mut context, entry, args, started);
+        let written = context.out.len();
+        let mut ended = call(&mut context, entry, args, started);
+        if let Some(slot) = slot {
+            let bytes_out = context.out.len().saturating_sub(written) as u64;
+            let cost = Cost { ns: started.elapsed_ns(), bytes_in: args.wire_bytes(), bytes_out };
+            count_slot(engine, slot.into(), cost);
+        }
+        if context.session.follows.is_some() {
+            note_followed(engine, context.session, bytes);
+        }
+        let mut waiting = None;
+        if let Err(Rest::Wait(wait)) = ended {
+            // It waits for something else than keys.
+            let spent_ns = started.elapsed_ns();
+            waiting = Some(enqueue(&mut context, entry, args, *wait, spent_ns));
+            ended = Ok(started);
+            // What it waits for may have come before it stood where it is looked for.
+            end_those_done(engine);
+        }
         let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
         drop(context);
         drop(alone);
@@ -488,6 +629,9 @@ impl Executor {
             *gate = self.enter(engine);
         }
         self.serve_postponed(engine, session, out, config, moment);
+        if let Some(waiting) = waiting {
+            return Ok(Some(Stop::Waiting(waiting)));
+        }
         let job = match ended {
             Ok(_) => {
                 if let Some(written) = unwanted {
@@ -501,7 +645,7 @@ impl Executor {
                 return Ok(None);
             }
             Err(Rest::Job(job)) => job,
-            Err(Rest::Wait(_)) => panic!("{} waits for keys that it does not hold", entry.full_name),
+            Err(Rest::Wait(_)) => unreachable!("it was queued above"),
             Err(Rest::Alone) => panic!("{} wants more than everything", entry.full_name),
         };
         let spent_ns = started.elapsed_ns();
@@ -560,7 +704,7 @@ impl Executor {
         *spent_ns += piece.elapsed_ns();
         let db = context.db.index();
         if context.db.effects.any() {
-            engine.pass_on(db, context.db.effects, || request.clone());
+            engine.pass_on(db, context.db.effects, request);
             serve_ready(&mut context);
         }
         if let Ok(Outcome::Continue(rest)) = reply {
@@ -592,8 +736,12 @@ impl Executor {
     pub fn resume_wait(&mut self, engine: &Engine, session: &mut Session, out: &mut Output, waiting: &Waiting) {
         let config = self.current_config();
         waiting.leave(&engine.keyspace);
+        engine.replication.end_wait(session.shared.id);
         // What was done for it may have to be on disk before it hears of it.
-        session.logged = session.logged.max(waiting.logged());
+        if waiting.logged() > 0 {
+            session.logged = session.logged.max(waiting.logged());
+            session.streamed = engine.replication.offset();
+        }
         let mark = out.mark();
         let mut ended = Ended::Done;
         if let Err(error) = waiting.write_end(out) {
@@ -605,6 +753,12 @@ impl Executor {
             out.truncate(mark);
         }
         session.next_command();
+        if waiting.is_refused() {
+            if let Some(worker) = self.worker {
+                engine.stats.worker(worker).rejected(waiting.index);
+            }
+            return;
+        }
         count_call(engine, self.worker, waiting.index, waiting.spent_ns, ended, &config);
         note_slow(engine, &config, session, waiting.spent_ns, "command", Some(|| waiting.request()));
     }
@@ -636,7 +790,7 @@ impl Executor {
         work(&mut context);
         let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
         if context.db.effects.any() {
-            engine.pass_on(context.db.index(), context.db.effects, Vec::new);
+            engine.pass_on(context.db.index(), context.db.effects, &Vec::new());
             serve_ready(&mut context);
         }
         drop(context);
@@ -681,7 +835,9 @@ impl Executor {
         moment: Moment,
     ) -> Context<'a> {
         let effects = &mut self.effects;
-        let mut context = context(engine, session, out, effects, self.worker, (config, self.notable_ns), hold, moment);
+        effects.due = due(engine, session, config);
+        let under = (config, self.notable_ns, &self.renewal);
+        let mut context = context(engine, session, out, effects, self.worker, under, hold, moment);
         context.has_room = self.has_room;
         context
     }
@@ -690,6 +846,13 @@ impl Executor {
     #[inline]
     fn moment(&mut self, engine: &Engine) -> Moment {
         Moment { now_ms: engine.clock.recent_ms(&mut self.time), policy: access_policy(&self.config) }
+    }
+
+    /// The cluster as it is now, for a client whose requests may be another node's.
+    #[inline]
+    fn view(&mut self, session: &Session) -> Option<Arc<View>> {
+        let newest = self.newest_view.as_mut().filter(|_| !session.replaying && session.follows.is_none())?;
+        Some(newest.load().clone())
     }
 
     /// The configuration that is in force.
@@ -705,6 +868,7 @@ impl Executor {
         let other = !Arc::ptr_eq(newest, &self.config);
         if other {
             self.config = Arc::clone(newest);
+            self.renewal = Renewal::default();
             self.notable_ns = notable_ns(&self.config);
         }
         other
@@ -722,7 +886,7 @@ impl Executor {
     }
 }
 
-/// What the handlers of a batch may touch; `config` comes with what [`notable_ns`] says of it.
+/// What the handlers of a batch may touch; `config` comes with what [`notable_ns`] says of it, and what comes after it.
 #[inline]
 #[allow(clippy::too_many_arguments, reason = "what a batch has in hand")]
 fn context<'a>(
@@ -731,7 +895,7 @@ fn context<'a>(
     out: &'a mut Output,
     effects: &'a mut Effects,
     worker: Option<usize>,
-    (config, notable_ns): (&'a Config, u64),
+    (config, notable_ns, renewal): (&'a Config, u64, &'a Renewal),
     hold: Hold<'a>,
     moment: Moment,
 ) -> Context<'a> {
@@ -744,6 +908,8 @@ fn context<'a>(
         session,
         engine,
         config,
+        renewal,
+        still_us: None,
         worker,
         has_room: true,
         scripted: false,
@@ -757,9 +923,50 @@ fn args_of<'a>(buf: &'a [u8], spans: &'a [Span], request: Request) -> Args<'a> {
     Args::new(buf, &spans[request.first..request.first + request.args])
 }
 
+/// The bytes of the request at `index` of a stream, which ends with the last of them.
+fn bytes_of<'b>(buf: &'b [u8], requests: &[Request], index: usize) -> &'b [u8] {
+    let end = requests.get(index + 1).map_or(buf.len(), |next| next.start);
+    &buf[requests[index].start..end]
+}
+
+/// What becomes of keys whose deadline has passed, for who runs this session's requests.
+#[inline]
+fn due(engine: &Engine, session: &Session, config: &Config) -> Due {
+    if session.replaying || session.follows.is_some() {
+        Due::Keep
+    } else if engine.replication.is_following() && config.replica_read_only {
+        Due::Hide
+    } else {
+        Due::Remove
+    }
+}
+
+/// Notes that a request of a primary has taken effect: it becomes part of the stream here, too. Called before anybody
+/// can begin a snapshot that has its effects. What a transaction holds becomes part of it as one, at its end.
+fn note_followed(engine: &Engine, session: &mut Session, bytes: &[u8]) {
+    let Some(follow) = &mut session.follows else { return };
+    let queueing = session.transaction.is_some();
+    engine.replication.db.store(session.db, Ordering::Relaxed);
+    if !queueing && follow.pending.is_empty() {
+        return engine.replication.append(bytes);
+    }
+    follow.pending.extend_from_slice(bytes);
+    if !queueing {
+        engine.replication.append(&follow.pending);
+        follow.pending = Vec::new();
+    }
+}
+
 /// Everything that is checked before a command runs, in this order.
 #[inline]
-fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64, room: Room) -> Verdict<'e> {
+fn check<'e>(
+    engine: &'e Engine,
+    session: &Session,
+    args: &Args<'_>,
+    now_ms: u64,
+    room: Room,
+    view: Option<&View>,
+) -> Verdict<'e> {
     let entry = match engine.commands.resolve(args.at(0), args.opt(1)) {
         Ok(entry) => entry,
         Err(container) => return Verdict::Refuse(None, unknown(container, args)),
@@ -770,23 +977,35 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
     if session.replaying {
         return Verdict::Run(entry);
     }
+    if session.follows.is_some() {
+        let queued = session.transaction.is_some() && !entry.is_never_queued();
+        return if queued { Verdict::Queue(entry) } else { Verdict::Run(entry) };
+    }
     if !session.authenticated && !entry.has(Flag::NoAuth) && !engine.users.default_account().is_open() {
         return Verdict::Refuse(Some(entry), Error::NoAuth);
     }
     if let Err(error) = permission::check(engine, session, entry, args) {
         return Verdict::Refuse(Some(entry), error);
     }
+    if let Some(view) = view
+        && let Some(error) = elsewhere(engine, view, session, entry, args, None)
+    {
+        return Verdict::Redirect(entry, error);
+    }
     if session.subscriptions.is_some() && !pubsub::may_run(session, entry) {
         return Verdict::Refuse(Some(entry), Error::text(pubsub::refused(&entry.full_name)));
     }
-    if session.monitor && [Flag::Write, Flag::ReadOnly, Flag::MayReplicate].iter().any(|flag| entry.has(*flag)) {
+    if (session.monitor || session.feed.is_some())
+        && [Flag::Write, Flag::ReadOnly, Flag::MayReplicate].iter().any(|flag| entry.has(*flag))
+    {
         // Redis counts those that monitor among its replicas, and this is what it tells them.
         return Verdict::Refuse(Some(entry), Error::text("ERR Replica can't interact with the keyspace"));
     }
     if let Some(kind) = engine.scripts.running.busy()
         && !may_run_while_busy(session, entry)
     {
-        return Verdict::Refuse(Some(entry), Error::Busy(kind));
+        let loading = engine.is_refusing(Refusal::Loading) && !entry.has(Flag::Loading);
+        return Verdict::Refuse(Some(entry), if loading { Error::Loading } else { Error::Busy(kind) });
     }
     if room != Room::Enough && needs_room(session, entry, room) {
         return match room {
@@ -795,15 +1014,15 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
         };
     }
     if engine.is_refusing_any()
-        && let Some(error) = refusal(engine, entry)
+        && let Some(error) = refusal(engine, session, entry)
     {
         return Verdict::Refuse(Some(entry), error);
     }
     if let Some((mode, until_ms)) = engine.pause.active(now_ms) {
         let held_back = mode == PauseMode::All
-            || may_write(entry)
+            || may_write(engine, entry, args)
             || entry.way == Way::Transaction && session.transaction.as_ref().is_some_and(|queued| queued.writes);
-        if held_back && !session.in_process && !session.monitor {
+        if held_back && !session.in_process && !session.monitor && session.feed.is_none() {
             return Verdict::Hold(until_ms);
         }
     }
@@ -814,6 +1033,62 @@ fn check<'e>(engine: &'e Engine, session: &Session, args: &Args<'_>, now_ms: u64
         return Verdict::Queue(entry);
     }
     Verdict::Run(entry)
+}
+
+/// Adds to what a slot costs.
+#[cold]
+fn count_slot(engine: &Engine, slot: usize, cost: Cost) {
+    if let Some(cluster) = &engine.cluster {
+        cluster.stats.add(slot, cost);
+    }
+}
+
+/// Whether the cluster has changed since this picture of it was made.
+fn is_outdated(engine: &Engine, view: &View) -> bool {
+    engine.cluster.as_ref().is_some_and(|cluster| cluster.version() != view.version)
+}
+
+/// What a client is told whose request is another node's to serve.
+fn elsewhere(
+    engine: &Engine,
+    view: &View,
+    session: &Session,
+    entry: &Entry,
+    args: &Args<'_>,
+    hold: Option<&mut Hold<'_>>,
+) -> Option<Error> {
+    if !route::concerns(entry) {
+        return None;
+    }
+    let refused = route::judge(engine, view, session, entry, args, hold).err()?;
+    Some(refused.error(view, &engine.config.load()))
+}
+
+/// Sends a client to another node. A transaction is over then, and nothing of it has run.
+#[cold]
+fn redirect(
+    engine: &Engine,
+    session: &mut Session,
+    out: &mut Output,
+    entry: &Entry,
+    error: &Error,
+    worker: Option<usize>,
+) {
+    count_error(engine, error, worker);
+    if let Some(worker) = worker {
+        engine.stats.worker(worker).rejected(entry.index);
+    }
+    if entry.way == Way::Transaction {
+        take_transaction(session);
+        forget_watched(&mut engine.keyspace.hold_none(), session);
+    } else if let Some(queued) = &mut session.transaction {
+        queued.aborted = true;
+    }
+    if !matches!(session.reply, ReplyMode::Off | ReplyMode::Skip) {
+        out.error_bytes(&error.line());
+    }
+    session.next_asking();
+    session.next_command();
 }
 
 /// Whether a request may change a key that is on its way to another server. Its shards are held.
@@ -828,7 +1103,7 @@ fn changes_what_leaves(engine: &Engine, ready: &Ready<'_>, buf: &[u8], spans: &[
         |i| args.at(i),
         |i, _| leaves |= engine.transit.has(args.at(i)),
     );
-    leaves && may_write(ready.entry)
+    leaves && may_write(engine, ready.entry, &args)
 }
 
 /// Waits for shards, and lets go of those that it has while a script reaches for more of them.
@@ -853,27 +1128,49 @@ fn is_content(engine: &Engine, entry: &Entry, args: &Args<'_>) -> bool {
     entry.way == Way::Script && prepare::reach(engine, entry, args) == Reach::Declared
 }
 
-/// Why a command is not run that is right in itself, if it is not.
-#[cold]
-fn refusal(engine: &Engine, entry: &Entry) -> Option<Error> {
-    if engine.is_refusing(Refusal::SaveFailed) && (entry.has(Flag::Write) || entry.full_name == "ping") {
-        let config = engine.config.load();
-        if config.stop_writes_on_bgsave_error && !config.save.0.is_empty() {
-            return Some(Error::SaveFailed);
-        }
+/// Why nothing may be written at the moment, if it may not.
+pub fn write_refusal(engine: &Engine) -> Option<Error> {
+    let config = engine.config.load();
+    if engine.is_refusing(Refusal::Following) {
+        return config.replica_read_only.then_some(Error::ReadOnly);
+    }
+    if engine.is_refusing(Refusal::SaveFailed) && config.stop_writes_on_bgsave_error && !config.save.0.is_empty() {
+        return Some(Error::SaveFailed);
     }
     if engine.is_refusing(Refusal::LogFailed)
-        && (entry.has(Flag::Write) || entry.full_name == "ping")
         && let Some(trouble) = engine.aof.appender.trouble()
     {
         return Some(Error::LogFailed(trouble.reason));
+    }
+    engine.is_refusing(Refusal::FewReplicas).then_some(Error::FewReplicas)
+}
+
+/// Why a command is not run that is right in itself, if it is not.
+#[cold]
+fn refusal(engine: &Engine, session: &Session, entry: &Entry) -> Option<Error> {
+    let queued = session.transaction.as_ref().filter(|_| entry.way == Way::Transaction);
+    let writes = entry.has(Flag::Write) || queued.is_some_and(|queued| queued.changes);
+    if let Some(error) = (writes || entry.full_name == "ping").then(|| write_refusal(engine)).flatten() {
+        // PING tells that nothing can be saved, and of nothing else.
+        if writes || matches!(error, Error::SaveFailed | Error::LogFailed(_)) {
+            return Some(error);
+        }
+    }
+    let may_be_stale = entry.has(Flag::Stale) && queued.is_none_or(|queued| queued.stale);
+    if engine.is_refusing(Refusal::CutOff) && !may_be_stale && !engine.config.load().replica_serve_stale_data {
+        return Some(Error::MasterDown);
+    }
+    if engine.is_refusing(Refusal::LoadingAside) && entry.has(Flag::NoAsyncLoading) {
+        return Some(Error::Loading);
     }
     (engine.is_refusing(Refusal::Loading) && !entry.has(Flag::Loading)).then_some(Error::Loading)
 }
 
 /// Whether a command may have something to tell replicas.
-fn may_write(entry: &Entry) -> bool {
-    entry.has(Flag::Write) || entry.has(Flag::MayReplicate)
+fn may_write(engine: &Engine, entry: &Entry, args: &Args<'_>) -> bool {
+    entry.has(Flag::Write)
+        || entry.has(Flag::MayReplicate)
+        || entry.way == Way::Script && prepare::may_write(engine, entry, args)
 }
 
 /// Whether a request may need more memory: what is queued for EXEC takes some itself.
@@ -894,7 +1191,9 @@ fn queue(engine: &Engine, session: &mut Session, entry: &Entry, args: &Args<'_>)
     add_keys(engine, entry, args, &mut queued.shards)?;
     queued.push(args.from(0));
     queued.alone |= entry.way != Way::Batched;
-    queued.writes |= may_write(entry);
+    queued.writes |= may_write(engine, entry, args);
+    queued.changes |= entry.has(Flag::Write);
+    queued.stale &= entry.has(Flag::Stale);
     queued.grows |= entry.has(Flag::DenyOom);
     let figures = &session.shared.figures;
     figures.queued.store(i32::try_from(queued.len()).unwrap_or(i32::MAX), Ordering::Relaxed);

@@ -12,15 +12,19 @@ use crate::acl::users::Users;
 use crate::client::registry::Registry;
 use crate::client::shared::Shared;
 use crate::client::tracking::Tracking;
+use crate::client::weights::Weights;
+use crate::cluster::machine::Settings;
+use crate::cluster::shared::Cluster;
 use crate::command::acl;
-use crate::command::client::tracking;
+use crate::command::client::{eviction, tracking};
 use crate::command::migrate::peer::{Answers, Peer};
 use crate::command::migrate::transit::Transit;
 use crate::command::pubsub::events;
+use crate::command::replication::farewell::Farewell;
 use crate::command::table::CommandTable;
 use crate::config::choice::MaxmemoryPolicy;
 use crate::config::table::Config;
-use crate::keyspace::change::{Change, Effect, Effects, Interest};
+use crate::keyspace::change::{Change, Effects, Interest, Words};
 use crate::keyspace::moment::{AccessPolicy, Moment};
 use crate::keyspace::space::Keyspace;
 use crate::observe::latency::Latency;
@@ -29,10 +33,14 @@ use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, Stats};
 use crate::persist::aof::Aof;
 use crate::persist::log::WriteLog;
+use crate::persist::rdb::payload::Checksum;
 use crate::persist::saves::Saves;
 use crate::pubsub::PubSub;
+use crate::replication::Replication;
+use crate::replication::history::random_id;
 use crate::script::Scripts;
 use crate::stdx::clock::Clock;
+use crate::stdx::random::Random;
 
 /// Which commands CLIENT PAUSE holds back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,12 +51,19 @@ pub enum PauseMode {
     All,
 }
 
+/// For so long those wait at a time whose writes are held back while another server takes over.
+const HAND_OVER_MS: u64 = 1000;
+
 /// CLIENT PAUSE.
 #[derive(Debug, Default)]
 pub struct Pause {
     /// Unix milliseconds of its end; 0 while there is none.
     until_ms: AtomicU64,
     all: AtomicBool,
+    /// Writes are held back because another server is to take over.
+    failover: AtomicBool,
+    /// Writes are held back because the server is to end.
+    end: AtomicBool,
     /// Connections that wait for its end.
     waiting: Mutex<BTreeMap<u64, Arc<Shared>>>,
 }
@@ -70,6 +85,28 @@ impl Pause {
         self.wake();
     }
 
+    /// Holds writes back for as long as it takes to hand over to another server, or no longer.
+    pub fn hold_writes(&self, hold: bool) {
+        self.failover.store(hold, Ordering::Release);
+        self.wake();
+    }
+
+    /// Holds writes back until the server has ended, or no longer.
+    pub fn end_writes(&self, hold: bool) {
+        self.end.store(hold, Ordering::Release);
+        self.wake();
+    }
+
+    /// Whether writes are held back because another server is to take over.
+    pub fn is_handing_over(&self) -> bool {
+        self.failover.load(Ordering::Relaxed)
+    }
+
+    /// Whether writes are held back because the server is to end.
+    pub fn is_ending(&self) -> bool {
+        self.end.load(Ordering::Relaxed)
+    }
+
     fn wake(&self) {
         // They are woken without the lock: whoever has to wait on comes back.
         let waiting = std::mem::take(&mut *self.waiting.lock());
@@ -81,7 +118,8 @@ impl Pause {
     pub fn active(&self, now_ms: u64) -> Option<(PauseMode, u64)> {
         let until = self.until_ms.load(Ordering::Relaxed);
         if until <= now_ms {
-            return None;
+            // Whoever waits for so long looks again.
+            return (self.is_handing_over() || self.is_ending()).then_some((PauseMode::Write, now_ms + HAND_OVER_MS));
         }
         let mode = if self.all.load(Ordering::Acquire) { PauseMode::All } else { PauseMode::Write };
         Some((mode, until))
@@ -217,15 +255,8 @@ impl Monitors {
 pub struct Identity {
     /// 40 random hexadecimal digits, new with each start.
     pub run_id: String,
-    /// 40 more of them: the history of writes that this server has begun.
-    pub replication_id: Mutex<String>,
     /// Unix milliseconds of the start.
     pub started_ms: u64,
-}
-
-/// 40 random hexadecimal digits.
-pub fn random_id() -> String {
-    String::from_utf8_lossy(&crate::stdx::random::run_id()).into_owned()
 }
 
 /// Switches that DEBUG throws.
@@ -239,6 +270,15 @@ pub struct DebugSwitches {
     pub cron: AtomicBool,
     /// Whether scripts may call the commands that are denied to them.
     pub scripts_may_all: AtomicBool,
+    /// Whether payloads are restored whose checksum is wrong.
+    pub ignore_checksums: AtomicBool,
+}
+
+impl DebugSwitches {
+    /// What is asked of the checksums of payloads.
+    pub fn checksums(&self) -> Checksum {
+        if self.ignore_checksums.load(Ordering::Relaxed) { Checksum::Ignored } else { Checksum::Required }
+    }
 }
 
 /// Why commands may be refused that are right in themselves. While there is no reason, that costs one look.
@@ -253,6 +293,14 @@ pub enum Refusal {
     Ending = 1 << 2,
     /// The append only file cannot be written.
     LogFailed = 1 << 3,
+    /// A primary is followed, and clients may not write.
+    Following = 1 << 4,
+    /// A primary is followed, and the link to it is down.
+    CutOff = 1 << 5,
+    /// Fewer replicas than `min-replicas-to-write` were heard of.
+    FewReplicas = 1 << 6,
+    /// Data is being loaded aside, to take the place of what is there.
+    LoadingAside = 1 << 7,
 }
 
 /// Hears of a change while the key's shard is still held: it must be quick and must not touch keys.
@@ -268,6 +316,8 @@ pub struct Engine {
     pub config_change: Mutex<()>,
     /// All connections.
     pub clients: Registry,
+    /// What these take, where that is limited.
+    pub weights: Weights,
     /// All commands.
     pub commands: CommandTable,
     /// Who may do what.
@@ -308,6 +358,12 @@ pub struct Engine {
     pub saves: Saves,
     /// The append only file.
     pub aof: Aof,
+    /// Replicas, and the primary.
+    pub replication: Arc<Replication>,
+    /// The end that waits for replicas.
+    pub farewell: Farewell,
+    /// The cluster, where the server is a node of one.
+    pub cluster: Option<Arc<Cluster>>,
     refusals: AtomicU8,
     myself: OnceLock<Weak<Engine>>,
     observers: RwLock<Vec<Observer>>,
@@ -334,6 +390,7 @@ impl Engine {
         keyspace: Keyspace,
     ) -> Result<Arc<Engine>, String> {
         let engine = Arc::new(Engine::new(config, clock, host, keyspace)?);
+        eviction::follow(&engine, &engine.config.load());
         // It was made a moment ago and nobody else has it yet.
         let _ = engine.myself.set(Arc::downgrade(&engine));
         Ok(engine)
@@ -350,7 +407,12 @@ impl Engine {
         let users = acl::configured_users(&commands, &config)?;
         let workers = usize::try_from(config.io_threads).unwrap_or(1);
         let interest = events_interest(&config);
+        let cluster = config.cluster_enabled.then(|| {
+            let settings = Settings::of(&config, config.port);
+            Arc::new(Cluster::new(settings, Random::new(), clock.now_ms()))
+        });
         Ok(Engine {
+            cluster,
             keyspace,
             stats: Stats::new(workers, commands.count()),
             commands,
@@ -360,6 +422,7 @@ impl Engine {
             config: Arc::new(ArcSwap::from_pointee(config)),
             config_change: Mutex::new(()),
             clients: Registry::default(),
+            weights: Weights::default(),
             slowlog: SlowLog::new(),
             latency: Latency::new(),
             pause: Pause::default(),
@@ -369,20 +432,19 @@ impl Engine {
             tracking: Tracking::default(),
             log: WriteLog::default(),
             host,
-            identity: Identity {
-                run_id: random_id(),
-                replication_id: Mutex::new(random_id()),
-                started_ms: clock.now_ms(),
-            },
+            identity: Identity { run_id: random_id(), started_ms: clock.now_ms() },
             debug: DebugSwitches {
                 active_expire: AtomicBool::new(true),
                 rewrite_all: AtomicBool::new(false),
                 cron: AtomicBool::new(true),
                 scripts_may_all: AtomicBool::new(false),
+                ignore_checksums: AtomicBool::new(false),
             },
             dirty: AtomicU64::new(0),
             saves: Saves::new(clock.now_ms()),
             aof: Aof::default(),
+            replication: Arc::default(),
+            farewell: Farewell::default(),
             refusals: AtomicU8::new(0),
             myself: OnceLock::new(),
             clock,
@@ -436,11 +498,12 @@ impl Engine {
 
     /// Passes on what one request changed in database `db`: the only way from a handler to whoever
     /// listens. Called while the shards are still held.
-    pub fn pass_on(&self, db: usize, effects: &mut Effects, request: impl FnOnce() -> Effect) {
+    pub fn pass_on(&self, db: usize, effects: &mut Effects, request: &dyn Words) {
         if effects.replaying {
             (effects.dirty, effects.canonical) = (0, None);
             effects.expired.clear();
             effects.expired_fields.clear();
+            effects.messages.clear();
             return effects.changes.clear();
         }
         let dirty = std::mem::take(&mut effects.dirty);
@@ -457,17 +520,20 @@ impl Engine {
             None => deletions.for_each(|deletion| effects.logged = self.log.append(&[deletion])),
         }
         if self.log.is_active() {
-            let commands = match effects.canonical.take() {
-                Some(commands) => commands,
-                None if dirty > 0 => vec![request()],
-                None => Vec::new(),
-            };
-            let commands = commands.into_iter().map(|command| (db, command));
-            match &mut effects.group {
-                Some(group) => group.extend(commands),
-                None if commands.len() == 0 => {}
-                None => effects.logged = self.log.append(&commands.collect::<Vec<_>>()),
+            match (effects.canonical.take(), &mut effects.group) {
+                (Some(commands), Some(group)) => group.extend(commands.into_iter().map(|command| (db, command))),
+                (Some(commands), None) if commands.is_empty() => {}
+                (Some(commands), None) => {
+                    let commands: Vec<_> = commands.into_iter().map(|command| (db, command)).collect();
+                    effects.logged = self.log.append(&commands);
+                }
+                (None, _) if dirty == 0 => {}
+                (None, Some(group)) => group.push((db, request.to_effect())),
+                (None, None) => effects.logged = self.log.append_one(db, request),
             }
+        }
+        if effects.group.is_none() {
+            self.pass_messages(effects);
         }
         if !effects.changes.is_empty() {
             let mut changes = std::mem::take(&mut effects.changes);
@@ -488,6 +554,11 @@ impl Engine {
     /// Has what runs follow a changed configuration.
     pub fn follow(&self, new: &Config) {
         self.set_interest(Interest::EVENTS, events_interest(new) != Interest::NONE);
+        if let Some(cluster) = &self.cluster {
+            let settings = Settings::of(new, self.host.port());
+            cluster.with(self.clock.now_ms(), |machine| machine.follow(settings));
+        }
+        eviction::follow(self, new);
     }
 
     /// Says whether somebody wants to hear of changes, and who.
@@ -505,7 +576,14 @@ impl Engine {
         if let Some(group) = effects.group.take().filter(|group| !group.is_empty()) {
             effects.logged = self.log.append(&group);
         }
+        self.pass_messages(effects);
         tracking::broadcast(self, effects);
+    }
+
+    /// Hands on what goes to replicas only.
+    #[inline]
+    fn pass_messages(&self, effects: &mut Effects) {
+        effects.messages.drain(..).for_each(|message| self.log.pass(&message));
     }
 
     /// Sees to it that changes up to `offset` of the log are as safe as the configuration wants them before their

@@ -63,6 +63,12 @@ pub enum Error {
     SaveFailed,
     /// The append only file cannot be written, for this reason, and writes are refused until it can.
     LogFailed(String),
+    /// Too few replicas were heard of to write.
+    FewReplicas,
+    /// Clients may not write to this replica.
+    ReadOnly,
+    /// The link to the primary is down, and what is here may be out of date.
+    MasterDown,
     /// Memory is at its limit and nothing can make room.
     OutOfMemory,
     /// Any other text, its code included.
@@ -117,6 +123,9 @@ impl fmt::Display for Error {
             Error::InvalidDbIndex => "ERR invalid DB index",
             Error::InvalidCursor => "ERR invalid cursor",
             Error::Loading => "LOADING Redis is loading the dataset in memory",
+            Error::FewReplicas => "NOREPLICAS Not enough good replicas to write.",
+            Error::ReadOnly => "READONLY You can't write against a read only replica.",
+            Error::MasterDown => "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
             Error::SaveFailed => {
                 "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. \
                  Commands that may modify the data set are disabled, because this instance is configured to report \

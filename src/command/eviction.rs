@@ -112,7 +112,7 @@ impl Eviction {
             if memory::used() as u64 <= limit + engine.keyspace.reclaimer().pending_bytes() {
                 break;
             }
-            let pass_on = |effects: &mut Effects| engine.pass_on(0, effects, Vec::new);
+            let pass_on = |effects: &mut Effects| engine.pass_on(0, effects, &Vec::new());
             if engine.keyspace.evict(pool, rule, samples, moment, effects, pass_on).is_none() {
                 // Until the thread that frees has come to them, keys that went before take memory.
                 let pending = engine.keyspace.reclaimer().pending() > 0;

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use sha1::{Digest, Sha1};
 
 use crate::client::shared::{Mark, Shared};
+use crate::cluster::machine::Machine;
 use crate::command::args::Args;
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::engine::{Engine, PauseMode};
@@ -27,6 +28,7 @@ use crate::observe::info::{
 use crate::observe::process::{self, CpuTime, Whose};
 use crate::observe::stats::Counter;
 use crate::pubsub::Kind;
+use crate::replication::{Primary, Stage};
 use crate::spec::{Arity, Flag, Group};
 use crate::stdx::ticks::Ticks;
 
@@ -129,6 +131,11 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
                     to.put(String::from_utf8_lossy(&config.availability_zone));
                 }
             }
+            "shutdown_in_milliseconds" => {
+                if let Some(until_ms) = engine.farewell.until_ms() {
+                    to.put(until_ms.saturating_sub(self.now_ms));
+                }
+            }
             "io_threads_active" => to.flag(config.io_threads > 1),
             "listener" => self.listeners(to),
             _ => return false,
@@ -168,13 +175,19 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "total_blocking_keys" => to.put(self.engine.keyspace.listened(self.hold).blocking),
             "total_blocking_keys_on_nokey" => to.put(self.engine.keyspace.listened(self.hold).needed),
             "total_watched_keys" => to.put(self.engine.keyspace.listened(self.hold).watched),
-            "blocked_clients" => to.put(all().iter().filter(|client| client.has(Mark::Blocked)).count()),
+            "blocked_clients" => to.put(
+                all().iter().filter(|client| client.has(Mark::Blocked)).count()
+                    + self.engine.pause.waiting(self.now_ms),
+            ),
             "pubsub_clients" => to.put(all().iter().filter(|client| client.figures.is_subscribed()).count()),
             "tracking_clients" => to.put(self.engine.tracking.clients()),
-            "cluster_connections" | "clients_in_timeout_table" => to.put(0),
+            "cluster_connections" => to.put(self.links(|machine| machine.links().count() as u64)),
+            "clients_in_timeout_table" => to.put(0),
             "paused_reason" | "paused_actions" | "paused_timeout_milliseconds" => {
                 if let Some((mode, until_ms)) = self.engine.pause.active(self.now_ms) {
                     match field {
+                        "paused_reason" if self.engine.pause.is_handing_over() => to.put("failover_in_progress"),
+                        "paused_reason" if self.engine.pause.is_ending() => to.put("shutdown_in_progress"),
                         "paused_reason" => to.put("client_pause"),
                         "paused_actions" => to.put(if mode == PauseMode::All { "all" } else { "write" }),
                         _ => to.put(until_ms - self.now_ms),
@@ -245,18 +258,36 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "used_memory_scripts_eval" => self.engine.scripts.cache.memory() as u64,
             "used_memory_functions" => self.engine.scripts.libraries.load().memory() as u64,
             "used_memory_scripts" => self.engine.scripts.memory() as u64,
-            "used_memory_vm_functions"
-            | "mem_not_counted_for_evict"
-            | "mem_replication_backlog"
-            | "mem_total_replication_buffers"
-            | "mem_replica_full_sync_buffer"
-            | "mem_clients_slaves"
-            | "mem_cluster_links" => 0,
+            "used_memory_vm_functions" | "mem_replica_full_sync_buffer" => 0,
+            "mem_replication_backlog" => {
+                let backlog = self.stream_memory();
+                backlog.min(self.config.repl_backlog_size)
+            }
+            "mem_total_replication_buffers" => self.stream_memory(),
+            "mem_not_counted_for_evict" => self.stream_memory().saturating_sub(self.config.repl_backlog_size),
+            "mem_clients_slaves" => {
+                let state = self.engine.replication.state();
+                let own: usize =
+                    state.replicas.iter().map(|replica| replica.client.memory() + replica.feed.waiting()).sum();
+                drop(state);
+                own as u64 + self.stream_memory().saturating_sub(self.config.repl_backlog_size)
+            }
+            "mem_cluster_links" => self.links(|machine| machine.links().map(|(_, link)| link.queued as u64).sum()),
             "mem_aof_buffer" => self.engine.aof.appender.buffered() as u64,
             // A table that grows rehashes one segment at a time and keeps no second copy of itself.
             "mem_overhead_db_hashtable_rehashing" => 0,
             _ => return None,
         })
+    }
+
+    /// What the part of the stream takes that is held for replicas, in bytes.
+    fn stream_memory(&self) -> u64 {
+        self.engine.replication.state().backlog.as_ref().map_or(0, |backlog| backlog.memory() as u64)
+    }
+
+    /// What is to be told of the connections of the cluster bus; 0 where there is none.
+    fn links(&self, of: impl FnOnce(&Machine) -> u64) -> u64 {
+        self.engine.cluster.as_ref().map_or(0, |cluster| cluster.with(self.now_ms, |machine| of(machine)))
     }
 
     /// How much of the file that is being loaded has been read, from 0 to 1.
@@ -340,9 +371,8 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             }
             "rdb_last_cow_size" => to.put(saves.peak_bytes.load(Ordering::Relaxed)),
             "current_fork_perc" => to.put("0.00"),
-            "async_loading" | "current_cow_size_age" | "module_fork_in_progress" | "module_fork_last_cow_size" => {
-                to.put(0)
-            }
+            "async_loading" => to.flag(saves.loading.aside.load(Ordering::Relaxed)),
+            "current_cow_size_age" | "module_fork_in_progress" | "module_fork_last_cow_size" => to.put(0),
             _ => return false,
         }
         true
@@ -381,23 +411,100 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
     }
 
     fn replication(&self, field: &str, to: &mut Answer<'_>) -> bool {
+        let (replication, config) = (&self.engine.replication, self.config);
+        let state = replication.state();
+        let backlog = state.backlog.as_ref();
         match field {
-            "role" => to.put("master"),
-            "connected_slaves"
-            | "master_repl_offset"
-            | "repl_backlog_active"
-            | "repl_backlog_first_byte_offset"
-            | "repl_backlog_histlen" => to.put(0),
-            "min_slaves_good_slaves" => {
-                if self.config.min_replicas_to_write > 0 && self.config.min_replicas_max_lag > 0 {
-                    to.put(0);
+            "role" => to.put(if replication.is_following() { "slave" } else { "master" }),
+            "connected_slaves" => to.put(state.replicas.len()),
+            "slave" => {
+                for (n, replica) in state.replicas.iter().enumerate() {
+                    to.row(
+                        n,
+                        format_args!(
+                            "ip={},port={},state={},offset={},lag={}",
+                            replica.ip(),
+                            replica.about.port,
+                            replica.stage.name(),
+                            replica.acked,
+                            replica.lag_s(self.now_ms)
+                        ),
+                    );
                 }
             }
-            "master_failover_state" => to.put("no-failover"),
-            "master_replid" => to.put(self.engine.identity.replication_id.lock()),
-            "master_replid2" => to.put("0".repeat(40)),
-            "second_repl_offset" => to.put(-1),
-            "repl_backlog_size" => to.put(self.config.repl_backlog_size),
+            "min_slaves_good_slaves" => {
+                if config.min_replicas_to_write > 0 && config.min_replicas_max_lag > 0 {
+                    to.put(state.replicas.good(config.min_replicas_max_lag.into(), self.now_ms));
+                }
+            }
+            "master_failover_state" => to.put(state.takeover.stage.name()),
+            "master_replid" => to.put(&state.history.id),
+            "master_replid2" => to.put(&state.history.second),
+            "master_repl_offset" => to.put(replication.offset()),
+            "second_repl_offset" => match state.history.common {
+                Some(common) => to.put(common + 1),
+                None => to.put(-1),
+            },
+            "repl_backlog_active" => to.flag(backlog.is_some()),
+            "repl_backlog_size" => to.put(config.repl_backlog_size),
+            "repl_backlog_first_byte_offset" => to.put(backlog.map_or(0, |backlog| backlog.first() + 1)),
+            "repl_backlog_histlen" => to.put(backlog.map_or(0, |backlog| backlog.len())),
+            "replicas_repl_buffer_size" | "replicas_repl_buffer_peak" => {}
+            _ => return self.primary(field, &state.primary, to),
+        }
+        true
+    }
+
+    /// What a replica tells of its primary.
+    fn primary(&self, field: &str, primary: &Primary, to: &mut Answer<'_>) -> bool {
+        let (replication, config) = (&self.engine.replication, self.config);
+        let (up, transfers) = (primary.stage == Stage::Connected, primary.stage == Stage::Transfer);
+        let seconds_since = |ms: u64| self.now_ms.saturating_sub(ms) / 1000;
+        let known = field.starts_with("master_")
+            || [
+                "slave_read_repl_offset",
+                "slave_repl_offset",
+                "slave_priority",
+                "slave_read_only",
+                "replica_announced",
+            ]
+            .contains(&field);
+        if !replication.is_following() {
+            return known;
+        }
+        match field {
+            "master_host" => to.put(&primary.host),
+            "master_port" => to.put(primary.port),
+            "master_link_status" => to.put(if up { "up" } else { "down" }),
+            "master_last_io_seconds_ago" if up => to.put(seconds_since(primary.heard_ms)),
+            "master_last_io_seconds_ago" => to.put(-1),
+            "master_sync_in_progress" => to.flag(transfers),
+            "slave_read_repl_offset" | "slave_repl_offset" if !up && !primary.resumes => to.put(1),
+            "slave_read_repl_offset" => to.put(primary.read_offset.max(replication.offset())),
+            "slave_repl_offset" => to.put(replication.offset()),
+            "master_sync_total_bytes"
+            | "master_sync_read_bytes"
+            | "master_sync_left_bytes"
+            | "master_sync_perc"
+            | "master_sync_last_io_seconds_ago"
+                if !transfers => {}
+            "master_sync_total_bytes" => to.put(primary.total_bytes.unwrap_or(0)),
+            "master_sync_read_bytes" => to.put(primary.read_bytes),
+            "master_sync_left_bytes" => {
+                let total = primary.total_bytes.unwrap_or(0);
+                to.put(total.cast_signed() - primary.read_bytes.cast_signed());
+            }
+            "master_sync_perc" => {
+                let share = primary.total_bytes.map_or(0.0, |total| primary.read_bytes as f64 / total.max(1) as f64);
+                to.put(format_args!("{:.2}", share * 100.0));
+            }
+            "master_sync_last_io_seconds_ago" => to.put(seconds_since(primary.read_ms)),
+            "master_link_down_since_seconds" if up => {}
+            "master_link_down_since_seconds" if primary.down_since_ms == 0 => to.put(-1),
+            "master_link_down_since_seconds" => to.put(seconds_since(primary.down_since_ms)),
+            "slave_priority" => to.put(config.replica_priority),
+            "slave_read_only" => to.flag(config.replica_read_only),
+            "replica_announced" => to.flag(config.replica_announced),
             _ => return false,
         }
         true

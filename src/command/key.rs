@@ -232,6 +232,9 @@ fn copy(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         }
         i += 1;
     }
+    if ctx.config.cluster_enabled && db != 0 {
+        return Err(Error::text("ERR Copying to another database is not allowed in cluster mode"));
+    }
     if db == ctx.db.index() && source.bytes == target.bytes {
         return Err(Error::SameObject);
     }

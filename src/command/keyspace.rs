@@ -106,7 +106,7 @@ fn remove_if_due(ctx: &mut Context<'_>, key: &[u8]) {
     }
     // Meanwhile somebody may have set it again: looking it up removes it only if it is still due.
     ctx.db.exists(&key);
-    ctx.engine.pass_on(ctx.db.index(), ctx.db.effects, Vec::new);
+    ctx.engine.pass_on(ctx.db.index(), ctx.db.effects, &Vec::new());
     if !held {
         ctx.db.hold = keyspace.hold_none();
     }
@@ -353,9 +353,10 @@ fn flush(ctx: &mut Context<'_>, args: &Args<'_>, db: Option<usize>) -> Reply {
     ctx.db.touch_all(|index| if db.is_none_or(|db| db == index) { smallvec![index] } else { smallvec![] });
     let flushed = keyspace.take_all(&mut ctx.db.hold, db);
     ctx.db.effects.dirty += flushed.keys;
-    tracking::flushed(ctx);
-    if db.is_none() {
-        save::flushed(ctx.engine, ctx.config, &mut ctx.db.hold);
+    tracking::flushed(ctx.engine, ctx.db.effects);
+    if db.is_none() && save::flushed(ctx.engine, ctx.config, &mut ctx.db.hold) {
+        // The file has all that changed.
+        ctx.db.effects.dirty = 0;
     }
     // A replica may have keys that we had not, so it hears of a flush that removed nothing too.
     ctx.db.effects.log_as(|| vec![args.to_vecs()]);

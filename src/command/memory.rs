@@ -3,7 +3,6 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
-use crate::client::shared::Shared;
 use crate::command::args::Args;
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::engine::Engine;
@@ -57,7 +56,7 @@ impl Usage {
             startup: engine.memory_startup.load(Ordering::Relaxed),
             resident,
             allocator: allocator::figures().unwrap_or(Figures { allocated: used, active: resident, resident }),
-            clients: engine.clients.all().iter().map(|client| of_client(client)).sum(),
+            clients: engine.clients.all().iter().map(|client| client.memory() as u64).sum(),
             keys: counts.iter().map(|(_, counts)| counts.keys).sum(),
             databases: counts.iter().map(with_overhead).collect(),
         }
@@ -120,15 +119,6 @@ impl Share {
     pub fn percent(self) -> f64 {
         self.ratio() * 100.0
     }
-}
-
-/// What one connection takes.
-fn of_client(client: &Shared) -> u64 {
-    let figures = &client.figures;
-    let buffers = [&figures.query_bytes, &figures.query_free, &figures.argument_bytes, &figures.output_bytes];
-    let buffers: usize = buffers.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum();
-    let subscriptions = figures.subscription_bytes.load(Ordering::Relaxed);
-    (size_of::<Shared>() + buffers + subscriptions + client.outbox.bytes()) as u64
 }
 
 /// What most subcommands have in common.

@@ -15,6 +15,7 @@ use crate::command::context::{Context, DONE, Reply};
 use crate::command::engine::{Engine, Refusal, ShutdownRequest};
 use crate::command::error::Error;
 use crate::command::function;
+use crate::command::replication::role;
 use crate::command::table::Command;
 use crate::config::table::Config;
 use crate::keyspace::hold::{Hold, ShardSet};
@@ -153,10 +154,42 @@ pub fn head(engine: &Engine, purpose: Purpose) -> Head {
             ("redis-bits", text(usize::BITS.into())),
             ("ctime", text(engine.clock.now_ms() / 1000)),
             ("used-mem", text(memory::used() as u64)),
-            ("aof-base", text(u64::from(purpose == Purpose::Base))),
-        ],
+        ]
+        .into_iter()
+        .chain(stream(engine, purpose))
+        .chain([("aof-base", text(u64::from(purpose == Purpose::Base)))])
+        .collect(),
         functions: engine.scripts.libraries.load().iter().map(|library| library.code.clone()).collect(),
     }
+}
+
+/// What a file says of the stream that it is a result of, so that who reads it can go on with it. Called while nobody
+/// changes anything.
+fn stream(engine: &Engine, purpose: Purpose) -> Vec<(&'static str, Vec<u8>)> {
+    let replication = &engine.replication;
+    let selected = engine.log.selected();
+    let state = replication.state();
+    let db = match replication.is_following() {
+        true if !state.primary.resumes && state.primary.client.is_none() => return Vec::new(),
+        true => replication.db.load(Ordering::Relaxed),
+        false => selected.unwrap_or(0),
+    };
+    if purpose == Purpose::Base || state.backlog.is_none() {
+        return Vec::new();
+    }
+    vec![
+        ("repl-stream-db", db.to_string().into_bytes()),
+        ("repl-id", state.history.id.clone().into_bytes()),
+        ("repl-offset", replication.offset().to_string().into_bytes()),
+    ]
+}
+
+/// Opens the temporary file of a data set that is made for replicas.
+///
+/// # Errors
+/// What the system says, which is logged.
+pub fn create_for_sync(config: &Config) -> io::Result<Temporary> {
+    create(config, Place::Background)
 }
 
 /// Who writes a file. Each has a temporary one of its own: the one may end while the other goes on.
@@ -216,16 +249,11 @@ pub fn save_now(engine: &Engine, config: &Config, hold: &mut Hold<'_>) -> Result
 }
 
 /// What FLUSHALL does beside removing keys: a save in the background would bring back what is gone, and where save
-/// points are set the file is to be as empty as the keyspace. `hold` holds everything.
-pub fn flushed(engine: &Engine, config: &Config, hold: &mut Hold<'_>) {
+/// points are set the file is to be as empty as the keyspace. Returns whether it is. `hold` holds everything.
+pub fn flushed(engine: &Engine, config: &Config, hold: &mut Hold<'_>) -> bool {
     engine.saves.stop();
-    if !config.save.0.is_empty() {
-        let dirty = engine.dirty.load(Ordering::Relaxed);
-        // What went wrong was logged, and FLUSHALL succeeds in any case.
-        let _ = save_now(engine, config, hold);
-        // The flush is a change that others have yet to hear of.
-        engine.dirty.store(dirty, Ordering::Relaxed);
-    }
+    // What went wrong was logged, and FLUSHALL succeeds in any case.
+    !config.save.0.is_empty() && save_now(engine, config, hold).is_ok()
 }
 
 /// Begins to save in the background what `hold`, which holds everything, has now. Nothing else may be in the way.
@@ -418,6 +446,7 @@ pub fn reload<'k>(engine: &'k Engine, hold: &mut Hold<'k>, reload: Reload) -> Re
     if reload.flush {
         let flushed = engine.keyspace.take_all(hold, None);
         engine.keyspace.reclaimer().free(flushed.keys, flushed);
+        function::forget_all(&engine.scripts);
     }
     // The gates stay closed: nobody but those who load, and a save in the background, touches a shard.
     *hold = engine.keyspace.hold_none();
@@ -463,16 +492,31 @@ pub fn load_file(engine: &Engine, twice: Twice) -> Result<Option<Loaded>, rdb::E
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let manner = load::Manner { config: &config, moment: engine.moment(&config), overdue: Overdue::Drop, twice };
     let loaded = load::load(&engine.keyspace, &mut Reader::new(&mut file), manner, threads, &loading.progress)?;
-    tell(engine, &loaded);
+    tell(engine, &loaded, twice)?;
     notice!("DB loaded from disk: {:.3} seconds", started.elapsed().as_secs_f64());
     Ok(Some(loaded))
 }
 
 /// Takes over the libraries of functions of a file, and logs what became of the rest.
-pub fn tell(engine: &Engine, loaded: &Loaded) {
-    if let Err(error) = function::adopt(&engine.scripts, &loaded.functions) {
-        warning!("Failed to load a library of functions: {error}");
-    }
+///
+/// # Errors
+/// A library cannot be loaded, or is there already.
+pub fn tell(engine: &Engine, loaded: &Loaded, twice: Twice) -> Result<(), rdb::Error> {
+    function::adopt(&engine.scripts, &loaded.functions, twice == Twice::Replace).map_err(|error| {
+        let line = String::from_utf8_lossy(&error.line()).into_owned();
+        rdb::Error { offset: 0, reason: Reason::Corrupt(format!("Failed creating the library: {line}").into()) }
+    })?;
+    tell_rest(engine, loaded);
+    Ok(())
+}
+
+/// The same where what the file has takes the place of all libraries.
+pub fn tell_loaded(engine: &Engine, loaded: &Loaded, functions: &[Vec<u8>]) {
+    function::replace(&engine.scripts, functions);
+    tell_rest(engine, loaded);
+}
+
+fn tell_rest(engine: &Engine, loaded: &Loaded) {
     for key in &loaded.empty {
         notice!("rdbLoadObject skipping empty key: {}", key.escape_ascii());
     }
@@ -482,6 +526,9 @@ pub fn tell(engine: &Engine, loaded: &Loaded) {
     notice!("Done loading RDB, keys loaded: {}, keys expired: {}.", loaded.keys, loaded.expired);
     engine.saves.loaded_keys.store(loaded.keys, Ordering::Relaxed);
     engine.saves.loaded_expired.store(loaded.expired, Ordering::Relaxed);
+    if !loaded.empty.is_empty() {
+        notice!("empty keys skipped: {}.", loaded.empty.len());
+    }
 }
 
 /// Reads the data set when the server starts; meanwhile only some commands are answered.
@@ -492,11 +539,17 @@ pub fn load_at_start(engine: &Engine) -> Result<(), String> {
     let loading = &engine.saves.loading;
     loading.active.store(true, Ordering::Release);
     engine.refuse(Refusal::Loading, true);
+    let mut file = None;
     let loaded = if engine.config.load().appendonly {
-        aof::start(engine)
+        aof::load::start(engine)
     } else {
-        let loaded = load_file(engine, Twice::Refuse).map(drop);
-        loaded.map_err(|error| format!("Fatal error loading the DB: {error}. Exiting."))
+        let loaded = load_file(engine, Twice::Refuse).map(|loaded| file = loaded);
+        loaded.map_err(|error| {
+            if matches!(error.reason, Reason::Corrupt(_)) {
+                warning!("Terminating server after rdb file reading failure.");
+            }
+            format!("Fatal error loading the DB: {error}. Exiting.")
+        })
     };
     engine.dirty.store(0, Ordering::Relaxed);
     if loaded.is_err() && engine.is_refusing(Refusal::Ending) {
@@ -505,6 +558,7 @@ pub fn load_at_start(engine: &Engine) -> Result<(), String> {
     }
     // After an error nobody is to see half of the data.
     if loaded.is_ok() {
+        role::begin(engine, file.as_ref());
         loading.active.store(false, Ordering::Release);
         engine.refuse(Refusal::Loading, false);
     }

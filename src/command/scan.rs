@@ -107,7 +107,7 @@ impl Strings {
 pub struct Found<'a> {
     pattern: Option<&'a [u8]>,
     strings: Strings,
-    /// NOVALUES: the names of elements are wanted alone.
+    /// NOVALUES, NOSCORES: the names of elements are wanted alone.
     pub names_only: bool,
 }
 
@@ -131,7 +131,7 @@ impl Found<'_> {
     }
 }
 
-/// Runs `key cursor [MATCH pattern] [COUNT count]`, and for HSCAN `[NOVALUES]`: `scan` gets what `typed` takes out of the key's entry, a cursor and
+/// Runs `key cursor [MATCH pattern] [COUNT count]`, for HSCAN `[NOVALUES]` and for ZSCAN `[NOSCORES]`: `scan` gets what `typed` takes out of the key's entry, a cursor and
 /// about how many elements to look at, and returns the next cursor, 0 at the end. A value in a compact encoding
 /// looks at all of its elements at once, whatever the cursor is.
 ///
@@ -154,7 +154,8 @@ pub fn scan_value<'c, V>(
     let mut found = Found { pattern: None, strings: Strings::default(), names_only: false };
     let (mut count, mut i) = (DEFAULT_COUNT, 3);
     while i < args.len() {
-        if args.is(i, "NOVALUES") && args.is(0, "HSCAN") {
+        let names_only = [("HSCAN", "NOVALUES"), ("ZSCAN", "NOSCORES")];
+        if names_only.iter().any(|(command, option)| args.is(i, option) && args.is(0, command)) {
             found.names_only = true;
             i += 1;
             continue;

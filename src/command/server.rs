@@ -6,13 +6,14 @@ use crate::command::context::{Context, DONE, Reply};
 use crate::command::engine::ShutdownRequest;
 use crate::command::error::Error;
 use crate::command::gem;
+use crate::command::replication::farewell;
 use crate::command::save;
 use crate::command::table::Command;
-use crate::spec::{Arity, Category, Flag, Group, REDIS_VERSION};
+use crate::spec::{Arity, Flag, Group, REDIS_VERSION};
 use crate::stdx::number::parse_i64;
 
 /// This family's commands.
-pub const COMMANDS: &[Command] = &[LOLWUT, ROLE, SHUTDOWN, TIME];
+pub const COMMANDS: &[Command] = &[LOLWUT, SHUTDOWN, TIME];
 
 /// What most declarations of this file have in common.
 const SERVER: Command = Command {
@@ -45,29 +46,12 @@ pub const TIME: Command = Command {
 };
 
 fn time(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
-    let now_us = ctx.engine.clock.now_us().cast_signed();
+    let now_us = ctx.still_us.unwrap_or_else(|| ctx.engine.clock.now_us()).cast_signed();
     ctx.out.array(2);
     ctx.out.bulk_integer(now_us / 1_000_000);
     ctx.out.bulk_integer(now_us % 1_000_000);
     DONE
 }
-
-/// Replies what part the server has in replication: a primary, the offset it has come to, its replicas.
-pub const ROLE: Command = Command {
-    name: "ROLE",
-    since: "2.8.12",
-    flags: &[Flag::NoScript, Flag::Loading, Flag::Stale, Flag::Fast],
-    categories: &[Category::Admin, Category::Dangerous],
-    summary: "Returns the replication role.",
-    run: |ctx, _| {
-        ctx.out.array(3);
-        ctx.out.bulk(b"master");
-        ctx.out.integer(ctx.engine.log.offset().cast_signed());
-        ctx.out.array(0);
-        DONE
-    },
-    ..SERVER
-};
 
 /// Draws a cut stone and tells the version. The same arguments draw the same stone.
 ///
@@ -133,8 +117,9 @@ fn shutdown(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         return Err(Error::Busy(kind));
     }
     if abort {
-        ctx.engine.host.abort_shutdown().map_err(Error::text)?;
-        ctx.out.ok();
+        return farewell::abort(ctx);
+    } else if farewell::waits(ctx.engine, request) {
+        return farewell::wait(ctx);
     } else {
         save::end(ctx.engine, &mut ctx.db.hold, request).map_err(Error::text)?;
         if request.nosave {

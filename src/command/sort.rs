@@ -194,8 +194,8 @@ struct Options<'a> {
 }
 
 impl<'a> Options<'a> {
-    /// `any_key` says whether the client may follow names that stand in values.
-    fn parse(args: &Args<'a>, mode: Mode, any_key: impl Fn() -> bool) -> Result<Options<'a>, Error> {
+    /// `any_key` says whether the client may follow names that stand in values, which an option wants.
+    fn parse(args: &Args<'a>, mode: Mode, any_key: impl Fn(&str) -> Result<(), Error>) -> Result<Options<'a>, Error> {
         let mut options = Options {
             descending: false,
             alpha: false,
@@ -227,17 +227,15 @@ impl<'a> Options<'a> {
                         Pattern::Element => Pattern::Constant,
                         pattern => pattern,
                     };
-                    if matches!(by, Pattern::Key { .. }) && !any_key() {
-                        return Err(denied("BY"));
+                    if matches!(by, Pattern::Key { .. }) {
+                        any_key("BY")?;
                     }
                     options.kept |= matches!(by, Pattern::Constant);
                     options.by = Some(by);
                     i += 1;
                 }
                 Some("GET") if behind >= 1 => {
-                    if !any_key() {
-                        return Err(denied("GET"));
-                    }
+                    any_key("GET")?;
                     options.wanted.push(Pattern::parse(args.at(i + 1)));
                     i += 1;
                 }
@@ -278,12 +276,12 @@ struct Source {
     unordered: bool,
 }
 
-fn load(value: Value<'_>, options: &mut Options<'_>) -> Result<Source, Error> {
+fn load(value: Value<'_>, options: &mut Options<'_>, scripted: bool) -> Result<Source, Error> {
     let Value::Object(object) = value else { return Err(Error::WrongType) };
     let mut order = if options.kept { Order::Kept } else { Order::Sorted };
     let unordered = object.kind() == Kind::Set;
-    if unordered && order == Order::Kept && options.store.is_some() {
-        // What is stored must not depend on how this server keeps the set.
+    if unordered && order == Order::Kept && (options.store.is_some() || scripted) {
+        // What is stored, or a script goes by, must not depend on how this server keeps the set.
         (order, options.alpha, options.by) = (Order::Sorted, true, None);
     }
     let len = object.len();
@@ -410,9 +408,14 @@ fn ordered(elements: &Texts, weights: &Weights, options: &Options<'_>, range: (u
 }
 
 fn sort(ctx: &mut Context<'_>, args: &Args<'_>, mode: Mode) -> Reply {
-    let any_key = || {
+    let any_key = |option: &str| {
+        if ctx.config.cluster_enabled {
+            // What the pattern names may be on another node.
+            return Err(Error::text(format!("ERR {option} option of SORT denied in Cluster mode.")));
+        }
         let entry = ctx.engine.commands.find(args.at(0));
-        entry.is_some_and(|entry| permission::may_read_any_key(ctx.session, entry, args))
+        let may = entry.is_some_and(|entry| permission::may_read_any_key(ctx.session, entry, args));
+        if may { Ok(()) } else { Err(denied(option)) }
     };
     let mut options = Options::parse(args, mode, any_key)?;
     let key = args.key(&ctx.db, 1);
@@ -420,7 +423,7 @@ fn sort(ctx: &mut Context<'_>, args: &Args<'_>, mode: Mode) -> Reply {
         let empty = Source { elements: Texts::default(), range: (0, 0), order: Order::Kept, unordered: false };
         return finish(ctx, args, &options, &empty, &[]);
     };
-    let source = load(entry.value(), &mut options)?;
+    let source = load(entry.value(), &mut options, ctx.scripted)?;
     let positions = if source.order == Order::Kept {
         (source.range.0..source.range.1).collect()
     } else {

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use crate::acl::catalog::Catalog;
 use crate::command::context::Handler;
 use crate::command::{
-    acl, aof, bitmap, config, connection, debug, dump, expire, function, geo, hash, hyperloglog, info, introspect, key,
-    keyspace, latency, list, memory, migrate, monitor, pubsub, save, script, server, set, slowlog, sort, stream,
-    string, transaction, zset,
+    acl, aof, bitmap, cluster, config, connection, debug, dump, expire, function, geo, hash, hyperloglog, info,
+    introspect, key, keyspace, latency, list, memory, migrate, module, monitor, pubsub, replication, save, script,
+    server, set, slowlog, sort, stream, string, transaction, zset,
 };
 use crate::spec::{self, Flag, Group, Keys};
 
@@ -20,6 +20,7 @@ const FAMILIES: &[&[Command]] = &[
     acl::COMMANDS,
     aof::COMMANDS,
     bitmap::COMMANDS,
+    cluster::COMMANDS,
     config::COMMANDS,
     connection::COMMANDS,
     debug::COMMANDS,
@@ -38,8 +39,10 @@ const FAMILIES: &[&[Command]] = &[
     list::wait::COMMANDS,
     memory::COMMANDS,
     migrate::COMMANDS,
+    module::COMMANDS,
     monitor::COMMANDS,
     pubsub::COMMANDS,
+    replication::COMMANDS,
     save::COMMANDS,
     script::COMMANDS,
     server::COMMANDS,
@@ -119,6 +122,9 @@ impl Entry {
             Way::Alone
         } else if command.group == Group::Scripting && has_keys {
             Way::Script
+        } else if command.group == Group::Cluster {
+            // How the next request is judged depends on them.
+            Way::Single
         } else if command.group == Group::Transactions && !has_keys {
             // What stands behind them is to be looked at in another light.
             if command.name == "EXEC" { Way::Transaction } else { Way::Single }
@@ -401,8 +407,8 @@ mod tests {
             } else {
                 Arity::AtLeast(least as u8)
             };
-            // QUIT takes what it is given, DEBUG has help of its own.
-            let tells_nothing = command.usage.is_empty() && ["quit", "debug"].contains(&&*entry.full_name);
+            // QUIT takes what it is given, DEBUG has help of its own, and what servers tell each other nobody types.
+            let tells_nothing = ["quit", "debug", "psync", "replconf"].contains(&&*entry.full_name);
             if command.arity != expected && !tells_nothing {
                 wrong.push(format!("{} {}: {:?}", entry.full_name, command.usage, command.arity));
             }

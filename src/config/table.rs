@@ -233,7 +233,7 @@ directives! {
         bind("bind"): Addresses = Addresses::default(), (), [], Effective;
         /// The local address that outgoing connections, to a primary or to cluster nodes, come from. Chosen by the
         /// system unless given.
-        bind_source_addr("bind-source-addr"): Option<Vec<u8>> = None, anything, [], Stored("replication");
+        bind_source_addr("bind-source-addr"): Option<Vec<u8>> = None, anything, [], Effective;
         /// Refuses clients from other machines as long as the default user has no password. A server that anyone
         /// can reach is found by attackers within minutes: leave this on unless the network is closed.
         protected_mode("protected-mode"): bool = true, None, [], Effective;
@@ -375,57 +375,57 @@ directives! {
     }
     Replication {
         /// Makes this server a copy of the one at host and port. REPLICAOF changes it at run time.
-        replicaof("replicaof" | "slaveof"): Option<PrimaryAddress> = None, (), [immutable], Stored("replication");
+        replicaof("replicaof" | "slaveof"): Option<PrimaryAddress> = None, (), [immutable], Effective;
         /// The password to log in to the primary with.
-        masterauth("masterauth" | "primaryauth"): Option<Vec<u8>> = None, anything, [sensitive], Stored("replication");
+        masterauth("masterauth" | "primaryauth"): Option<Vec<u8>> = None, anything, [sensitive], Effective;
         /// The user to log in to the primary as. Without one the password alone is sent.
-        masteruser("masteruser" | "primaryuser"): Option<Vec<u8>> = None, anything, [sensitive], Stored("replication");
+        masteruser("masteruser" | "primaryuser"): Option<Vec<u8>> = None, anything, [sensitive], Effective;
         /// Whether a replica answers from what it has while it is cut off or synchronising. Otherwise it answers
         /// -MASTERDOWN.
-        replica_serve_stale_data("replica-serve-stale-data" | "slave-serve-stale-data"): bool = true, None, [], Stored("replication");
+        replica_serve_stale_data("replica-serve-stale-data" | "slave-serve-stale-data"): bool = true, None, [], Effective;
         /// Whether clients may not write to a replica.
-        replica_read_only("replica-read-only" | "slave-read-only"): bool = true, None, [], Stored("replication");
+        replica_read_only("replica-read-only" | "slave-read-only"): bool = true, None, [], Effective;
         /// Whether a full synchronisation goes straight to the replicas' sockets instead of through a file.
-        repl_diskless_sync("repl-diskless-sync"): bool = true, None, [], Stored("replication");
+        repl_diskless_sync("repl-diskless-sync"): bool = true, None, [], Effective;
         /// Seconds to wait for further replicas before a transfer without a file starts, because late ones must
         /// wait for the next.
-        repl_diskless_sync_delay("repl-diskless-sync-delay"): u32 = 5, within(0, I32), [], Stored("replication");
+        repl_diskless_sync_delay("repl-diskless-sync-delay"): u32 = 5, within(0, I32), [], Effective;
         /// The number of waiting replicas that ends the delay early. 0 always waits.
-        repl_diskless_sync_max_replicas("repl-diskless-sync-max-replicas"): u32 = 0, within(0, I32), [], Stored("replication");
+        repl_diskless_sync_max_replicas("repl-diskless-sync-max-replicas"): u32 = 0, within(0, I32), [], Effective;
         /// How a replica takes a full synchronisation: into a file first (`disabled`), straight into memory if it
         /// is empty (`on-empty-db`), beside the old data (`swapdb`), or in place of it (`flush-before-load`).
-        repl_diskless_load("repl-diskless-load"): ReplDisklessLoad = ReplDisklessLoad::Disabled, (), [deny_loading], Stored("replication");
+        repl_diskless_load("repl-diskless-load"): ReplDisklessLoad = ReplDisklessLoad::Disabled, (), [deny_loading], Effective;
         /// Accepted for files that were written for Valkey.
-        dual_channel_replication_enabled("dual-channel-replication-enabled"): bool = false, None, [], Stored("replication");
+        dual_channel_replication_enabled("dual-channel-replication-enabled"): bool = false, None, [], Moot("the stream is held once for all replicas, however long a data set is on its way");
         /// Seconds between the pings that a primary sends to its replicas.
-        repl_ping_replica_period("repl-ping-replica-period" | "repl-ping-slave-period"): u32 = 10, within(1, I32), [], Stored("replication");
+        repl_ping_replica_period("repl-ping-replica-period" | "repl-ping-slave-period"): u32 = 10, within(1, I32), [], Effective;
         /// Seconds of silence after which a replication link is given up. Keep it well above
         /// repl-ping-replica-period.
-        repl_timeout("repl-timeout"): u32 = 60, within(1, I32), [], Stored("replication");
+        repl_timeout("repl-timeout"): u32 = 60, within(1, I32), [], Effective;
         /// Whether the stream to replicas is sent in fewer, larger packets, which saves bandwidth and costs up to
         /// 40 ms.
-        repl_disable_tcp_nodelay("repl-disable-tcp-nodelay"): bool = false, None, [], Stored("replication");
+        repl_disable_tcp_nodelay("repl-disable-tcp-nodelay"): bool = false, None, [], Effective;
         /// How much of the stream is kept, so that a replica that was cut off can go on where it stopped.
-        repl_backlog_size("repl-backlog-size"): u64 = 1 << 20, bytes(1, I64), [], Stored("replication");
+        repl_backlog_size("repl-backlog-size"): u64 = 1 << 20, bytes(1, I64), [], Effective;
         /// Seconds after the last replica has left until the backlog is dropped. 0 keeps it for ever.
-        repl_backlog_ttl("repl-backlog-ttl"): u64 = 3600, within(0, I64), [], Stored("replication");
+        repl_backlog_ttl("repl-backlog-ttl"): u64 = 3600, within(0, I64), [], Effective;
         /// The replica with the lowest priority is promoted first by Sentinel. One with 0 never is.
-        replica_priority("replica-priority" | "slave-priority"): u32 = 100, within(0, I32), [], Stored("replication");
+        replica_priority("replica-priority" | "slave-priority"): u32 = 100, within(0, I32), [], Effective;
         /// Whether Sentinel tells clients about this replica.
-        replica_announced("replica-announced"): bool = true, None, [], Stored("replication");
+        replica_announced("replica-announced"): bool = true, None, [], Effective;
         /// Writes are refused with fewer good replicas than this. 0 switches it off.
-        min_replicas_to_write("min-replicas-to-write" | "min-slaves-to-write"): u32 = 0, within(0, I32), [], Stored("replication");
+        min_replicas_to_write("min-replicas-to-write" | "min-slaves-to-write"): u32 = 0, within(0, I32), [], Effective;
         /// A replica is good if it was heard of within so many seconds. 0 switches it off.
-        min_replicas_max_lag("min-replicas-max-lag" | "min-slaves-max-lag"): u32 = 10, within(0, I32), [], Stored("replication");
+        min_replicas_max_lag("min-replicas-max-lag" | "min-slaves-max-lag"): u32 = 10, within(0, I32), [], Effective;
         /// The address that a replica reports to its primary, where the one that the primary sees is wrong.
-        replica_announce_ip("replica-announce-ip" | "slave-announce-ip"): Option<Vec<u8>> = None, anything, [], Stored("replication");
+        replica_announce_ip("replica-announce-ip" | "slave-announce-ip"): Option<Vec<u8>> = None, anything, [], Effective;
         /// The port that a replica reports to its primary. 0 reports its own.
-        replica_announce_port("replica-announce-port" | "slave-announce-port"): u16 = 0, within(0, 65535), [], Stored("replication");
+        replica_announce_port("replica-announce-port" | "slave-announce-port"): u16 = 0, within(0, 65535), [], Effective;
         /// Whether a replica goes on when it cannot write its own files, instead of stopping.
-        replica_ignore_disk_write_errors("replica-ignore-disk-write-errors"): bool = false, None, [], Stored("replication");
+        replica_ignore_disk_write_errors("replica-ignore-disk-write-errors"): bool = false, None, [], Effective;
         /// What to do when a command from the primary or the append only file fails: `ignore`, `panic`, or
         /// `panic-on-replicas`.
-        propagation_error_behavior("propagation-error-behavior"): PropagationErrorBehavior = PropagationErrorBehavior::Ignore, (), [], Stored("replication");
+        propagation_error_behavior("propagation-error-behavior"): PropagationErrorBehavior = PropagationErrorBehavior::Ignore, (), [], Effective;
         /// The zone that this server stands in, for clients that prefer a near one. Shown by INFO and HELLO.
         availability_zone("availability-zone"): Vec<u8> = Vec::new(), anything, [], Effective;
     }
@@ -449,7 +449,7 @@ directives! {
         /// Who may use DEBUG: `no`, `yes` or `local`.
         enable_debug_command("enable-debug-command"): Permission = Permission::No, (), [immutable], Effective;
         /// Who may use MODULE: `no`, `yes` or `local`.
-        enable_module_command("enable-module-command"): Permission = Permission::No, (), [immutable], Moot("there are no modules");
+        enable_module_command("enable-module-command"): Permission = Permission::No, (), [immutable], Effective;
     }
     Clients {
         /// How many clients may be connected at once, cluster links included. It is lowered at start if the system
@@ -462,7 +462,7 @@ directives! {
         client_query_buffer_limit("client-query-buffer-limit"): u64 = 1 << 30, bytes(1 << 20, I64), [], Effective;
         /// The most that all clients together may take, as memory or as a percentage of maxmemory. Beyond it the
         /// largest are disconnected. 0 is no limit.
-        maxmemory_clients("maxmemory-clients"): ClientsMemory = ClientsMemory::Bytes(0), (), [], Stored("eviction");
+        maxmemory_clients("maxmemory-clients"): ClientsMemory = ClientsMemory::Bytes(0), (), [], Effective;
         /// The longest single argument of a request.
         proto_max_bulk_len("proto-max-bulk-len"): u64 = 512 << 20, bytes(1 << 20, I64), [], Effective;
     }
@@ -480,7 +480,7 @@ directives! {
         /// How hard eviction works when it cannot keep up: 0 prefers latency, 100 works until it is done.
         maxmemory_eviction_tenacity("maxmemory-eviction-tenacity"): u32 = 10, within(0, 100), [], Effective;
         /// Whether a replica leaves eviction to its primary, so that both hold the same keys.
-        replica_ignore_maxmemory("replica-ignore-maxmemory" | "slave-ignore-maxmemory"): bool = true, None, [], Stored("replication");
+        replica_ignore_maxmemory("replica-ignore-maxmemory" | "slave-ignore-maxmemory"): bool = true, None, [], Effective;
         /// How much time goes into removing expired keys, from 1 to 10. Spinel removes them when they are due, at
         /// any setting.
         active_expire_effort("active-expire-effort"): u32 = 1, within(1, 10), [], Moot("keys are removed at their deadline whatever their share");
@@ -502,7 +502,7 @@ directives! {
         /// Whether FLUSHDB, FLUSHALL, SCRIPT FLUSH and FUNCTION FLUSH without SYNC or ASYNC are asynchronous.
         lazyfree_lazy_user_flush("lazyfree-lazy-user-flush"): bool = false, None, [], Effective;
         /// Whether a replica drops its old data in the background before a full synchronisation.
-        replica_lazy_flush("replica-lazy-flush" | "slave-lazy-flush"): bool = false, None, [], Stored("replication");
+        replica_lazy_flush("replica-lazy-flush" | "slave-lazy-flush"): bool = false, None, [], Moot("what is flushed is always freed by a thread of its own");
     }
     Threads {
         /// The number of worker threads. Every worker reads requests, runs commands and writes replies for its
@@ -561,7 +561,7 @@ directives! {
     }
     Shutdown {
         /// Seconds that shutting down waits for replicas that lag behind. 0 does not wait.
-        shutdown_timeout("shutdown-timeout"): u32 = 10, within(0, I32), [], Stored("replication");
+        shutdown_timeout("shutdown-timeout"): u32 = 10, within(0, I32), [], Effective;
         /// What SIGINT does: `default` saves if save points are configured; or any of `save`, `nosave`, `now` (no
         /// waiting for replicas) and `force` (exit even if saving fails).
         shutdown_on_sigint("shutdown-on-sigint"): ShutdownOptions = ShutdownOptions::default(), (), [], Effective;
@@ -575,57 +575,57 @@ directives! {
     }
     Cluster {
         /// Whether this server is a node of a cluster.
-        cluster_enabled("cluster-enabled"): bool = false, None, [immutable], Stored("cluster");
+        cluster_enabled("cluster-enabled"): bool = false, None, [immutable], Effective;
         /// Where a node keeps what it knows of the cluster. It is not edited by hand, and two nodes never share
         /// one.
-        cluster_config_file("cluster-config-file"): Vec<u8> = text("nodes.conf"), cluster_config_file, [immutable], Stored("cluster");
+        cluster_config_file("cluster-config-file"): Vec<u8> = text("nodes.conf"), cluster_config_file, [immutable], Effective;
         /// Milliseconds of silence after which a node is thought to have failed.
-        cluster_node_timeout("cluster-node-timeout"): u64 = 15000, within(0, I64), [], Stored("cluster");
+        cluster_node_timeout("cluster-node-timeout"): u64 = 15000, within(0, I64), [], Effective;
         /// The port of the cluster bus. 0 is `port` plus 10000.
-        cluster_port("cluster-port"): u16 = 0, within(0, 65535), [immutable], Stored("cluster");
+        cluster_port("cluster-port"): u16 = 0, within(0, 65535), [immutable], Effective;
         /// A replica that was cut off for longer than this many node timeouts does not take over from its primary.
         /// With 0 it always tries.
-        cluster_replica_validity_factor("cluster-replica-validity-factor" | "cluster-slave-validity-factor"): u32 = 10, within(0, I32), [], Stored("cluster");
+        cluster_replica_validity_factor("cluster-replica-validity-factor" | "cluster-slave-validity-factor"): u32 = 10, within(0, I32), [], Effective;
         /// A primary lends a replica to one without only if so many are left.
-        cluster_migration_barrier("cluster-migration-barrier"): u32 = 1, within(0, I32), [], Stored("cluster");
+        cluster_migration_barrier("cluster-migration-barrier"): u32 = 1, within(0, I32), [], Effective;
         /// Whether replicas move to primaries that have none.
-        cluster_allow_replica_migration("cluster-allow-replica-migration"): bool = true, None, [], Stored("cluster");
+        cluster_allow_replica_migration("cluster-allow-replica-migration"): bool = true, None, [], Effective;
         /// Whether a cluster with unserved slots refuses all requests.
-        cluster_require_full_coverage("cluster-require-full-coverage"): bool = true, None, [], Stored("cluster");
+        cluster_require_full_coverage("cluster-require-full-coverage"): bool = true, None, [], Effective;
         /// Whether this replica never takes over by itself.
-        cluster_replica_no_failover("cluster-replica-no-failover" | "cluster-slave-no-failover"): bool = false, None, [], Stored("cluster");
+        cluster_replica_no_failover("cluster-replica-no-failover" | "cluster-slave-no-failover"): bool = false, None, [], Effective;
         /// Whether reads are served while the cluster is down.
-        cluster_allow_reads_when_down("cluster-allow-reads-when-down"): bool = false, None, [], Stored("cluster");
+        cluster_allow_reads_when_down("cluster-allow-reads-when-down"): bool = false, None, [], Effective;
         /// Whether shard channels work while the cluster is down.
-        cluster_allow_pubsubshard_when_down("cluster-allow-pubsubshard-when-down"): bool = true, None, [], Stored("cluster");
+        cluster_allow_pubsubshard_when_down("cluster-allow-pubsubshard-when-down"): bool = true, None, [], Effective;
         /// The most that may wait to be sent to one node. Beyond it the link is dropped. 0 is no limit.
-        cluster_link_sendbuf_limit("cluster-link-sendbuf-limit"): u64 = 0, bytes(0, U64), [], Stored("cluster");
+        cluster_link_sendbuf_limit("cluster-link-sendbuf-limit"): u64 = 0, bytes(0, U64), [], Effective;
         /// The host name that clients are told.
-        cluster_announce_hostname("cluster-announce-hostname"): Option<Vec<u8>> = None, hostname, [], Stored("cluster");
+        cluster_announce_hostname("cluster-announce-hostname"): Option<Vec<u8>> = None, hostname, [], Effective;
         /// A name for people, shown in logs beside the node id.
-        cluster_announce_human_nodename("cluster-announce-human-nodename"): Option<Vec<u8>> = None, node_name, [], Stored("cluster");
+        cluster_announce_human_nodename("cluster-announce-human-nodename"): Option<Vec<u8>> = None, node_name, [], Effective;
         /// What clients are told to connect to: the `ip`, the `hostname`, or `unknown-endpoint`, which means the
         /// address that they used.
-        cluster_preferred_endpoint_type("cluster-preferred-endpoint-type"): EndpointType = EndpointType::Ip, (), [], Stored("cluster");
+        cluster_preferred_endpoint_type("cluster-preferred-endpoint-type"): EndpointType = EndpointType::Ip, (), [], Effective;
         /// Seconds that a forgotten node is not let back in.
-        cluster_blacklist_ttl("cluster-blacklist-ttl"): u64 = 60, within(0, U64), [], Stored("cluster");
+        cluster_blacklist_ttl("cluster-blacklist-ttl"): u64 = 60, within(0, U64), [], Effective;
         /// Whether CPU time and traffic are counted for every slot.
-        cluster_slot_stats_enabled("cluster-slot-stats-enabled"): bool = false, None, [], Stored("cluster");
+        cluster_slot_stats_enabled("cluster-slot-stats-enabled"): bool = false, None, [], Effective;
     }
     ClusterNat {
         /// The address that other nodes are told, where the one that they see is wrong: behind address translation,
         /// in containers.
-        cluster_announce_ip("cluster-announce-ip"): Option<Vec<u8>> = None, anything, [], Stored("cluster");
+        cluster_announce_ip("cluster-announce-ip"): Option<Vec<u8>> = None, anything, [], Effective;
         /// The IPv4 address that clients are told, where it differs from that of the bus.
         cluster_announce_client_ipv4("cluster-announce-client-ipv4"): Option<Vec<u8>> = None, ipv4, [], Stored("cluster");
         /// The IPv6 address that clients are told, where it differs from that of the bus.
         cluster_announce_client_ipv6("cluster-announce-client-ipv6"): Option<Vec<u8>> = None, ipv6, [], Stored("cluster");
         /// The port that clients are told. 0 is `port`.
-        cluster_announce_port("cluster-announce-port"): u16 = 0, within(0, 65535), [], Stored("cluster");
+        cluster_announce_port("cluster-announce-port"): u16 = 0, within(0, 65535), [], Effective;
         /// The TLS port that clients are told. 0 is `tls-port`.
-        cluster_announce_tls_port("cluster-announce-tls-port"): u16 = 0, within(0, 65535), [], Stored("cluster");
+        cluster_announce_tls_port("cluster-announce-tls-port"): u16 = 0, within(0, 65535), [], Effective;
         /// The bus port that other nodes are told. 0 is `port` plus 10000.
-        cluster_announce_bus_port("cluster-announce-bus-port"): u16 = 0, within(0, 65535), [], Stored("cluster");
+        cluster_announce_bus_port("cluster-announce-bus-port"): u16 = 0, within(0, 65535), [], Effective;
     }
     SlowLog {
         /// Microseconds that a command must take to be remembered by SLOWLOG. 0 remembers all, -1 none.
@@ -705,7 +705,7 @@ directives! {
         /// After how many loaded bytes clients are looked after.
         loading_process_events_interval_bytes("loading-process-events-interval-bytes"): u32 = 2 << 20, within(1024, I32), [hidden], Moot("commands are answered all the time");
         /// Milliseconds between pings on the cluster bus. 0 is the usual pace.
-        cluster_ping_interval("cluster-ping-interval"): u64 = 0, within(0, I64), [hidden], Stored("cluster");
+        cluster_ping_interval("cluster-ping-interval"): u64 = 0, within(0, I64), [hidden], Effective;
         /// Whether a failed assertion exits instead of aborting.
         use_exit_on_panic("use-exit-on-panic"): bool = false, None, [hidden], Stored("crash reports");
         /// Whether costly assertions are checked.

@@ -68,6 +68,42 @@ impl fmt::Debug for Change {
 /// A command as it is written to the log: its arguments, name first.
 pub type Effect = Vec<Vec<u8>>;
 
+/// The words of a command, wherever they stand.
+pub trait Words {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// One of them; `i` is below [`Words::count`].
+    fn word(&self, i: usize) -> &[u8];
+
+    /// All of them, kept.
+    fn to_effect(&self) -> Effect {
+        (0..self.count()).map(|i| self.word(i).to_vec()).collect()
+    }
+}
+
+impl Words for Effect {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn word(&self, i: usize) -> &[u8] {
+        &self[i]
+    }
+}
+
+/// What becomes of keys whose deadline has passed, where commands meet them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Due {
+    /// They are removed.
+    #[default]
+    Remove,
+    /// They stay, and are not seen: on a replica it is for the primary to remove them.
+    Hide,
+    /// They are there: commands of a primary, or of a log, that still needed them when they ran there.
+    Keep,
+}
+
 /// What one command changed.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -93,6 +129,10 @@ pub struct Effects {
     /// These are changes that were made before and are made again, from a log: they go to no log, and nothing expires
     /// meanwhile, because what expired is removed by the log.
     pub replaying: bool,
+    /// What becomes of keys whose deadline has passed.
+    pub due: Due,
+    /// Messages on their way to replicas: they change no data, and so go to no file.
+    pub messages: Vec<Effect>,
     /// Changed keys that clients are blocked on, to be served before their shards are released.
     pub ready: VecDeque<(usize, Vec<u8>)>,
     /// Ready keys whose clients need shards that are not held: served as soon as these are released.
@@ -117,7 +157,11 @@ impl Effects {
 
     #[inline]
     fn is_quiet(&self) -> bool {
-        self.changes.is_empty() && self.expired.is_empty() && self.expired_fields.is_empty() && self.canonical.is_none()
+        self.changes.is_empty()
+            && self.expired.is_empty()
+            && self.expired_fields.is_empty()
+            && self.canonical.is_none()
+            && self.messages.is_empty()
     }
 
     /// Whether anything is to be passed on.
@@ -171,6 +215,14 @@ impl Effects {
         self.notify(db, key, Class::Generic, "del");
         if before_them && self.interest.has(Interest::LOG) {
             self.expired.push((db, key.to_vec()));
+        }
+    }
+
+    /// Notes a message for replicas, which changes no data. `message` runs only while somebody reads the log.
+    #[inline]
+    pub fn pass_to_replicas(&mut self, message: impl FnOnce() -> Effect) {
+        if self.interest.has(Interest::LOG) {
+            self.messages.push(message());
         }
     }
 

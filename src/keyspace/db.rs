@@ -5,7 +5,7 @@
 
 use smallvec::SmallVec;
 
-use crate::keyspace::change::{Class, Effects};
+use crate::keyspace::change::{Class, Due, Effects};
 use crate::keyspace::entry::{Entry, Str};
 use crate::keyspace::hash::KeyHash;
 use crate::keyspace::hold::Hold;
@@ -123,13 +123,13 @@ impl<'a> Db<'a> {
     /// [`Db::has_passed`] says of keys.
     #[inline]
     pub fn fields_now_ms(&self) -> u64 {
-        if self.effects.replaying { 0 } else { self.moment.now_ms }
+        if self.effects.due == Due::Keep { 0 } else { self.moment.now_ms }
     }
 
     /// Whether a deadline has come, so that a key that gets it is removed. While a log is read none has: what follows
-    /// in the log may still need the key.
+    /// in the log may still need the key; and on a replica none has until its primary says so.
     pub fn has_passed(&self, deadline: u64) -> bool {
-        deadline <= self.moment.now_ms && !self.effects.replaying
+        deadline <= self.moment.now_ms && self.effects.due == Due::Remove
     }
 
     /// The key with these bytes.
@@ -139,12 +139,30 @@ impl<'a> Db<'a> {
     }
 
     /// Removes `key` where its deadline has passed, and fields of it whose deadline has. Nothing but a look where
-    /// nothing in its shard is due.
+    /// nothing in its shard is due. Returns whether the key is there but must not be seen: [`Due::Hide`].
     #[inline]
-    fn expire_if_due(&mut self, key: &Key<'_>) {
-        if self.keyspace.may_be_due(key.hash.shard(), self.moment.now_ms) && !self.effects.replaying {
-            self.expire_what_is_due(key);
+    fn expire_if_due(&mut self, key: &Key<'_>) -> bool {
+        self.keyspace.may_be_due(key.hash.shard(), self.moment.now_ms) && self.meet_what_is_due(key)
+    }
+
+    #[cold]
+    fn meet_what_is_due(&mut self, key: &Key<'_>) -> bool {
+        match self.effects.due {
+            Due::Keep => return false,
+            Due::Remove => self.expire_what_is_due(key),
+            Due::Hide => {
+                let part = self.hold.shard_ref(key.hash.shard()).part(self.index);
+                let entry = part.and_then(|part| part.find(key.hash, key.bytes));
+                return entry.is_some_and(|entry| self.hides(entry.deadline()));
+            }
         }
+        false
+    }
+
+    /// Whether a key with this deadline is there and must not be seen.
+    #[inline]
+    fn hides(&self, deadline: Option<u64>) -> bool {
+        self.effects.due == Due::Hide && deadline.is_some_and(|deadline| self.moment.now_ms > deadline)
     }
 
     #[cold]
@@ -217,11 +235,11 @@ impl<'a> Db<'a> {
 
     #[inline]
     fn read_as(&mut self, key: &Key<'_>, touch: Touch) -> Option<&Entry> {
-        self.expire_if_due(key);
+        let hidden = self.expire_if_due(key);
         let moment = self.moment;
         // The borrow of the part is taken field by field, so that the counts can be kept beside it.
         let part = self.hold.shard(key.hash.shard()).part_mut(self.index);
-        let found = part.and_then(|part| match touch {
+        let found = part.filter(|_| !hidden).and_then(|part| match touch {
             Touch::Yes => part.touch(key.hash, key.bytes, |clock| moment.accessed(clock)),
             Touch::No => part.find(key.hash, key.bytes),
         });
@@ -238,7 +256,9 @@ impl<'a> Db<'a> {
     /// The entry for `key`, looked up by a command that is about to change it: no hit, no miss.
     #[inline]
     pub fn look(&mut self, key: &Key<'_>) -> Option<&Entry> {
-        self.expire_if_due(key);
+        if self.expire_if_due(key) {
+            return None;
+        }
         self.part(key)?.find(key.hash, key.bytes)
     }
 
@@ -246,7 +266,8 @@ impl<'a> Db<'a> {
     /// ([`Db::read`], [`Db::look`]) before, since what has expired is not removed here.
     #[inline]
     pub fn beside(&self, key: &Key<'_>) -> Option<&Entry> {
-        self.hold.shard_ref(key.hash.shard()).part(self.index)?.find(key.hash, key.bytes)
+        let found = self.hold.shard_ref(key.hash.shard()).part(self.index)?.find(key.hash, key.bytes)?;
+        (!self.hides(found.deadline())).then_some(found)
     }
 
     /// Whether the key exists.
@@ -320,7 +341,9 @@ impl<'a> Db<'a> {
     /// the access clock.
     #[inline]
     pub fn update<R>(&mut self, key: &Key<'_>, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
-        self.expire_if_due(key);
+        if self.expire_if_due(key) {
+            return None;
+        }
         let (moment, touch, keyspace) = (self.moment, self.touch, self.keyspace);
         self.part(key)?.update(key.hash, key.bytes, |entry| {
             if touch == Touch::Yes {

@@ -95,6 +95,11 @@ impl Shard {
         }
     }
 
+    /// Puts a database's part in, which is empty here.
+    pub fn put_part(&mut self, db: usize, part: Box<Part>) {
+        *self.place(db) = Some(part);
+    }
+
     /// Gives back the parts that hold no key any more.
     pub fn release_empty_parts(&mut self) {
         for part in std::iter::once(&mut self.first).chain(&mut self.others) {
@@ -106,10 +111,10 @@ impl Shard {
     /// database that has keys.
     pub fn begin_generation(&mut self, mut capture: impl FnMut(usize, &Part) -> Capture) {
         self.parity = self.parity.other();
-        let parity = self.parity;
         for (db, part) in std::iter::once(&mut self.first).chain(&mut self.others).enumerate() {
             let Some(part) = part else { continue };
-            part.parity = parity;
+            // Its own: a part that was made elsewhere may be of another than its neighbours.
+            part.parity = part.parity.other();
             part.capture = (!part.is_empty()).then(|| Box::new(capture(db, part)));
         }
     }

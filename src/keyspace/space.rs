@@ -151,11 +151,16 @@ impl Keyspace {
         Hold::none(&self.shards)
     }
 
+    /// The same for who may hold any shard already, and tells what it can: see [`Hold::look`].
+    pub fn hold_impatiently(&self) -> Hold<'_> {
+        Hold::impatient(&self.shards)
+    }
+
     /// How many keys somebody listens to in each way.
     pub fn listened(&self, hold: &mut Hold<'_>) -> Counts {
         (0..SHARDS).fold(Counts::default(), |sum, shard| {
-            let more = hold.visit(shard, |shard| shard.listeners().map(|listeners| listeners.counts()));
-            sum + more.unwrap_or_default()
+            let more = hold.look(shard, |shard| shard.listeners().map(|listeners| listeners.counts()));
+            sum + more.flatten().unwrap_or_default()
         })
     }
 
@@ -199,6 +204,35 @@ impl Keyspace {
             });
         }
         flushed
+    }
+
+    /// An empty keyspace in which keys have the same places as here, so that they can [`Keyspace::move_in`].
+    ///
+    /// # Errors
+    /// Where the thread that frees large values cannot be started.
+    pub fn aside(&self) -> std::io::Result<Keyspace> {
+        Ok(Keyspace { hasher: self.hasher.clone(), ..Keyspace::new(self.hasher.routing(), 0)? })
+    }
+
+    /// Has all keys of one that was made [`Keyspace::aside`] come here, where there are none; `hold` holds everything.
+    pub fn move_in(&self, hold: &mut Hold<'_>, aside: Keyspace) {
+        let mut from = aside.hold(ShardSet::ALL);
+        for i in 0..SHARDS {
+            let theirs = from.shard(i);
+            for db in theirs.databases().collect::<Vec<_>>() {
+                if let Some(part) = theirs.take_part(db) {
+                    hold.shard(i).put_part(db, part);
+                }
+            }
+            if let Some(deadline) = aside.next_due(i) {
+                self.note_deadline(i, deadline);
+            }
+        }
+    }
+
+    /// Frees what a flush took out, on the calling thread.
+    pub fn free_all(&self, mut flushed: Flushed) {
+        while flushed.free_some(self, usize::MAX) {}
     }
 
     /// The counts of every database that has keys, by number.

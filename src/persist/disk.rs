@@ -44,10 +44,38 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_directory_of(path)
 }
 
+/// The same, but that a crash of the machine may leave the old bytes, or none.
+///
+/// # Errors
+/// What the system says; the file is then what it was.
+pub fn replace_unsynced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| {
+        // What is left of the attempt is of no use to anyone.
+        let _ = fs::remove_file(&temporary);
+    })
+}
+
 /// Makes sure that the names in a file's directory outlive a crash.
 fn sync_directory_of(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
+}
+
+/// Opens a file, made where there is none, and keeps others from locking it for as long as what is returned lives;
+/// `None` where somebody else has locked it.
+///
+/// # Errors
+/// What the system says.
+pub fn lock(path: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new().read(true).append(true).create(true).mode(0o644).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
 }
 
 /// A file that is written under another name first, and is gone unless [`Temporary::commit`] is reached.

@@ -7,12 +7,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::keyspace::change::Effect;
-use crate::resp::reply::{Output, Protocol};
+use crate::keyspace::change::{Effect, Words};
 
 /// A reader of the log: called with the bytes of one command, or of those that took effect together, with a SELECT
 /// before each that is for another database, in the log's order, under the log's lock. It must be quick and must not touch keys.
 pub type Reader = Box<dyn FnMut(&[u8]) + Send>;
+
+/// What a reader is called with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wants {
+    /// Changes of data.
+    Changes,
+    /// Also messages, which change no data.
+    Messages,
+}
 
 /// The log of one server.
 #[derive(Default)]
@@ -23,27 +31,32 @@ pub struct WriteLog {
 
 #[derive(Default)]
 struct State {
-    readers: Vec<(u64, Reader)>,
+    readers: Vec<(u64, Wants, Reader)>,
     /// The number of the next reader.
     next: u64,
-    /// The database that the last command was for.
+    /// The database that the last command was for, as every reader knows it.
     db: Option<usize>,
     offset: u64,
+    /// The bytes of the commands at hand: the memory serves the next ones.
+    bytes: Vec<u8>,
 }
 
+/// So much memory is kept for the next commands.
+const KEPT_BYTES: usize = 64 * 1024;
+
 impl WriteLog {
-    /// Adds a reader; it begins with the next command, which a SELECT precedes.
+    /// Adds a reader of changes; it begins with the next command, which a SELECT precedes.
     pub fn read_with(&self, reader: Reader) {
-        self.join(|_| reader);
+        self.join(Wants::Changes, |_| reader);
     }
 
     /// The same with the reader that `make` makes of the offset that the log has reached; returns a number by which it
     /// can [`WriteLog::leave`].
-    pub fn join(&self, make: impl FnOnce(u64) -> Reader) -> u64 {
+    pub fn join(&self, wants: Wants, make: impl FnOnce(u64) -> Reader) -> u64 {
         let mut state = self.state.lock();
         let (number, reader) = (state.next, make(state.offset));
         state.next += 1;
-        state.readers.push((number, reader));
+        state.readers.push((number, wants, reader));
         state.db = None;
         self.active.store(true, Ordering::Release);
         number
@@ -52,7 +65,7 @@ impl WriteLog {
     /// Removes a reader: it is not called again once this returns.
     pub fn leave(&self, number: u64) {
         let mut state = self.state.lock();
-        state.readers.retain(|(known, _)| *known != number);
+        state.readers.retain(|(known, ..)| *known != number);
         self.active.store(!state.readers.is_empty(), Ordering::Release);
     }
 
@@ -69,42 +82,116 @@ impl WriteLog {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// How many bytes were appended since the start.
+    /// How many bytes were appended since the start, messages not counted.
     pub fn offset(&self) -> u64 {
         self.state.lock().offset
     }
 
+    /// The database that the last command was for; `None` where the next one is preceded by a SELECT in any case.
+    pub fn selected(&self) -> Option<usize> {
+        self.state.lock().db
+    }
+
     /// Appends commands that took effect together, each on its database; returns the offset behind them.
     pub fn append(&self, effects: &[(usize, Effect)]) -> u64 {
-        if effects.is_empty() {
-            return self.offset();
+        if let [(db, effect)] = effects {
+            return self.append_one(*db, effect);
         }
         let mut state = self.state.lock();
-        let mut bytes = Output::new(Protocol::Resp2);
-        let grouped = effects.len() > 1;
-        if grouped {
-            encode(&mut bytes, &[b"MULTI".to_vec()]);
+        if effects.is_empty() {
+            return state.offset;
         }
+        encode(&mut state.bytes, &Word("MULTI"));
         for (db, effect) in effects {
-            if state.db != Some(*db) {
-                state.db = Some(*db);
-                encode(&mut bytes, &[b"SELECT".to_vec(), db.to_string().into_bytes()]);
-            }
-            encode(&mut bytes, effect);
+            state.select(*db);
+            encode(&mut state.bytes, effect);
         }
-        if grouped {
-            encode(&mut bytes, &[b"EXEC".to_vec()]);
-        }
-        let bytes = bytes.to_vec();
-        state.offset += bytes.len() as u64;
-        state.readers.iter_mut().for_each(|(_, reader)| reader(&bytes));
-        state.offset
+        encode(&mut state.bytes, &Word("EXEC"));
+        state.end(Wants::Changes)
+    }
+
+    /// Appends a command on database `db`; returns the offset behind it.
+    pub fn append_one(&self, db: usize, command: &dyn Words) -> u64 {
+        let mut state = self.state.lock();
+        state.select(db);
+        encode(&mut state.bytes, command);
+        state.end(Wants::Changes)
+    }
+
+    /// Hands a command that changes no data to those who want messages.
+    pub fn pass(&self, command: &dyn Words) {
+        let mut state = self.state.lock();
+        encode(&mut state.bytes, command);
+        state.end(Wants::Messages);
     }
 }
 
-fn encode(out: &mut Output, command: &[Vec<u8>]) {
-    out.array(command.len());
-    command.iter().for_each(|word| out.bulk(word));
+impl State {
+    fn select(&mut self, db: usize) {
+        if self.db != Some(db) {
+            self.db = Some(db);
+            let mut digits = itoa::Buffer::new();
+            encode(&mut self.bytes, &Select(digits.format(db)));
+        }
+    }
+
+    /// Hands out what was encoded to those who want it; returns the offset behind it.
+    fn end(&mut self, what: Wants) -> u64 {
+        let State { readers, bytes, offset, .. } = self;
+        if what == Wants::Changes {
+            *offset += bytes.len() as u64;
+        }
+        for (_, wants, reader) in readers.iter_mut() {
+            if what == Wants::Changes || *wants == Wants::Messages {
+                reader(bytes);
+            }
+        }
+        bytes.clear();
+        if bytes.capacity() > KEPT_BYTES {
+            *bytes = Vec::new();
+        }
+        *offset
+    }
+}
+
+struct Word(&'static str);
+
+impl Words for Word {
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn word(&self, _: usize) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+struct Select<'d>(&'d str);
+
+impl Words for Select<'_> {
+    fn count(&self) -> usize {
+        2
+    }
+
+    fn word(&self, i: usize) -> &[u8] {
+        if i == 0 { b"SELECT" } else { self.0.as_bytes() }
+    }
+}
+
+/// Appends a command as clients send it.
+pub fn encode(out: &mut Vec<u8>, command: &dyn Words) {
+    let header = |sign: u8, n: usize, out: &mut Vec<u8>| {
+        out.push(sign);
+        out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+        out.extend_from_slice(b"\r\n");
+    };
+    header(b'*', command.count(), out);
+    for i in 0..command.count() {
+        let word = command.word(i);
+        header(b'$', word.len(), out);
+        out.extend_from_slice(word);
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
 impl std::fmt::Debug for WriteLog {
@@ -137,13 +224,32 @@ mod tests {
     }
 
     #[test]
+    fn messages_go_to_those_who_want_them_and_to_no_file() {
+        let log = WriteLog::default();
+        let file = Arc::new(Mutex::new(Vec::new()));
+        let stream = Arc::new(Mutex::new(Vec::new()));
+        for (wants, seen) in [(Wants::Changes, &file), (Wants::Messages, &stream)] {
+            let theirs = seen.clone();
+            log.join(wants, |_| Box::new(move |bytes| theirs.lock().extend_from_slice(bytes)));
+        }
+        log.append(&[(0, vec![b"X".to_vec()])]);
+        let before = log.offset();
+        log.pass(&vec![b"M".to_vec()]);
+        log.append(&[(0, vec![b"Y".to_vec()])]);
+        assert_eq!(log.offset() - before, 11);
+        let (file, stream) = (file.lock().clone(), stream.lock().clone());
+        assert_eq!(stream.len(), file.len() + 11);
+        assert!(stream.ends_with(b"*1\r\n$1\r\nM\r\n*1\r\n$1\r\nY\r\n"));
+    }
+
+    #[test]
     fn a_reader_comes_and_goes_and_a_cut_selects_the_database_again() {
         let log = WriteLog::default();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let theirs = seen.clone();
         let ping = || vec![b"X".to_vec()];
         assert!(!log.is_active());
-        let number = log.join(|offset| {
+        let number = log.join(Wants::Changes, |offset| {
             assert_eq!(offset, 0);
             Box::new(move |bytes| theirs.lock().extend_from_slice(bytes))
         });

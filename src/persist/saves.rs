@@ -25,6 +25,8 @@ pub struct Running {
 pub struct Loading {
     /// Whether it does.
     pub active: AtomicBool,
+    /// Whether one goes on aside: what is there is read meanwhile.
+    pub aside: AtomicBool,
     /// Unix milliseconds of its start.
     pub started_ms: AtomicU64,
     /// How many bytes there are in all.

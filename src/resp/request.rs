@@ -201,6 +201,14 @@ impl Parser {
         }
     }
 
+    /// Where a long argument begins that is not whole yet, from the start of the request; 0 where none is awaited.
+    pub fn awaited_from(&self) -> usize {
+        match self.state {
+            State::Bulk(len) if len >= LARGE_BULK => self.pos,
+            _ => 0,
+        }
+    }
+
     /// Whether a request has begun that is not whole yet.
     pub fn is_mid_request(&self) -> bool {
         self.state != State::Start

@@ -16,10 +16,11 @@ use parking_lot::Mutex;
 use tokio::io::ReadBuf;
 use tokio::time::Sleep;
 
+use crate::client::feed::Next;
 use crate::client::session::{Fate, Session};
 use crate::client::shared::{Mark, Shared};
 use crate::command::blocking::Waiting;
-use crate::command::client::tracking;
+use crate::command::client::{eviction, tracking};
 use crate::command::dispatch::{Pending, Request, Stop};
 use crate::command::engine::Engine;
 use crate::command::pubsub;
@@ -78,6 +79,9 @@ pub struct Connection {
     has_waker: bool,
 }
 
+/// So much of what goes to a replica is taken at once.
+const FEED_BYTES: usize = 64 * 1024;
+
 /// Replies up to this size are not looked at: what Redis keeps in a client's own buffer.
 const UNLIMITED_BYTES: usize = 16 * 1024;
 
@@ -103,6 +107,9 @@ impl Connection {
         if self.waits_for_disk(cx) {
             return Ok(());
         }
+        if self.session.feed.is_some() {
+            self.take_from_feed();
+        }
         if self.out.len() > UNLIMITED_BYTES {
             // Redis looks before it writes: a reply beyond the limit ends the connection however fast it reads.
             self.check_output_limit();
@@ -116,30 +123,71 @@ impl Connection {
                 give_way(cx);
                 break;
             }
+            // Counted before it is sent: who has read a reply finds it in CLIENT LIST.
+            let figure = &self.session.shared.figures.net_output;
+            let before = figure.load(Ordering::Relaxed);
             let written = match self.out.only_piece() {
-                Some(piece) if piece.len() <= left => self.stream.poll_write(cx, &[IoSlice::new(piece)]),
+                Some(piece) if piece.len() <= left => {
+                    figure.store(before + piece.len() as u64, Ordering::Relaxed);
+                    self.stream.poll_write(cx, &[IoSlice::new(piece)])
+                }
                 _ => {
                     let mut slices = [IoSlice::new(&[]); 16];
                     let count = self.out.slices(&mut slices, left);
+                    let bytes = slices[..count].iter().map(|slice| slice.len() as u64).sum::<u64>();
+                    figure.store(before + bytes, Ordering::Relaxed);
                     self.stream.poll_write(cx, &slices[..count])
                 }
             };
+            let sent = if let Poll::Ready(Ok(n)) = written { n as u64 } else { 0 };
+            figure.store(before + sent, Ordering::Relaxed);
             match written {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(n)) => {
                     self.out.advance(n);
                     left = left.saturating_sub(n);
-                    self.engine.stats.worker(tools.number).add(Counter::NetOutputBytes, n as u64);
-                    add_alone(&self.session.shared.figures.net_output, n as u64);
+                    let counter = match &self.session.feed {
+                        None => Counter::NetOutputBytes,
+                        Some(_) => Counter::NetReplOutputBytes,
+                    };
+                    self.engine.stats.worker(tools.number).add(counter, n as u64);
+                    if self.out.is_empty() && self.session.feed.is_some() {
+                        self.take_from_feed();
+                    }
                 }
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => break,
             }
         }
-        if !self.out.is_empty() || self.session.shared.figures.output_bytes.load(Ordering::Relaxed) != 0 {
+        if self.session.feed.is_some()
+            || !self.out.is_empty()
+            || self.session.shared.figures.output_bytes.load(Ordering::Relaxed) != 0
+        {
             self.check_output_limit();
         }
         Ok(())
+    }
+
+    /// Has what goes to a replica beside replies follow these.
+    fn take_from_feed(&mut self) {
+        let Some(feed) = &self.session.feed else { return };
+        while self.out.len() < FEED_BYTES {
+            match feed.next() {
+                Next::Nothing => return,
+                Next::Piece(piece) => self.out.raw_bytes(piece),
+                Next::Stream(at) => match self.engine.replication.read(at) {
+                    Some(bytes) if bytes.is_empty() => return,
+                    Some(bytes) => {
+                        feed.advance(bytes.len() as u64);
+                        self.out.raw_bytes(bytes);
+                    }
+                    // Another stream began.
+                    None => return self.session.shared.close(),
+                },
+                Next::End if self.out.is_empty() => return self.session.shared.close(),
+                Next::End => return,
+            }
+        }
     }
 
     /// Whether replies wait until the disk has what they acknowledge; the connection is woken then.
@@ -152,16 +200,22 @@ impl Connection {
     #[cold]
     fn check_output_limit(&self) {
         let shared = &self.session.shared;
-        let waiting = self.out.len();
+        // What a replica has yet to be sent of the stream waits for it as well, though it is there but once.
+        let position = self.session.feed.as_ref().and_then(|feed| feed.position());
+        let behind = position.map_or(0, |at| self.engine.replication.offset().saturating_sub(at));
+        let waiting = self.out.len() + usize::try_from(behind).unwrap_or(usize::MAX);
         let figures = &shared.figures;
-        figures.output_bytes.store(waiting, Ordering::Relaxed);
-        figures.output_capacity.store(self.out.capacity(), Ordering::Relaxed);
-        let limits = self.engine.config.load().client_output_buffer_limit;
-        let limit = match () {
-            () if shared.has(Mark::Monitor) => limits.replica,
+        let config = self.engine.config.load();
+        let limits = config.client_output_buffer_limit;
+        let mut limit = match () {
+            () if shared.has(Mark::Monitor) || shared.has(Mark::Replica) => limits.replica,
             () if figures.is_subscribed() => limits.pubsub,
             () => limits.normal,
         };
+        if shared.has(Mark::Replica) && limit.hard_bytes != 0 {
+            // Who comes back may be given all of the backlog at once.
+            limit.hard_bytes = limit.hard_bytes.max(config.repl_backlog_size);
+        }
         let over = |bytes: u64| bytes != 0 && waiting as u64 >= bytes;
         let mut close = over(limit.hard_bytes);
         if over(limit.soft_bytes) {
@@ -180,6 +234,9 @@ impl Connection {
             warning!("Client id={} addr={} closed for overcoming of output buffer limits.", shared.id, shared.addr);
             shared.close();
         }
+        // Who goes for this is not weighed any more, and nobody has to go in its place.
+        figures.output_bytes.store(self.out.len(), Ordering::Relaxed);
+        figures.output_capacity.store(self.out.capacity(), Ordering::Relaxed);
     }
 
     /// Runs every whole request in `buf`; returns how many bytes are done with.
@@ -250,9 +307,21 @@ impl Connection {
         if tools.requests.is_empty() {
             return None;
         }
+        let before = self.session.feed.is_some().then_some(self.out.len());
         let (ran, stop) =
             tools.executor.run(&self.engine, &mut self.session, &mut self.out, buf, &tools.spans, &tools.requests);
-        add_alone(&self.session.shared.figures.commands, ran as u64);
+        if before.is_none() && self.session.feed.is_some() {
+            // Where that fails the stream comes in other packets, and the same.
+            let _ = self.stream.set_nodelay(!tools.executor.config().repl_disable_tcp_nodelay);
+        }
+        if before.is_some_and(|before| self.out.len() > before) {
+            // Among the stream a reply would be taken for a part of it.
+            warning!("Replica {} sent a command that has a reply: disconnected", self.session.shared.addr);
+            self.session.shared.close();
+        }
+        // One that waits counts when it is over.
+        let waits = matches!(stop, Stop::Waiting(_));
+        add_alone(&self.session.shared.figures.commands, ran as u64 - u64::from(waits));
         tools.ran += ran as u64;
         if matches!(stop, Stop::Done) {
             return None;
@@ -355,7 +424,7 @@ impl Connection {
             let room = if missing > 0 { missing } else { READ_BYTES };
             if self.input.capacity() - self.input.len() < room {
                 // What a header promises is not reserved: room grows with what has arrived.
-                self.input.reserve(room.min(self.input.len().max(READ_BYTES)));
+                self.input.reserve_exact(room.min(self.input.len().max(READ_BYTES)));
             }
             let read = self.stream.poll_append(cx, &mut self.input);
             let n = match read {
@@ -365,21 +434,32 @@ impl Connection {
             if n > 0 {
                 self.note_input(tools, n);
                 self.check_query_limit(tools);
+                // Looked at before a large request runs: who takes too much is closed instead.
+                self.note_query();
+                eviction::note(&self.engine, &self.session.shared);
                 if !self.session.shared.is_closing() {
                     self.process_input(tools);
                 }
             }
             n
         };
-        let shared = &self.session.shared;
-        shared.figures.query_bytes.store(self.input.len(), Ordering::Relaxed);
-        shared.figures.query_free.store(self.input.capacity() - self.input.len(), Ordering::Relaxed);
+        self.note_query();
         self.check_query_limit(tools);
         Poll::Ready(Ok(match n {
             0 => Came::End,
             _ if drained => Came::All,
             _ => Came::Part,
         }))
+    }
+
+    /// Notes how much is kept of what was read.
+    fn note_query(&self) {
+        let figures = &self.session.shared.figures;
+        // What stands before a long argument was read as arguments already.
+        let awaited = self.input.len() - self.parser.awaited_from().min(self.input.len());
+        figures.query_bytes.store(awaited, Ordering::Relaxed);
+        figures.argument_bytes.store(self.input.len() - awaited, Ordering::Relaxed);
+        figures.query_free.store(self.input.capacity() - self.input.len(), Ordering::Relaxed);
     }
 
     fn note_input(&self, tools: &Tools, n: usize) {
@@ -402,6 +482,7 @@ impl Connection {
             };
             let nudged = !replies && self.session.shared.take_nudge();
             if nudged {
+                pubsub::settle(&mut self.session);
                 self.session.shared.outbox.drain(&mut self.out);
             }
             match &mut self.state {
@@ -437,6 +518,7 @@ impl Connection {
                     }
                     let State::Blocked(waiting, _) = std::mem::replace(&mut self.state, State::Open) else { continue };
                     tools.executor.resume_wait(&self.engine, &mut self.session, &mut self.out, &waiting);
+                    add_alone(&self.session.shared.figures.commands, 1);
                     self.process_input(tools);
                     continue;
                 }
@@ -451,7 +533,8 @@ impl Connection {
             if self.session.shared.is_closing() {
                 return Poll::Ready(());
             }
-            if !self.out.is_empty() && self.flush(cx, tools).is_err() {
+            let to_send = !self.out.is_empty() || self.session.feed.is_some();
+            if to_send && self.flush(cx, tools).is_err() || self.session.shared.is_closing() {
                 return Poll::Ready(());
             }
             // What comes behind waits with its replies: else they might never leave.
@@ -498,6 +581,7 @@ impl Connection {
             match read {
                 Poll::Ready(Ok(n)) if n > 0 => {
                     self.note_input(tools, n);
+                    self.note_query();
                     self.check_query_limit(tools);
                     if self.session.shared.is_closing() {
                         return Poll::Ready(());
@@ -639,6 +723,7 @@ impl Connection {
             }
             let started = Ticks::now();
             let turn = this.turn(cx, tools, started);
+            eviction::note(&this.engine, &this.session.shared);
             tools.count_turn(&this.engine, started);
             // A buffer that one large reply has made large is not kept.
             let back = this.out.take_back().filter(|buf| (1..=KEPT_BYTES).contains(&buf.capacity()));
@@ -662,6 +747,12 @@ impl Drop for Connection {
         self.engine.monitors.remove(id);
         self.engine.pause.forget(id);
         self.engine.clients.remove(id);
+        if let Some(feed) = &self.session.feed {
+            feed.leave();
+            warning!("Connection with replica client id={id} addr={} lost.", self.session.shared.addr);
+        }
+        self.engine.replication.forget(id, self.engine.clock.now_ms());
+        self.engine.weights.forget(&self.session.shared);
         self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -4,6 +4,7 @@
 //! one, [`local::Client`] calls it without a socket.
 
 pub mod builder;
+mod bus;
 mod check;
 mod connection;
 pub mod host;
@@ -11,6 +12,7 @@ mod listener;
 pub mod local;
 mod peers;
 pub mod process;
+pub mod replica_link;
 pub mod running;
 pub mod standalone;
 mod stream;

@@ -13,6 +13,9 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::client::shared::Link;
+use crate::cluster::machine::{BUS_PORT_OFFSET, Settings, bus_port};
+use crate::cluster::shared::Cluster;
+use crate::command::cluster::keys;
 use crate::command::engine::{Engine, Refusal, ShutdownRequest};
 use crate::command::save;
 use crate::config::table::Config;
@@ -27,7 +30,7 @@ use crate::persist::log::Reader;
 use crate::server::host::{Control, ServerHost};
 use crate::server::listener::{self, Listening, Reception};
 use crate::server::local::Client;
-use crate::server::{timers, worker};
+use crate::server::{bus, replica_link, timers, worker};
 use crate::stdx::clock::Clock;
 use crate::stdx::memory;
 
@@ -181,9 +184,14 @@ impl Server {
         let routing = if config.cluster_enabled { Routing::Slot } else { Routing::Hash };
         let keyspace = Keyspace::new(routing, workers)?;
         let engine = Engine::shared(config, clock, Box::new(host), keyspace).map_err(StartError::Config)?;
+        let bus = match (&engine.cluster, listening.port) {
+            (Some(cluster), port) if port != 0 => Some(start_bus(&engine, cluster, port)?),
+            _ => None,
+        };
         let end = Arc::new(End::default());
         let unix_path = unix.as_ref().map(|(_, path)| path.clone());
-        let control = Controller::start(engine.clone(), workers, listening, unix, receiver, end.clone())?;
+        let control = Controller::start(engine.clone(), workers, listening, unix, receiver, end.clone(), bus)?;
+        engine.replication.set_keep(engine.config.load().repl_backlog_size);
         engine.memory_startup.store(memory::used() as u64, Ordering::Relaxed);
         Ok(Server { engine, addrs, end, control: Some(control), unix_path })
     }
@@ -194,6 +202,10 @@ impl Server {
     /// The file cannot be read, or not to its end.
     pub(crate) fn load(&self) -> Result<(), StartError> {
         save::load_at_start(&self.engine).map_err(StartError::Load)?;
+        if let Some(cluster) = &self.engine.cluster {
+            let filled = keys::filled(&self.engine);
+            cluster.with(self.engine.clock.now_ms(), |machine| machine.account_for_keys(filled.into_iter()));
+        }
         if !self.engine.is_refusing(Refusal::Ending) {
             self.announce();
         }
@@ -283,6 +295,23 @@ impl Drop for Server {
     }
 }
 
+/// Becomes the node that `nodes.conf` tells of, and opens the bus.
+fn start_bus(engine: &Arc<Engine>, cluster: &Arc<Cluster>, port: u16) -> Result<bus::Running, StartError> {
+    let config = engine.config.load();
+    if config.cluster_port == 0 && port > u16::MAX - BUS_PORT_OFFSET {
+        return Err(StartError::Config(format!(
+            "Redis port number too high for cluster mode. The cluster bus port number is that of clients and {BUS_PORT_OFFSET} more: either take a port up to {}, or set cluster-port.",
+            u16::MAX - BUS_PORT_OFFSET
+        )));
+    }
+    let bus_port = bus_port(&config, port);
+    let path = Path::new(OsStr::from_bytes(&config.dir.0)).join(OsStr::from_bytes(&config.cluster_config_file));
+    let settings = Settings::of(&config, port);
+    cluster.open(&path, settings, engine.clock.now_ms()).map_err(|error| StartError::Config(error.to_string()))?;
+    let listening = listener::bind(&config, bus_port).map_err(|error| StartError::Listen(error.port))?;
+    Ok(bus::start(engine.clone(), cluster.clone(), listening.tcp)?)
+}
+
 /// The control thread: accepts connections, starts and ends the others.
 struct Controller {
     reception: Reception,
@@ -297,6 +326,7 @@ impl Controller {
         unix: Option<(std::os::unix::net::UnixListener, PathBuf)>,
         receiver: UnboundedReceiver<Control>,
         end: Arc<End>,
+        bus: Option<bus::Running>,
     ) -> Result<JoinHandle<()>, StartError> {
         let mut handles = Vec::new();
         let mut threads = Vec::new();
@@ -307,6 +337,7 @@ impl Controller {
         }
         // Where a later step fails they end with it, as the workers do.
         let timers = timers::start(engine.clone())?;
+        let link = replica_link::start(engine.clone())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
             crash::prepare_thread();
@@ -330,6 +361,7 @@ impl Controller {
                 }
             });
             drop(runtime);
+            drop(bus);
             // The workers end when the last way to them is gone.
             drop(controller);
             for thread in threads {
@@ -338,6 +370,7 @@ impl Controller {
                 }
             }
             drop(timers);
+            drop(link);
         })?;
         Ok(thread)
     }

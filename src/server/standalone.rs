@@ -15,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::command::acl;
 use crate::command::engine::{Engine, ShutdownRequest};
+use crate::command::replication::farewell;
 use crate::command::{info, save};
 use crate::config::choice::{
     LogFormat, LogLevel, LogTimestampFormat, OomScoreAdj, ShutdownOptions, Supervised, SyslogFacility,
@@ -371,6 +372,9 @@ fn follow(log: &log::Handle, title: &Title, new: &Config, old: &Config) -> Resul
             ("oom-score-adj", "Failed to set current oom_score_adj. Check server logs.".to_owned())
         })?;
     }
+    if new.replicaof.is_some() != old.replicaof.is_some() {
+        log.set_role(if new.replicaof.is_some() { log::Role::Replica } else { log::Role::Primary });
+    }
     if new.dir != old.dir {
         std::env::set_current_dir(path_of(&new.dir.0)).map_err(|error| ("dir", plain(&error)))?;
     }
@@ -478,11 +482,11 @@ fn install_crash_report(enabled: bool) -> Arc<OnceLock<Weak<Engine>>> {
 
 /// What INFO says, for a crash report: section by section, so that one which cannot be had costs no other.
 ///
-/// The dying thread may hold shards, so what would have to lock them is left out: the keyspace, and of
-/// memory all but the sum.
+/// The dying thread may hold shards, so what would have to lock them is left out: the keyspace, what others have
+/// of the keys that somebody waits for, and of memory all but the sum.
 fn tell_state(engine: &Engine, out: &mut dyn Write) {
     let config = engine.config.load();
-    let mut nothing = engine.keyspace.hold_none();
+    let mut nothing = engine.keyspace.hold_impatiently();
     for section in
         ["server", "persistence", "stats", "replication", "cpu", "commandstats", "cluster", "clients", "errorstats"]
     {
@@ -564,6 +568,9 @@ async fn follow_signals(engine: &Engine, mut term: Signal, mut int: Signal) {
 
 /// Ends the server as SHUTDOWN does.
 fn end(engine: &Engine, request: ShutdownRequest) -> Result<(), String> {
+    if farewell::waits(engine, request) {
+        return Ok(());
+    }
     let _alone = engine.keyspace.gates().alone();
     save::end(engine, &mut engine.keyspace.hold(ShardSet::ALL), request)
 }

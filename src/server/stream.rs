@@ -53,6 +53,17 @@ impl Stream {
         (&*socket).write_vectored(slices)
     }
 
+    /// Sends small pieces at once, or collects them for a while.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.set_nodelay(nodelay),
+            Stream::Unix(_) => Ok(()),
+        }
+    }
+
     fn socket(&self) -> SockRef<'_> {
         match self {
             Stream::Tcp(stream) => SockRef::from(stream),

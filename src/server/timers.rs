@@ -9,7 +9,7 @@ use crate::client::shared::{Link, Mark};
 use crate::command::client::tracking;
 use crate::command::engine::Engine;
 use crate::command::eviction::{Eviction, Room};
-use crate::command::{aof, save};
+use crate::command::{aof, replication, save};
 use crate::keyspace::change::Effects;
 use crate::keyspace::shard::SHARDS;
 use crate::keyspace::space::Patience;
@@ -64,6 +64,7 @@ pub fn start(engine: Arc<Engine>) -> std::io::Result<Running> {
             sampled: Instant::now(),
             tidied: Instant::now(),
             cron: Instant::now(),
+            second: Instant::now(),
         };
         while !asked.load(Ordering::Acquire) {
             let more = timers.tick(&engine);
@@ -86,6 +87,7 @@ struct Timers {
     sampled: Instant,
     tidied: Instant,
     cron: Instant,
+    second: Instant,
 }
 
 impl Timers {
@@ -94,8 +96,12 @@ impl Timers {
         let started = Instant::now();
         // What is read from a log may still need a key whose time has come.
         let loading = engine.saves.loading.active.load(Ordering::Relaxed);
-        if engine.debug.active_expire.load(Ordering::Relaxed) && !loading {
+        // On a replica it is for the primary to say what has expired.
+        if engine.debug.active_expire.load(Ordering::Relaxed) && !loading && !engine.replication.is_following() {
             self.expire(engine);
+        }
+        if engine.replication.has_news() {
+            engine.replication.wake_replicas();
         }
         let more = !loading && self.make_room(engine);
         // Who sleeps for a period wakes a little before or after its end.
@@ -116,9 +122,14 @@ impl Timers {
             disconnect_idle(engine);
             remind_slow_readers(engine);
             tracking::tidy(engine);
+            let second = over(self.second, Duration::from_secs(1));
+            if second {
+                self.second = Instant::now();
+            }
+            replication::tick(engine, second);
             engine.host.tidy_peers();
             save::look_at_save_points(engine);
-            aof::look_at_growth(engine);
+            aof::rewrite::look_at_growth(engine);
             let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
             for (counter, by) in [(Counter::LoopCycles, 1), (Counter::LoopUs, us), (Counter::LoopCronUs, us)] {
                 engine.stats.add(counter, by);
@@ -131,7 +142,7 @@ impl Timers {
     /// there is more to do.
     fn make_room(&mut self, engine: &Engine) -> bool {
         let config = engine.config.load();
-        if engine.memory_limit(&config) == 0 {
+        if engine.memory_limit(&config) == 0 || config.replica_ignore_maxmemory && engine.replication.is_following() {
             return false;
         }
         let _gate = engine.keyspace.gates().enter(engine.keyspace.gates().shared_index());
@@ -171,7 +182,7 @@ impl Timers {
         self.effects.begin(engine.interest());
         let pass_on = |effects: &mut Effects, late: &[u64]| {
             late.iter().for_each(|ms| engine.stats.expire_lag.record(ms * 1000));
-            engine.pass_on(0, effects, Vec::new);
+            engine.pass_on(0, effects, &Vec::new());
         };
         let now_ms = || engine.clock.now_ms();
         let expired = engine.keyspace.expire_shard(shard, patience, now_ms, &mut self.effects, pass_on);
@@ -204,6 +215,8 @@ fn disconnect_idle(engine: &Engine) {
         let stays = client.link == Link::InProcess
             || client.has(Mark::Blocked)
             || client.has(Mark::Monitor)
+            || client.has(Mark::Replica)
+            || client.has(Mark::Primary)
             || client.figures.is_subscribed();
         if idle > timeout_ms && !stays {
             verbose!("Closing idle client");

@@ -5,13 +5,14 @@
 //! A difference is printed with its line and both replies; the test goes on to the end of the table.
 
 mod arity;
+mod cluster;
 mod connection;
 mod events;
 mod geo;
 mod keys;
 mod language;
 mod lists;
-mod random;
+pub mod random;
 mod runner;
 mod server;
 mod strings;

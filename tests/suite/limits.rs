@@ -309,3 +309,68 @@ fn shutdown_under_load_ends_the_process_and_every_connection() {
     eventually("the process is gone", || !server.alive());
     assert!(server.logs("bye bye"));
 }
+
+/// A connection that has sent all but the end of an argument of so many bytes.
+fn filled(server: &Server, bytes: usize) -> Client {
+    let mut client = server.connect();
+    client.send(format!("*2\r\n$3\r\nGET\r\n${bytes}\r\n").as_bytes()).expect("a header");
+    client.send(&value(bytes)).expect("the sockets take it, for the server reads");
+    client
+}
+
+#[test]
+fn the_largest_clients_go_when_all_together_take_too_much() {
+    let server = Server::subject(&["--maxmemory-clients", "6mb"]);
+    let mut control = server.connect();
+    control.cmd(&["CLIENT", "NO-EVICT", "on"]);
+    let _small: Vec<Client> = (0..3).map(|_| filled(&server, 200_000)).collect();
+    let mut medium = filled(&server, MB);
+    let mut large = filled(&server, 3 * MB);
+    eventually("all is there", || figure(&mut control, "mem_clients_normal") > 4_700_000);
+    assert_eq!(figure(&mut control, "connected_clients"), 6);
+    // One more of the largest is too many: the older of the two goes.
+    let mut another = filled(&server, 3 * MB);
+    assert!(is_closed(&mut large));
+    assert_eq!(figure(&mut control, "evicted_clients"), 1);
+    assert!(server.logs("Evicting client: id="));
+    // A lower limit is followed at once.
+    assert_eq!(control.cmd(&["CONFIG", "SET", "maxmemory-clients", "1mb"]), b"+OK\r\n");
+    assert_eq!(figure(&mut control, "connected_clients"), 4);
+    assert!(is_closed(&mut another) && is_closed(&mut medium));
+    // As a share of the memory for data, which is none without a limit of that.
+    assert_eq!(control.cmd(&["CONFIG", "SET", "maxmemory-clients", "10%"]), b"+OK\r\n");
+    assert_eq!(figure(&mut control, "connected_clients"), 4);
+    assert_eq!(control.cmd(&["CONFIG", "SET", "maxmemory", "5mb"]), b"+OK\r\n");
+    assert_eq!(figure(&mut control, "connected_clients"), 3, "the limit follows that of the data");
+    // Who spares others is not spared itself.
+    assert_eq!(control.cmd(&["CLIENT", "NO-EVICT", "off"]), b"+OK\r\n");
+    control.send(b"*2\r\n$3\r\nGET\r\n$50000000\r\n").expect("a header");
+    // The server may be gone before all is sent.
+    let _ = control.send(&value(MB));
+    assert!(is_closed(&mut control));
+}
+
+#[test]
+fn who_queues_watches_or_follows_too_much_goes() {
+    let server = Server::subject(&["--maxmemory-clients", "300kb"]);
+    let mut control = server.connect();
+    control.cmd(&["CLIENT", "NO-EVICT", "on"]);
+    let mut gone = 0;
+    let long = "x".repeat(20_000);
+    for words in [&["SET", "a", &long][..], &["WATCH"], &["SUBSCRIBE"], &["PSUBSCRIBE"], &["CLIENT", "TRACKING"]] {
+        let mut client = server.connect();
+        let ended = (0..20_000).find(|n| {
+            let name = format!("{n:05}");
+            let request = match words[0] {
+                "SET" if *n == 0 => vec!["MULTI"],
+                "SET" => words.to_vec(),
+                "CLIENT" => vec!["CLIENT", "TRACKING", "on", "BCAST", "PREFIX", &name],
+                command => vec![command, &name],
+            };
+            client.ask(&request).is_err()
+        });
+        assert!(ended.is_some(), "{words:?}");
+        gone += 1;
+        assert_eq!(figure(&mut control, "evicted_clients"), gone, "{words:?}");
+    }
+}

@@ -1,7 +1,7 @@
 //! Which clients CLIENT LIST tells of and CLIENT KILL ends: all that pass every filter.
 
 use crate::acl::users::Users;
-use crate::client::shared::Shared;
+use crate::client::shared::{Mark, Shared};
 use crate::command::args::Args;
 use crate::command::error::Error;
 use crate::stdx::number::parse_i64;
@@ -37,7 +37,12 @@ impl Kind {
 
     /// The kind of this client.
     pub fn of(client: &Shared) -> Kind {
-        if client.figures.is_subscribed() { Kind::PubSub } else { Kind::Normal }
+        match () {
+            () if client.has(Mark::Primary) => Kind::Primary,
+            () if client.has(Mark::Replica) => Kind::Replica,
+            () if client.figures.is_subscribed() => Kind::PubSub,
+            () => Kind::Normal,
+        }
     }
 }
 

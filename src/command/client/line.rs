@@ -91,12 +91,15 @@ fn flags(client: &Shared, scene: &Scene<'_>) -> String {
     let blocked = client.has(Mark::Blocked) || (scene.waits)(client.id);
     let letters = [
         ('O', client.has(Mark::Monitor)),
+        ('S', client.has(Mark::Replica)),
+        ('M', client.has(Mark::Primary)),
         ('P', client.figures.is_subscribed()),
         ('x', client.figures.queued.load(Ordering::Relaxed) >= 0),
         ('b', blocked),
         ('t', client.tracked.has(Choice::On)),
         ('R', client.tracked.has(Choice::Broken)),
         ('B', client.tracked.has(Choice::Broadcast)),
+        ('r', client.has(Mark::ReadOnly)),
         ('c', client.has(Mark::Closing)),
         ('U', client.has(Mark::Unix)),
         ('e', client.has(Mark::NoEvict)),

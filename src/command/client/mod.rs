@@ -1,5 +1,6 @@
 //! CLIENT: what a connection is called and how it is treated, and what others are there.
 
+pub mod eviction;
 mod filter;
 mod line;
 pub mod tracking;
@@ -207,6 +208,7 @@ const LIST: Command = Command {
 fn list(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let filter = Filter::for_list(args, &ctx.engine.users)?;
     let (me, now_ms) = (ctx.session.shared.id, ctx.db.now_ms());
+    eviction::note_all(ctx.engine);
     let mut clients = match &filter.ids {
         Some(ids) => ids.iter().filter_map(|id| ctx.engine.clients.find(u64::try_from(*id).ok()?)).collect(),
         None => ctx.engine.clients.all(),
@@ -310,6 +312,7 @@ const NO_EVICT: Command = Command {
     summary: "Sets the client eviction mode of the connection.",
     run: |ctx, args| {
         ctx.session.shared.mark(Mark::NoEvict, switch(args.at(2))?);
+        eviction::note(ctx.engine, &ctx.session.shared);
         ok(ctx, args)
     },
     ..SUB

@@ -275,14 +275,14 @@ pub fn broadcast(engine: &Engine, effects: &mut Effects) {
 }
 
 /// Tells everyone that no key is valid any more.
-pub fn flushed(ctx: &mut Context<'_>) {
-    if !ctx.engine.tracking.is_active() {
+pub fn flushed(engine: &Engine, effects: &mut Effects) {
+    if !engine.tracking.is_active() {
         return;
     }
-    let mut post = post(ctx.engine, ctx.db.effects);
-    let many = ctx.engine.tracking.keys() > ROOM_STEP;
-    let old = ctx.engine.tracking.invalidate_all(&mut post);
-    ctx.db.effects.echo |= post.echoed;
+    let mut post = post(engine, effects);
+    let many = engine.tracking.keys() > ROOM_STEP;
+    let old = engine.tracking.invalidate_all(&mut post);
+    effects.echo |= post.echoed;
     if many {
         // Freed by a thread of its own: others wait for this one.
         let _ = std::thread::Builder::new().name("forget".into()).spawn(move || drop(old));

@@ -160,6 +160,62 @@ pub fn end_unpermitted(ctx: &mut Context<'_>, account: &Account) {
     lost.iter().for_each(|client| client::end(ctx, client));
 }
 
+/// Ends all subscriptions to a shard channel whose slot has left; its clients are told by their own tasks.
+pub fn revoke(engine: &Engine, topic: &Topic<Shared>) {
+    let mut clients: Vec<Arc<Shared>> = Vec::new();
+    topic.hand_out(|client| clients.push(client.clone()));
+    for client in clients {
+        engine.pubsub.unsubscribe(Kind::ShardChannel, topic.name(), client.id);
+        client.revoked.lock().push(topic.name().into());
+        client.wake();
+    }
+}
+
+/// Tells a client of the subscriptions that ended without it.
+pub fn settle(session: &mut Session) {
+    let revoked = std::mem::take(&mut *session.shared.revoked.lock());
+    if revoked.is_empty() {
+        return;
+    }
+    for name in revoked {
+        let subscriptions = session.subscriptions.as_deref_mut();
+        if subscriptions.is_some_and(|all| all.shard_channels.remove(&name)) {
+            let left = count(session.subscriptions.as_deref(), Kind::ShardChannel);
+            let push = Push::new(|out: &mut Output| {
+                out.push(3);
+                out.bulk(words(Kind::ShardChannel).left.as_bytes());
+                out.bulk(&name);
+                out.integer(left as i64);
+            });
+            session.shared.push_as(|protocol| Some(push.encoded(protocol)));
+        }
+    }
+    tell(session);
+}
+
+/// Has the other nodes of the cluster hand a message to their clients, too.
+fn spread(ctx: &mut Context<'_>, args: &Args<'_>, sharded: bool) {
+    let Some(cluster) = &ctx.engine.cluster else {
+        return ctx.db.effects.pass_to_replicas(|| args.to_vecs());
+    };
+    if !ctx.session.replaying {
+        cluster.with(ctx.engine.clock.now_ms(), |machine| machine.publish(args.at(1), args.at(2), sharded));
+    }
+}
+
+/// Hands a message that came from another node to the clients of this one.
+pub fn receive(engine: &Engine, channel: &[u8], message: &[u8], sharded: bool) {
+    let mut effects = Effects::default();
+    if sharded {
+        let most = engine.config.load().client_output_buffer_limit.pubsub.hard_bytes;
+        if let Some(topic) = engine.pubsub.topics(Kind::ShardChannel).find(channel) {
+            send_to(engine, &mut effects, most, &topic, Kind::ShardChannel, message);
+        }
+    } else {
+        send(engine, &mut effects, channel, message);
+    }
+}
+
 /// Puts a message into a client's outbox; closes the client where more waits there than it may keep.
 fn deliver<F: Fn(&mut Output)>(engine: &Engine, effects: &mut Effects, most: u64, client: &Shared, push: &Push<F>) {
     let waiting = client.push_as(|protocol| Some(push.encoded(protocol)));
@@ -213,6 +269,7 @@ pub const PUBLISH: Command = Command {
     complexity: "O(N+M) where N is the number of clients subscribed to the receiving channel and M is the total number of subscribed patterns (by any client).",
     run: |ctx, args| {
         let receivers = send(ctx.engine, ctx.db.effects, args.at(1), args.at(2));
+        spread(ctx, args, false);
         ctx.out.integer(receivers as i64);
         DONE
     },
@@ -232,6 +289,7 @@ pub const SPUBLISH: Command = Command {
         let topic = ctx.engine.pubsub.topics(Kind::ShardChannel).find(args.at(1));
         let receivers =
             topic.map_or(0, |topic| send_to(ctx.engine, ctx.db.effects, most, &topic, Kind::ShardChannel, args.at(2)));
+        spread(ctx, args, true);
         ctx.out.integer(receivers as i64);
         DONE
     },
@@ -272,6 +330,7 @@ pub const SSUBSCRIBE: Command = Command {
 
 fn subscribe(ctx: &mut Context<'_>, args: &Args<'_>, kind: Kind) -> Reply {
     refuse_in_process(ctx)?;
+    settle(ctx.session);
     for name in args.from(1) {
         let subscriptions = ctx.session.subscriptions.get_or_insert_default();
         let new = !names(subscriptions, kind).contains(name);
@@ -373,6 +432,7 @@ pub const SUNSUBSCRIBE: Command = Command {
 
 fn unsubscribe(ctx: &mut Context<'_>, args: &Args<'_>, kind: Kind) -> Reply {
     refuse_in_process(ctx)?;
+    settle(ctx.session);
     if args.len() > 1 {
         args.from(1).for_each(|name| end(ctx, kind, name));
     } else {

@@ -11,8 +11,10 @@ use smallvec::SmallVec;
 
 use crate::command::args::Args;
 use crate::command::call::{call_inside, show_script};
+use crate::command::cluster::route::{self, Refused};
 use crate::command::context::{Context, DONE, Outcome, Reply};
-use crate::command::dispatch::add_keys;
+use crate::command::dispatch::{add_keys, write_refusal};
+use crate::command::engine::Refusal;
 use crate::command::error::Error;
 use crate::command::permission;
 use crate::command::script::prepare::{cannot_compile, cannot_load};
@@ -30,6 +32,7 @@ use crate::script::running::{End, Kind, Run};
 use crate::script::source::{self, Flags};
 use crate::script::vm::Ended;
 use crate::spec::Flag;
+use crate::stdx::crc::key_slot;
 
 /// Whether a script may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +100,9 @@ impl<'s> Subject<'s> {
 /// # Errors
 /// Why it may not run, or how it failed.
 pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject<'_>, access: Access) -> Reply {
+    if ctx.config.cluster_enabled && subject.flags().is_some_and(|flags| flags.has(source::Flag::NoCluster)) {
+        return Err(Error::text("ERR Can not run script on cluster, 'no-cluster' flag is set."));
+    }
     let says_no_writes = subject.flags().is_some_and(|flags| flags.has(source::Flag::NoWrites));
     if access == Access::ReadOnly && subject.flags().is_some() && !says_no_writes {
         return Err(Error::text("ERR Can not execute a script with write flag using *_ro command."));
@@ -108,6 +114,21 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
         ));
     }
     let engine = ctx.engine;
+    if engine.is_refusing_any() && ctx.session.follows.is_none() && subject.flags().is_some() {
+        let allows_stale = subject.flags().is_some_and(|flags| flags.has(source::Flag::AllowStale));
+        let serves_stale = ctx.config.replica_serve_stale_data;
+        if engine.is_refusing(Refusal::CutOff) && !serves_stale && !allows_stale {
+            return Err(Error::MasterDown);
+        }
+        match write_refusal(engine) {
+            Some(_) if says_no_writes => {}
+            Some(Error::ReadOnly) => {
+                return Err(Error::text("READONLY Can not run script with write flag on readonly replica."));
+            }
+            Some(error) => return Err(error),
+            None => {}
+        }
+    }
     let mut vm = engine.scripts.machines.lease(&engine.scripts.cache);
     subject.prepare(&mut vm, ctx)?;
     let words: SmallVec<[&[u8]; 16]> = args.from(3).collect();
@@ -120,6 +141,7 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
     let is_outermost = ctx.db.effects.group.is_none();
     ctx.db.effects.group.get_or_insert_default();
     ctx.scripted = true;
+    let stood_still = ctx.stand_still();
     let short_of_room = !ctx.has_room && !allows_oom;
     let mut runner = Runner {
         ctx,
@@ -129,6 +151,9 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
         read_only: access == Access::ReadOnly || says_no_writes,
         logged: true,
         declared,
+        // One that says nothing of itself may touch any slot that is served here, as before there were flags.
+        one_slot: subject.flags().is_some_and(|flags| !flags.has(source::Flag::AllowCrossSlotKeys)),
+        slot: keys.first().map(|key| key_slot(key)),
         strayed: false,
         needs_all: false,
         wrote: false,
@@ -159,6 +184,7 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
         ctx.db.select(db);
     }
     ctx.scripted = false;
+    ctx.still_us = ctx.still_us.filter(|_| !stood_still);
     if is_outermost {
         engine.end_group(ctx.db.effects);
     }
@@ -225,6 +251,10 @@ struct Runner<'r, 'c> {
     logged: bool,
     /// The shards of the keys that it declared.
     declared: ShardSet,
+    /// Whether all keys that it touches have to be of one slot, in a cluster.
+    one_slot: bool,
+    /// The slot of the first key that it declared or touched.
+    slot: Option<u16>,
     /// Whether it touched others.
     strayed: bool,
     /// Whether it cannot go on beside others, and has to be run again alone.
@@ -257,8 +287,17 @@ impl Runner<'_, '_> {
         if entry.has(Flag::NoScript) && !engine.debug.scripts_may_all.load(Ordering::Relaxed) {
             return refused("ERR This Redis command is not allowed from script");
         }
-        if self.read_only && entry.has(Flag::Write) {
+        if self.read_only && (entry.has(Flag::Write) || entry.has(Flag::MayReplicate)) {
             return refused("ERR Write commands are not allowed from read-only scripts.");
+        }
+        if engine.is_refusing_any() && self.ctx.session.follows.is_none() {
+            let serves_stale = self.ctx.config.replica_serve_stale_data;
+            if engine.is_refusing(Refusal::CutOff) && !serves_stale && !entry.has(Flag::Stale) {
+                return refused("ERR Can not execute the command on a stale replica");
+            }
+            if let Some(error) = (entry.has(Flag::Write) && !self.wrote).then(|| write_refusal(engine)).flatten() {
+                return Answer::Refused(error.line());
+            }
         }
         // What has begun to write may go on, so that it is not left half done.
         if self.short_of_room && entry.has(Flag::DenyOom) && !self.wrote {
@@ -282,6 +321,9 @@ impl Runner<'_, '_> {
             self.needs_all = true;
             return Answer::Stop;
         }
+        if let Err(text) = self.stay_here(entry, args) {
+            return refused(text);
+        }
         let writes = entry.has(Flag::Write) && !self.wrote;
         if writes && self.run.as_ref().is_some_and(|run| !run.write()) {
             return Answer::Stop;
@@ -290,6 +332,33 @@ impl Runner<'_, '_> {
         let args = first_key.map_or(*args, |(index, hash)| args.with_first_key(index, hash));
         self.run_inside(entry, &args, reply);
         Answer::Replied
+    }
+
+    /// Sees to it that a script touches no keys of other nodes.
+    fn stay_here(&mut self, entry: &Entry, args: &Args<'_>) -> Result<(), &'static str> {
+        let engine = self.ctx.engine;
+        // What a log or a primary says was right where it was done.
+        let obeys = self.ctx.session.replaying || self.ctx.session.follows.is_some();
+        let Some(cluster) = engine.cluster.as_ref().filter(|_| !obeys) else { return Ok(()) };
+        if !route::concerns(entry) {
+            return Ok(());
+        }
+        let view = cluster.view().load();
+        match route::judge(engine, &view, self.ctx.session, entry, args, Some(&mut self.ctx.db.hold)) {
+            Ok(None) => {}
+            Ok(Some(slot)) if self.one_slot => {
+                if *self.slot.get_or_insert(slot) != slot {
+                    return Err("ERR Script attempted to access keys that do not hash to the same slot");
+                }
+            }
+            Ok(Some(_)) => {}
+            Err(Refused::DownForWrites) => {
+                return Err("ERR Script attempted to execute a write command while the cluster is down and readonly");
+            }
+            Err(Refused::Down) => return Err("ERR Script attempted to execute a command while the cluster is down"),
+            Err(_) => return Err("ERR Script attempted to access a non local key in a cluster node"),
+        }
+        Ok(())
     }
 
     /// Gets hold of more shards while others run, if that is possible; returns whether all of these are held.

@@ -298,6 +298,7 @@ fn wait(wanted: &[(Key<'_>, After)], what: What<'_>, until_ms: Option<u64>) -> W
         also: ShardSet::default(),
         serve: Box::new(serve),
         timed_out: Output::null_array,
+        answer: None,
         denied: Output::null_array,
         group: None,
         gone,

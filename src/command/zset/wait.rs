@@ -66,6 +66,7 @@ fn wait(
             Ok(None) | Err(_) => Ok(Served::No),
         }),
         timed_out: Output::null_array,
+        answer: None,
         denied: Output::null_array,
         group: Some(group::SORTED_SET),
         gone: None,

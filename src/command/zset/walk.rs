@@ -103,7 +103,7 @@ pub const ZSCAN: Command = Command {
     since: "2.8.0",
     arity: Arity::AtLeast(3),
     flags: &[Flag::ReadOnly],
-    usage: "key cursor [MATCH pattern] [COUNT count]",
+    usage: "key cursor [MATCH pattern] [COUNT count] [NOSCORES]",
     summary: "Iterates over members and scores of a sorted set.",
     complexity: "O(1) for every call. O(N) for a complete iteration, including enough command calls for the cursor to return back to 0. N is the number of elements inside the collection.",
     tips: &["nondeterministic_output"],
@@ -127,9 +127,11 @@ fn zscan(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
             };
             if found.wants(member) {
                 found.add(member);
-                text.clear();
-                append(&mut text, score);
-                found.add(&text);
+                if !found.names_only {
+                    text.clear();
+                    append(&mut text, score);
+                    found.add(&text);
+                }
             }
         });
         next.unwrap_or(0)

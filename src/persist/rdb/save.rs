@@ -177,6 +177,18 @@ pub fn write_held(
     sink.end()
 }
 
+/// Writes a file without keys into `sink`.
+///
+/// # Errors
+/// The first of `sink`.
+pub fn write_without_keys(head: &Head, manner: Manner, sink: &mut dyn Write) -> io::Result<()> {
+    let mut sink = Summing { sink, sum: manner.checksum.then(Crc64::new) };
+    let mut writer = Writer::new(Compression::Lzf);
+    write_front(&mut writer, head);
+    sink.put(&writer.bytes)?;
+    sink.end()
+}
+
 fn write_front(writer: &mut Writer, head: &Head) {
     file::write_head(writer);
     head.aux.iter().for_each(|(name, text)| file::write_aux(writer, name, text));

@@ -21,6 +21,7 @@
 //! | `@version72 RAW` | Redis 7.2 answers this and the oracle is older: the exact bytes, in both protocols |
 //! | `@ours RAW REASON` | we answer this on purpose, whatever the oracle says: the exact bytes, and why (see docs/differences.md) |
 //! | `@swap72 FROM TO` | Redis 7.2 answers the same as the older oracle, but for this text |
+//! | `@until TEXT` | asked again and again of each server, until its reply has this text; not compared |
 //! | `@resp2`, `@resp3` | only in this protocol |
 //! | `@replies N` | so many replies are read (default 1); 0 for CLIENT REPLY OFF |
 //! | `@closes` | after its replies the connection is closed, and opened anew for the next command |
@@ -56,6 +57,8 @@ pub struct Ask {
     pub ours: Option<Vec<u8>>,
     /// Texts of the oracle, and what Redis 7.2 says instead.
     pub swaps72: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What each reply has to have before it goes on.
+    pub until: Option<Vec<u8>>,
     /// Only in this version of the protocol: 2 or 3.
     pub only: Option<u8>,
     /// How many replies to read.
@@ -115,6 +118,7 @@ fn step(number: usize, line: &str) -> Result<Step, String> {
         version72: None,
         ours: None,
         swaps72: Vec::new(),
+        until: None,
         only: None,
         replies: 1,
         closes: false,
@@ -144,6 +148,10 @@ fn step(number: usize, line: &str) -> Result<Step, String> {
             b"@swap72" => {
                 let (from, to) = (value()?, value()?);
                 ask.swaps72.push((from, to));
+            }
+            b"@until" => {
+                ask.until = Some(value()?);
+                ask.compare = Compare::Ignored;
             }
             b"@resp2" => ask.only = Some(2),
             b"@resp3" => ask.only = Some(3),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
+use std::time::{Duration, Instant};
 
 use crate::interop::language::{Ask, Compare, Step, parse};
 use crate::support::client::{Client, closed};
@@ -11,6 +12,9 @@ use crate::support::server::{Server, tell};
 
 /// So many differences are printed; what follows the first is often its consequence.
 const PRINTED: usize = 40;
+
+/// How long is waited for a reply that says something.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Fields that tell about the C compiler.
 const C_ONLY: &[&str] = &["gcc_version"];
@@ -101,6 +105,23 @@ impl Side {
         answers
     }
 
+    /// Asks until the reply has `text`.
+    fn wait_for(&mut self, ask: &Ask, text: &[u8]) {
+        let began = Instant::now();
+        loop {
+            let answers = self.ask(ask);
+            let has = |answer: &Answer| match answer {
+                Answer::Reply(raw) => raw.windows(text.len()).any(|part| part == text),
+                Answer::Closed => false,
+            };
+            if answers.iter().any(has) {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "line {}: {}: {answers:?}", ask.number, ask.text);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     fn knows(&mut self, command: &str) -> bool {
         let (container, sub) = command.split_once('|').unwrap_or((command, ""));
         let (client, _) = self.connection("");
@@ -136,8 +157,13 @@ fn spoken(protocol: &mut Protocol, args: &[Vec<u8>], reply: &[u8]) {
 /// # Panics
 /// When a reply differs: with every line that does, up to a limit, and both replies.
 pub fn run(name: &str, table: &str, protocol: Protocol, args: &[&str]) {
+    let Some(pair) = Server::pair(args) else { return };
+    run_on(name, table, protocol, args, pair);
+}
+
+/// The same against two servers that run already.
+pub fn run_on(name: &str, table: &str, protocol: Protocol, args: &[&str], (subject, oracle): (Server, Server)) {
     let steps = parse(table);
-    let Some((subject, oracle)) = Server::pair(args) else { return };
     let password = args.iter().position(|a| *a == "--requirepass").and_then(|at| args.get(at + 1)).copied();
     let newer = oracle.is_redis_7_0(password) && !subject.is_redis_7_0(password);
     let (mut subject, mut oracle) = (Side::new(subject, protocol), Side::new(oracle, protocol));
@@ -167,6 +193,11 @@ pub fn run(name: &str, table: &str, protocol: Protocol, args: &[&str]) {
                     continue;
                 }
                 asked += 1;
+                if let Some(text) = &ask.until {
+                    subject.wait_for(ask, text);
+                    oracle.wait_for(ask, text);
+                    continue;
+                }
                 let (ours, theirs) = (subject.ask(ask), oracle.ask(ask));
                 let spoken = subject.connections.get(&ask.on).map_or(protocol, |c| c.1);
                 if let Some(why) = difference(ask, &ours, &theirs, newer, spoken) {

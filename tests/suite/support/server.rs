@@ -119,6 +119,13 @@ impl Server {
         Server::start(&subject_program(), args)
     }
 
+    /// Starts the subject on a port where another server was before.
+    pub fn subject_at(port: u16, args: &[&str]) -> Server {
+        let server = Server::spawn(&subject_program(), args, port);
+        assert!(server.logs("Ready to accept"), "port {port}: {}", server.log.text());
+        server
+    }
+
     /// Starts the subject and returns while it is loading its data.
     pub fn subject_that_loads(args: &[&str]) -> Server {
         Server::start_until(&subject_program(), args, "Loading RDB")
@@ -150,7 +157,8 @@ impl Server {
     fn start_until(program: &OsString, args: &[&str], line: &str) -> Server {
         let mut tried = String::new();
         for _ in 0..PORTS {
-            let server = Server::spawn(program, args, free_port());
+            let is_node = args.contains(&"--cluster-enabled");
+            let server = Server::spawn(program, args, if is_node { free_node_port() } else { free_port() });
             if server.log.wait(line, Instant::now() + START) {
                 return server;
             }
@@ -248,6 +256,17 @@ impl Drop for Server {
 /// A port nobody listens on; somebody may by the time it is used, so [`Server::start`] tries again.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("the loopback has a free port").port()
+}
+
+/// A port such that nobody listens there, and where the bus of a cluster's node would.
+fn free_node_port() -> u16 {
+    loop {
+        let port = free_port() % 20_000 + 20_000;
+        let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if is_free(port) && is_free(port + 10_000) {
+            return port;
+        }
+    }
 }
 
 /// A new directory for one server, or for the files of several.

@@ -14,7 +14,7 @@ fn tick(bench: &Bench) -> usize {
     for shard in 0..SHARDS {
         effects.begin(bench.engine.interest());
         let now = || bench.engine.clock.now_ms();
-        let pass_on = |effects: &mut Effects, _: &[u64]| bench.engine.pass_on(0, effects, Vec::new);
+        let pass_on = |effects: &mut Effects, _: &[u64]| bench.engine.pass_on(0, effects, &Vec::new());
         removed += bench.engine.keyspace.expire_shard(shard, Patience::Wait, now, &mut effects, pass_on).fields;
     }
     removed

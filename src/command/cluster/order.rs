@@ -1,0 +1,174 @@
+//! What administrators have this node do.
+
+use crate::cluster::machine::{Bumped, FailoverKind, Machine, ResetKind, SetSlot};
+use crate::command::args::Args;
+use crate::command::cluster::{cluster, keys, refused, slot_of};
+use crate::command::context::{Context, DONE, Reply};
+use crate::command::error::Error;
+use crate::command::help;
+use crate::stdx::number::parse_i64;
+
+/// Has the machine do something, and replies OK where it did.
+fn order(ctx: &mut Context<'_>, f: impl FnOnce(&mut Machine) -> Result<(), String>) -> Reply {
+    cluster(ctx)?.with(ctx.engine.clock.now_ms(), f).map_err(refused)?;
+    ctx.out.ok();
+    DONE
+}
+
+/// The slots that all arguments from the third on name.
+fn slots_of(args: &Args<'_>) -> Result<Vec<usize>, Error> {
+    args.from(2).map(slot_of).collect()
+}
+
+/// The slots of the ranges that all arguments from the third on name.
+fn ranges_of(args: &Args<'_>, name: &str) -> Result<Vec<usize>, Error> {
+    if args.len() % 2 == 1 {
+        return Err(Error::WrongArity(format!("cluster|{name}")));
+    }
+    let mut slots = Vec::new();
+    for at in (2..args.len()).step_by(2) {
+        let (first, last) = (slot_of(args.at(at))?, slot_of(args.at(at + 1))?);
+        if first > last {
+            return Err(Error::text(format!("ERR start slot number {first} is greater than end slot number {last}")));
+        }
+        slots.extend(first..=last);
+    }
+    Ok(slots)
+}
+
+pub fn addslots(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    cluster(ctx)?;
+    let slots = slots_of(args)?;
+    order(ctx, |machine| machine.add_slots(&slots))
+}
+
+pub fn addslotsrange(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    cluster(ctx)?;
+    let slots = ranges_of(args, "addslotsrange")?;
+    order(ctx, |machine| machine.add_slots(&slots))
+}
+
+pub fn delslots(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    cluster(ctx)?;
+    let slots = slots_of(args)?;
+    order(ctx, |machine| machine.delete_slots(&slots))
+}
+
+pub fn delslotsrange(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    cluster(ctx)?;
+    let slots = ranges_of(args, "delslotsrange")?;
+    order(ctx, |machine| machine.delete_slots(&slots))
+}
+
+pub fn flushslots(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
+    cluster(ctx)?;
+    if keys::any(ctx) {
+        return Err(Error::text("ERR DB must be empty to perform CLUSTER FLUSHSLOTS."));
+    }
+    order(ctx, |machine| {
+        machine.flush_slots();
+        Ok(())
+    })
+}
+
+pub fn setslot(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    let cluster = cluster(ctx)?;
+    if cluster.view().load().is_replica {
+        return Err(Error::text("ERR Please use SETSLOT only with masters."));
+    }
+    let slot = slot_of(args.at(2))?;
+    let to = match args.len() {
+        5 if args.is(3, "MIGRATING") => SetSlot::Migrating(args.at(4)),
+        5 if args.is(3, "IMPORTING") => SetSlot::Importing(args.at(4)),
+        4 if args.is(3, "STABLE") => SetSlot::Stable,
+        5 if args.is(3, "NODE") => SetSlot::Node(args.at(4)),
+        _ => {
+            let text = "ERR Invalid CLUSTER SETSLOT action or number of arguments. Try CLUSTER HELP";
+            return Err(Error::text(text));
+        }
+    };
+    let keys = keys::count(ctx, slot);
+    order(ctx, |machine| machine.set_slot(slot, to, keys))
+}
+
+pub fn meet(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    cluster(ctx)?;
+    if args.len() > 5 {
+        return Err(help::wrong_form("CLUSTER", args.at(1)));
+    }
+    let number = |at: usize, what: &str| {
+        let shown = || refused(format!("Invalid {what} port specified: {}", String::from_utf8_lossy(args.at(at))));
+        parse_i64(args.at(at)).ok_or_else(shown)
+    };
+    let port = number(3, "base")?;
+    let bus_port = match args.len() {
+        5 => number(4, "bus")?,
+        _ => port.saturating_add(crate::cluster::machine::BUS_PORT_OFFSET.into()),
+    };
+    order(ctx, |machine| machine.meet(args.at(2), port, bus_port))
+}
+
+pub fn forget(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    order(ctx, |machine| machine.forget(args.at(2)))
+}
+
+pub fn replicate(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    cluster(ctx)?;
+    let has_keys = keys::any(ctx);
+    order(ctx, |machine| machine.replicate(args.at(2), has_keys))
+}
+
+pub fn failover(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    cluster(ctx)?;
+    let kind = match args.len() {
+        2 => FailoverKind::Agreed,
+        3 if args.is(2, "FORCE") => FailoverKind::Forced,
+        3 if args.is(2, "TAKEOVER") => FailoverKind::Takeover,
+        3 => return Err(Error::Syntax),
+        _ => return Err(help::wrong_form("CLUSTER", args.at(1))),
+    };
+    order(ctx, |machine| machine.fail_over(kind))
+}
+
+pub fn reset(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    let cluster = cluster(ctx)?;
+    let kind = match args.len() {
+        2 => ResetKind::Soft,
+        3 if args.is(2, "HARD") => ResetKind::Hard,
+        3 if args.is(2, "SOFT") => ResetKind::Soft,
+        3 => return Err(Error::Syntax),
+        _ => return Err(help::wrong_form("CLUSTER", args.at(1))),
+    };
+    if !cluster.view().load().is_replica && keys::any(ctx) {
+        return Err(Error::text("ERR CLUSTER RESET can't be called with master nodes containing keys"));
+    }
+    order(ctx, |machine| {
+        machine.reset(kind);
+        Ok(())
+    })
+}
+
+pub fn saveconfig(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
+    let saved = cluster(ctx)?.save_now();
+    saved.map_err(|error| {
+        let text = error.to_string();
+        refused(format!("error saving the cluster node config: {}", text.split(" (os error").next().unwrap_or(&text)))
+    })?;
+    ctx.out.ok();
+    DONE
+}
+
+pub fn bumpepoch(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
+    let line = match cluster(ctx)?.with(ctx.engine.clock.now_ms(), Machine::bump_epoch) {
+        Bumped::Bumped(epoch) => format!("BUMPED {epoch}"),
+        Bumped::Still(epoch) => format!("STILL {epoch}"),
+    };
+    ctx.out.simple(&line);
+    DONE
+}
+
+pub fn set_config_epoch(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    cluster(ctx)?;
+    let epoch = args.integer(2)?;
+    order(ctx, |machine| machine.set_config_epoch(epoch))
+}

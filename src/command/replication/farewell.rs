@@ -1,0 +1,143 @@
+//! The end of a primary: it waits for its replicas, so that they have what it has acknowledged.
+//!
+//! What must stay true: from when the end is asked for until it comes, or is called off, nothing is written.
+
+use parking_lot::Mutex;
+
+use crate::command::blocking::{Served, Wait};
+use crate::command::context::{Context, DONE, Outcome, Reply};
+use crate::command::engine::{Engine, ShutdownRequest};
+use crate::command::error::Error;
+use crate::command::save;
+use crate::keyspace::hold::ShardSet;
+use crate::observe::log::{notice, warning};
+use crate::resp::reply::Output;
+
+/// An end that waits for replicas.
+#[derive(Debug, Default)]
+pub struct Farewell(Mutex<Option<Pending>>);
+
+#[derive(Debug)]
+struct Pending {
+    request: ShutdownRequest,
+    until_ms: u64,
+    /// Clients that asked for it.
+    clients: Vec<std::sync::Arc<crate::client::shared::Shared>>,
+}
+
+impl Farewell {
+    /// Unix milliseconds until which replicas are waited for, while they are.
+    pub fn until_ms(&self) -> Option<u64> {
+        self.0.lock().as_ref().map(|pending| pending.until_ms)
+    }
+}
+
+/// What a client is told whose SHUTDOWN did not come to its end.
+const FAILED: &str = "ERR Errors trying to SHUTDOWN. Check logs.";
+
+/// Whether every replica that is online has all of the stream.
+fn all_have_all(engine: &Engine) -> bool {
+    let offset = engine.replication.offset();
+    let state = engine.replication.state();
+    state.replicas.iter().filter(|replica| replica.is_online()).all(|replica| replica.acked >= offset)
+}
+
+/// Asks for the end, and returns whether replicas are waited for before it comes.
+pub fn waits(engine: &Engine, request: ShutdownRequest) -> bool {
+    let mut pending = engine.farewell.0.lock();
+    if pending.is_some() && !request.now {
+        return true;
+    }
+    let timeout_s = engine.config.load().shutdown_timeout;
+    if request.now || timeout_s == 0 || engine.replication.is_following() || all_have_all(engine) {
+        *pending = None;
+        return false;
+    }
+    let until_ms = engine.clock.now_ms() + u64::from(timeout_s) * 1000;
+    *pending = Some(Pending { request, until_ms, clients: Vec::new() });
+    drop(pending);
+    notice!("Waiting for replicas before shutting down.");
+    engine.pause.end_writes(true);
+    ask(engine);
+    true
+}
+
+fn ask(engine: &Engine) {
+    let words = [&b"REPLCONF"[..], b"GETACK", b"*"];
+    engine.log.pass(&words.map(<[u8]>::to_vec).to_vec());
+    engine.replication.wake_replicas();
+}
+
+/// Has the client that asked for the end wait for it.
+pub fn wait(ctx: &mut Context<'_>) -> Reply {
+    if let Some(pending) = &mut *ctx.engine.farewell.0.lock() {
+        pending.clients.push(ctx.session.shared.clone());
+    }
+    Ok(Outcome::Wait(Box::new(Wait {
+        keys: Vec::new(),
+        until_ms: None,
+        also: ShardSet::default(),
+        serve: Box::new(|_, _| Ok(Served::No)),
+        timed_out: |out| out.error(format_args!("{FAILED}")),
+        answer: None,
+        denied: Output::null,
+        group: None,
+        aside: None,
+        gone: None,
+    })))
+}
+
+/// Calls it off; returns whether there was one.
+pub fn call_off(engine: &Engine) -> bool {
+    let Some(pending) = engine.farewell.0.lock().take() else { return false };
+    notice!("Shutdown manually aborted.");
+    release(engine, &pending);
+    true
+}
+
+fn release(engine: &Engine, pending: &Pending) {
+    engine.pause.end_writes(false);
+    for client in &pending.clients {
+        let waits = client.wait.lock().clone();
+        waits.into_iter().for_each(|wait| _ = wait.time_out());
+    }
+}
+
+/// Sees whether the time has come; called by the timers, which hold nothing.
+pub fn look(engine: &Engine) {
+    let Some(until_ms) = engine.farewell.until_ms() else { return };
+    if !all_have_all(engine) {
+        if engine.clock.now_ms() < until_ms {
+            return ask(engine);
+        }
+        let offset = engine.replication.offset();
+        for replica in engine.replication.state().replicas.iter().filter(|replica| replica.acked < offset) {
+            warning!(
+                "Lagging replica {} reported offset {} behind master.",
+                replica.client.addr,
+                offset - replica.acked
+            );
+        }
+    }
+    let Some(pending) = engine.farewell.0.lock().take() else { return };
+    let ended = {
+        let _alone = engine.keyspace.gates().alone();
+        save::end(engine, &mut engine.keyspace.hold(ShardSet::ALL), pending.request)
+    };
+    if let Err(reason) = ended {
+        warning!("{reason}");
+        release(engine, &pending);
+    }
+}
+
+/// SHUTDOWN ABORT.
+///
+/// # Errors
+/// There is nothing to call off.
+pub fn abort(ctx: &mut Context<'_>) -> Reply {
+    if !call_off(ctx.engine) {
+        ctx.engine.host.abort_shutdown().map_err(Error::text)?;
+    }
+    ctx.out.ok();
+    DONE
+}

@@ -1,0 +1,336 @@
+//! Full synchronisations: data sets for replicas, made of a snapshot, sent as they are made or from a file.
+//!
+//! Replicas that wait are collected for a while, and one snapshot serves all of them. At the point in time at which it
+//! begins each is told the offset, and the stream is kept for it from there. What must stay true: a replica is sent the
+//! stream from exactly the offset of its snapshot on; whoever makes data sets waits for replicas, and nobody else does.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::client::feed::{Feed, Parts};
+use crate::client::shared::Shared;
+use crate::command::engine::Engine;
+use crate::command::save::{self, Purpose};
+use crate::config::table::Config;
+use crate::keyspace::hold::ShardSet;
+use crate::keyspace::snapshot::Snapshot;
+use crate::observe::crash;
+use crate::observe::log::{notice, warning};
+use crate::persist::disk;
+use crate::persist::rdb::save::{Failure, Head, Manner, encoder, write, write_without_keys};
+use crate::persist::saves::Running;
+use crate::replication::State;
+use crate::replication::replicas::{Replica, Stage};
+use crate::replication::transfer::MARK_LENGTH;
+use crate::stdx::random;
+
+/// So many bytes may be on their way to a replica before who makes them waits.
+const ON_THE_WAY_BYTES: usize = 1 << 20;
+/// A file is read in pieces of this size.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// A data set that is being made for replicas.
+#[derive(Debug, Clone, Copy)]
+struct Making {
+    number: u64,
+    parts: Parts,
+    diskless: bool,
+}
+
+/// Has a replica that waits for a data set have that which is being written to a file, if it can; else sees whether
+/// one is to be begun.
+pub fn attach_or_begin(engine: &Engine, id: u64) {
+    let mut state = engine.replication.state();
+    let State { replicas, backlog, history, .. } = &mut *state;
+    let Some(new) = replicas.find(id).cloned() else { return };
+    let other = replicas.iter().find_map(|other| match (other.stage, other.feed.position()) {
+        (Stage::Saving(number), Some(at)) if other.about.parts == new.about.parts => Some((number, at)),
+        _ => None,
+    });
+    if let (Some((number, at)), Some(replica)) = (other, replicas.find(id))
+        && backlog.as_ref().is_some_and(|backlog| backlog.covers(at))
+    {
+        notice!("Waiting for end of BGSAVE for SYNC");
+        start(replica, &history.id, at, Stage::Saving(number));
+        return;
+    }
+    drop(state);
+    look_at_waiting(engine);
+}
+
+/// Tells a replica which part of the stream its data set will be a result of, and keeps the rest for it.
+fn start(replica: &mut Replica, id: &str, offset: u64, stage: Stage) {
+    replica.stage = stage;
+    if !replica.old {
+        replica.feed.push(Bytes::from(format!("+FULLRESYNC {id} {offset}\r\n")));
+    }
+    replica.feed.keep_from(offset);
+    replica.client.wake();
+}
+
+/// Begins to make a data set if replicas wait for one, and have waited long enough.
+pub fn look_at_waiting(engine: &Engine) {
+    let config = engine.config.load_full();
+    let mut state = engine.replication.state();
+    let waiting = |replica: &&Replica| replica.stage == Stage::Waiting && !replica.client.is_closing();
+    let Some(parts) = state.replicas.iter().find(waiting).map(|replica| replica.about.parts) else { return };
+    let busy = engine.saves.is_running() || engine.aof.is_rewriting() || engine.keyspace.snapshot().is_active();
+    let loading = engine.saves.loading.active.load(Ordering::Relaxed);
+    if busy || loading {
+        return;
+    }
+    let now_ms = engine.clock.now_ms();
+    let same = |replica: &&Replica| waiting(replica) && replica.about.parts == parts;
+    let count = state.replicas.iter().filter(same).count();
+    // What is not all of the data set is no file that we could keep.
+    let partial = parts != Parts::default();
+    let diskless = (config.repl_diskless_sync || partial) && state.replicas.iter().filter(same).all(|r| r.about.eof);
+    let oldest_ms = state.replicas.iter().filter(same).map(|r| now_ms.saturating_sub(r.asked_ms)).max().unwrap_or(0);
+    let delay_ms = u64::from(config.repl_diskless_sync_delay) * 1000;
+    let enough = config.repl_diskless_sync_max_replicas > 0 && count >= config.repl_diskless_sync_max_replicas as usize;
+    if config.repl_diskless_sync && oldest_ms < delay_ms && !enough {
+        return;
+    }
+    state.makings += 1;
+    let making = Making { number: state.makings, parts, diskless };
+    drop(state);
+    let mut running = engine.saves.running.lock();
+    if running.is_some() {
+        return;
+    }
+    // From here on it is told as one that goes on.
+    *running = Some(Running {
+        started_ms: now_ms,
+        keys: 0,
+        dirty: engine.dirty.load(Ordering::Relaxed),
+        progress: crate::keyspace::snapshot::Progress::default(),
+    });
+    drop(running);
+    let shared = engine.arc();
+    let work = move || {
+        crash::prepare_thread();
+        run(&shared, &config, making);
+        *shared.saves.running.lock() = None;
+    };
+    let target = if diskless { "replicas sockets" } else { "disk" };
+    notice!("Starting BGSAVE for SYNC with target: {target}");
+    if let Err(error) = std::thread::Builder::new().name("sync".into()).spawn(work) {
+        warning!("BGSAVE for replication failed: {error}");
+        *engine.saves.running.lock() = None;
+    }
+}
+
+/// The thread of one making.
+fn run(engine: &Engine, config: &Config, making: Making) {
+    let begun = match begin(engine, config, making) {
+        Some(begun) => begun,
+        // Something else began first: they go on waiting.
+        None => return,
+    };
+    let done =
+        if making.diskless { send(engine, config, making, begun) } else { through_file(engine, config, making, begun) };
+    let number = making.number;
+    let mine = |stage: Stage| stage == Stage::Saving(number) || stage == Stage::Sending(number);
+    let now_ms = engine.clock.now_ms();
+    let mut state = engine.replication.state();
+    for replica in state.replicas.iter_mut().filter(|replica| mine(replica.stage)) {
+        if let Err(reason) = &done {
+            warning!("SYNC failed. {reason}: closing the connection of replica {}", replica.client.addr);
+            replica.client.close();
+            continue;
+        }
+        replica.heard_ms = now_ms;
+        let kind = if making.diskless { "socket" } else { "disk" };
+        if replica.about.rdb_only {
+            notice!("RDB transfer completed, rdb only replica ({}) should be disconnected asap", replica.client.addr);
+            replica.stage = Stage::Online;
+            replica.feed.close_behind();
+        } else if making.diskless {
+            notice!(
+                "Streamed replica synchronization with replica {} succeeded ({kind}). Waiting for REPLCONF ACK from replica to enable streaming",
+                replica.client.addr
+            );
+            replica.stage = Stage::Loading;
+        } else {
+            notice!("Synchronization with replica {} succeeded", replica.client.addr);
+            replica.stage = Stage::Online;
+            replica.feed.stream();
+        }
+        replica.client.wake();
+    }
+}
+
+/// What a making begins with: the snapshot, if there is to be one, and what stands before its keys.
+struct Begun {
+    snapshot: Option<Snapshot>,
+    head: Head,
+}
+
+/// Begins the snapshot, at one point in time, and tells those who wait.
+fn begin(engine: &Engine, config: &Config, making: Making) -> Option<Begun> {
+    let _alone = engine.keyspace.gates().alone();
+    let mut hold = engine.keyspace.hold(ShardSet::ALL);
+    let encoder = encoder(config, engine.moment(config));
+    let snapshot = match making.parts.keys {
+        true => Some(Snapshot::begin(engine.keyspace.snapshot(), &mut hold, encoder)?),
+        false => None,
+    };
+    if let (Some(snapshot), Some(running)) = (&snapshot, &mut *engine.saves.running.lock()) {
+        running.keys = snapshot.keys();
+        running.progress = snapshot.progress.clone();
+        running.dirty = engine.dirty.load(Ordering::Relaxed);
+    }
+    let mut head = save::head(engine, Purpose::Snapshot);
+    if !making.parts.functions {
+        head.functions.clear();
+    }
+    engine.log.cut(|| {
+        let mut state = engine.replication.state();
+        let offset = engine.replication.offset();
+        let id = state.history.id.clone();
+        let stage = match making.diskless {
+            true => Stage::Sending(making.number),
+            false => Stage::Saving(making.number),
+        };
+        let wants = |replica: &Replica| {
+            replica.stage == Stage::Waiting
+                && replica.about.parts == making.parts
+                && (replica.about.eof || !making.diskless)
+        };
+        for replica in state.replicas.iter_mut().filter(|replica| wants(replica)) {
+            start(replica, &id, offset, stage);
+        }
+    });
+    Some(Begun { snapshot, head })
+}
+
+/// Sends to several replicas at once, as fast as the slowest takes it.
+struct Several<'e> {
+    engine: &'e Engine,
+    to: Vec<(Arc<Shared>, Arc<Feed>)>,
+    patience: Duration,
+}
+
+impl<'e> Several<'e> {
+    /// Those of a making that are at this stage.
+    fn of(engine: &'e Engine, config: &Config, stage: Stage) -> Several<'e> {
+        let state = engine.replication.state();
+        let to = state.replicas.iter().filter(|replica| replica.stage == stage);
+        let to = to.map(|replica| (replica.client.clone(), replica.feed.clone())).collect();
+        Several { engine, to, patience: Duration::from_secs(config.repl_timeout.into()) }
+    }
+}
+
+impl Write for Several<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = Bytes::copy_from_slice(bytes);
+        for (client, feed) in &self.to {
+            feed.push(piece.clone());
+            client.wake();
+        }
+        self.to.retain(|(client, feed)| {
+            let goes_on = feed.wait_for_room(ON_THE_WAY_BYTES, self.patience);
+            if !goes_on && !feed.is_gone() {
+                warning!("Disconnecting timedout replica (full sync): {}", client.addr);
+                client.close();
+            }
+            goes_on
+        });
+        if self.to.is_empty() {
+            warning!("Diskless rdb transfer, last replica dropped, killing fork child.");
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        if let Some(running) = &*self.engine.saves.running.lock()
+            && running.progress.is_stopped()
+        {
+            return Err(io::Error::other("stopped"));
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a data set into `to`. The snapshot is over when this returns.
+fn write_to(engine: &Engine, config: &Config, begun: Begun, to: &mut dyn Write) -> Result<(), Failure> {
+    let manner = Manner::of(config);
+    match begun.snapshot {
+        None => Ok(write_without_keys(&begun.head, manner, to)?),
+        Some(snapshot) => {
+            let mut hold = engine.keyspace.hold_none();
+            write(snapshot, engine.keyspace.snapshot(), &mut hold, &begun.head, manner, to)
+        }
+    }
+}
+
+/// Sends a data set as it is made.
+fn send(engine: &Engine, config: &Config, making: Making, begun: Begun) -> Result<(), String> {
+    let mut to = Several::of(engine, config, Stage::Sending(making.number));
+    let mark: [u8; MARK_LENGTH] = random::run_id();
+    // What cannot be written is told by the walk, which must be made in any case.
+    let _ = to.write_all(&[b"$EOF:", &mark[..], b"\r\n"].concat());
+    let written = write_to(engine, config, begun, &mut to).map_err(|failure| failure.to_string());
+    written.and_then(|()| to.write_all(&mark).map_err(|error| error.to_string()))
+}
+
+/// Writes a data set to the file that every save writes, and sends that.
+fn through_file(engine: &Engine, config: &Config, making: Making, begun: Begun) -> Result<(), String> {
+    let started = Instant::now();
+    let say = |failure: Failure| failure.to_string();
+    let mut file = match save::create_for_sync(config) {
+        Ok(file) => file,
+        Err(error) => {
+            begun.snapshot.iter().for_each(|snapshot| snapshot.progress.stop());
+            let _ = write_to(engine, config, begun, &mut io::sink());
+            return Err(error.to_string());
+        }
+    };
+    write_to(engine, config, begun, &mut file).map_err(say)?;
+    let path = save::path(config);
+    file.commit(&path).map_err(|error| error.to_string())?;
+    let took = i64::try_from(started.elapsed().as_secs()).unwrap_or(i64::MAX);
+    engine.saves.took_s.store(took, Ordering::Relaxed);
+    let dirty = engine.saves.running.lock().as_ref().map_or(0, |running| running.dirty);
+    let rest = |now: u64| Some(now.saturating_sub(dirty));
+    let _ = engine.dirty.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
+    engine.saves.succeeded(engine.clock.now_ms());
+    notice!("Background saving terminated with success");
+    let sent = send_file(engine, config, making, &path);
+    if config.rdb_del_sync_files && config.save.0.is_empty() && !config.appendonly {
+        notice!("Removing the RDB file used to feed replicas in a persistence-less instance");
+        disk::remove(&path);
+    }
+    sent
+}
+
+fn send_file(engine: &Engine, config: &Config, making: Making, path: &std::path::Path) -> Result<(), String> {
+    // Nobody joins those who wait for the file from here on.
+    for replica in engine.replication.state().replicas.iter_mut() {
+        if replica.stage == Stage::Saving(making.number) {
+            replica.stage = Stage::Sending(making.number);
+        }
+    }
+    let mut to = Several::of(engine, config, Stage::Sending(making.number));
+    if to.to.is_empty() {
+        return Ok(());
+    }
+    let mut read = || -> io::Result<()> {
+        let (mut file, length) = disk::open(path)?.ok_or(io::ErrorKind::NotFound)?;
+        to.write_all(format!("${length}\r\n").as_bytes())?;
+        let (mut piece, mut left) = (vec![0; PIECE_BYTES], length);
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE_BYTES);
+            file.read_exact(&mut piece[..most])?;
+            to.write_all(&piece[..most])?;
+            left -= most as u64;
+        }
+        Ok(())
+    };
+    read().map_err(|error| error.to_string())
+}

@@ -1,0 +1,272 @@
+//! The handshake of a replica with its primary: what it says, and what it makes of the answers.
+//!
+//! A state machine without a socket: lines of the primary go in, what is to be done comes out. What must stay true: no
+//! answer of a primary, however strange, leads to more than an end of the handshake; a primary that knows no PSYNC, or
+//! none of the options, is followed all the same.
+
+use crate::persist::log::encode;
+use crate::replication::history::is_id;
+use crate::stdx::number::parse_i64;
+
+/// What a replica says of itself, and asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Introduction {
+    /// The password, and the user where there is one.
+    pub auth: Option<(Option<Vec<u8>>, Vec<u8>)>,
+    /// The port that clients are to reach it at.
+    pub port: u16,
+    /// The address that clients are to reach it at, where the primary sees another.
+    pub ip: Option<Vec<u8>>,
+    /// The stream that it has followed, and how many bytes of it it has; `None` to begin anew.
+    pub has: Option<(String, u64)>,
+    /// It asks the other, which is its replica, to become its primary.
+    pub failover: bool,
+}
+
+/// What is to be done next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Wait for the next line.
+    Await,
+    /// Send this and wait for the next line.
+    Send(Vec<u8>),
+    /// The data set follows: that of this stream at this offset, or of one that is not named.
+    Full(Option<(String, u64)>),
+    /// The same, once this is sent.
+    SendForFull(Vec<u8>),
+    /// The stream goes on where it stopped; it has another name now where one is given.
+    Continue(Option<String>),
+    /// It is to be tried again later: why.
+    Later(String),
+    /// It cannot go on: why.
+    Failed(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Pong,
+    Auth,
+    Port,
+    Ip,
+    Capa,
+    Psync,
+    Over,
+}
+
+/// A handshake that goes on.
+#[derive(Debug)]
+pub struct Handshake {
+    me: Introduction,
+    stage: Stage,
+}
+
+fn command(words: &[&[u8]]) -> Vec<u8> {
+    let words: Vec<Vec<u8>> = words.iter().map(|word| word.to_vec()).collect();
+    let mut bytes = Vec::new();
+    encode(&mut bytes, &words);
+    bytes
+}
+
+fn text(line: &[u8]) -> String {
+    String::from_utf8_lossy(line).into_owned()
+}
+
+impl Handshake {
+    /// Begins one; returns what is to be sent first.
+    pub fn begin(me: Introduction) -> (Handshake, Vec<u8>) {
+        (Handshake { me, stage: Stage::Pong }, command(&[b"PING"]))
+    }
+
+    /// Whether the primary was asked for data already: from here on only time tells whether it is there.
+    pub fn is_asking(&self) -> bool {
+        matches!(self.stage, Stage::Psync | Stage::Over)
+    }
+
+    /// Takes a line of the primary, without its end; returns what is to be done.
+    pub fn line(&mut self, line: &[u8]) -> Step {
+        if line.is_empty() {
+            // To show that it is still there.
+            return Step::Await;
+        }
+        let refused = line.starts_with(b"-");
+        match self.stage {
+            Stage::Pong => {
+                let may_log_in = [&b"-NOAUTH"[..], b"-NOPERM", b"-ERR operation not permitted"];
+                if !line.starts_with(b"+") && !may_log_in.iter().any(|start| line.starts_with(start)) {
+                    return Step::Failed(format!("Error reply to PING from master: '{}'", text(line)));
+                }
+                self.introduce()
+            }
+            Stage::Auth if refused => Step::Failed(format!("Unable to AUTH to MASTER: {}", text(line))),
+            Stage::Auth => self.go_on(Stage::Port),
+            // An old primary does not know these, and needs none of them.
+            Stage::Port => self.go_on(if self.me.ip.is_some() { Stage::Ip } else { Stage::Capa }),
+            Stage::Ip => self.go_on(Stage::Capa),
+            Stage::Capa => {
+                self.stage = Stage::Psync;
+                Step::Send(self.psync())
+            }
+            Stage::Psync => self.answer(line),
+            Stage::Over => Step::Failed("An answer that nobody asked for".into()),
+        }
+    }
+
+    fn go_on(&mut self, stage: Stage) -> Step {
+        self.stage = stage;
+        Step::Await
+    }
+
+    /// All of the introduction at once: the answers come in the same order.
+    fn introduce(&mut self) -> Step {
+        let me = &self.me;
+        let mut bytes = match &me.auth {
+            Some((Some(user), password)) => command(&[b"AUTH", user, password]),
+            Some((None, password)) => command(&[b"AUTH", password]),
+            None => Vec::new(),
+        };
+        bytes.extend(command(&[b"REPLCONF", b"listening-port", me.port.to_string().as_bytes()]));
+        if let Some(ip) = &me.ip {
+            bytes.extend(command(&[b"REPLCONF", b"ip-address", ip]));
+        }
+        bytes.extend(command(&[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2"]));
+        self.stage = if me.auth.is_some() { Stage::Auth } else { Stage::Port };
+        Step::Send(bytes)
+    }
+
+    fn psync(&self) -> Vec<u8> {
+        let (id, offset) = match &self.me.has {
+            // What is asked for is the first byte that is missing, counted from 1.
+            Some((id, offset)) => (id.as_str(), (offset + 1).to_string()),
+            None => ("?", "-1".to_owned()),
+        };
+        let mut words = vec![&b"PSYNC"[..], id.as_bytes(), offset.as_bytes()];
+        if self.me.failover {
+            words.push(b"FAILOVER");
+        }
+        command(&words)
+    }
+
+    /// What comes of the answer to PSYNC.
+    fn answer(&mut self, line: &[u8]) -> Step {
+        self.stage = Stage::Over;
+        if let Some(rest) = line.strip_prefix(b"+FULLRESYNC") {
+            let rest = text(rest);
+            let mut words = rest.split_ascii_whitespace();
+            let id = words.next().filter(|id| is_id(id));
+            let offset = words.next().and_then(|word| parse_i64(word.as_bytes()));
+            return match (id, offset.and_then(|offset| u64::try_from(offset).ok())) {
+                (Some(id), Some(offset)) => Step::Full(Some((id.to_owned(), offset))),
+                _ => Step::Failed(format!("Master replied with wrong +FULLRESYNC syntax: {}", text(line))),
+            };
+        }
+        if let Some(rest) = line.strip_prefix(b"+CONTINUE") {
+            if self.me.has.is_none() {
+                return Step::Failed("Master continues a stream that was not asked for".into());
+            }
+            let rest = text(rest);
+            let id = rest.trim();
+            return match id {
+                "" => Step::Continue(None),
+                id if is_id(id) => Step::Continue(Some(id.to_owned())),
+                _ => Step::Failed(format!("Master replied with wrong +CONTINUE syntax: {}", text(line))),
+            };
+        }
+        if line.starts_with(b"-NOMASTERLINK") || line.starts_with(b"-LOADING") {
+            let why = text(line);
+            return Step::Later(format!("Master is currently unable to PSYNC but should be in the future: {why}"));
+        }
+        if self.me.failover {
+            return Step::Failed(format!("Failover target rejected psync request: {}", text(line)));
+        }
+        // It knows no PSYNC.
+        Step::SendForFull(command(&[b"SYNC"]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn words(step: &Step) -> String {
+        let (Step::Send(bytes) | Step::SendForFull(bytes)) = step else { return format!("{step:?}") };
+        let text = String::from_utf8_lossy(bytes);
+        let words = text.split("\r\n").filter(|word| !word.is_empty() && !word.starts_with(['*', '$']));
+        words.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_primary_is_told_who_follows_it_and_what_it_has() {
+        let id = "f".repeat(40);
+        let me = Introduction {
+            auth: Some((Some(b"u".to_vec()), b"p".to_vec())),
+            port: 7,
+            ip: Some(b"::1".to_vec()),
+            has: Some((id.clone(), 41)),
+            failover: false,
+        };
+        let (mut handshake, ping) = Handshake::begin(me);
+        assert_eq!(ping, b"*1\r\n$4\r\nPING\r\n");
+        assert_eq!(
+            words(&handshake.line(b"-NOAUTH Authentication required.")),
+            "AUTH u p REPLCONF listening-port 7 REPLCONF ip-address ::1 REPLCONF capa eof capa psync2"
+        );
+        for line in [&b"+OK"[..], b"-ERR what", b"+OK"] {
+            assert_eq!(handshake.line(line), Step::Await);
+            assert!(!handshake.is_asking());
+        }
+        assert_eq!(words(&handshake.line(b"+OK")), format!("PSYNC {id} 42"));
+        assert!(handshake.is_asking());
+        assert_eq!(handshake.line(b""), Step::Await);
+        assert_eq!(handshake.line(format!("+CONTINUE {id}").as_bytes()), Step::Continue(Some(id)));
+    }
+
+    fn answer(has: bool, failover: bool, line: &str) -> Step {
+        let me = Introduction { has: has.then(|| ("a".repeat(40), 1)), failover, ..Introduction::default() };
+        let (mut handshake, _) = Handshake::begin(me);
+        handshake.line(b"+PONG");
+        handshake.line(b"+OK");
+        let sent = words(&handshake.line(b"+OK"));
+        assert!(sent.starts_with("PSYNC ") && sent.ends_with("FAILOVER") == failover, "{sent}");
+        handshake.line(line.as_bytes())
+    }
+
+    #[test]
+    fn each_answer_has_its_consequence() {
+        let id = "b".repeat(40);
+        assert_eq!(answer(false, false, &format!("+FULLRESYNC {id} 5")), Step::Full(Some((id.clone(), 5))));
+        assert_eq!(answer(true, false, "+CONTINUE"), Step::Continue(None));
+        assert!(matches!(answer(false, false, "+CONTINUE"), Step::Failed(_)));
+        for wrong in ["+FULLRESYNC", "+FULLRESYNC abc 5", &format!("+FULLRESYNC {id} -5"), "+CONTINUE abc"] {
+            assert!(matches!(answer(true, false, wrong), Step::Failed(_)), "{wrong}");
+        }
+        assert!(matches!(answer(true, false, "-NOMASTERLINK Can't SYNC"), Step::Later(_)));
+        assert!(matches!(answer(true, false, "-LOADING"), Step::Later(_)));
+        assert_eq!(words(&answer(true, false, "-ERR unknown command")), "SYNC");
+        assert!(matches!(answer(true, true, "-ERR unknown command"), Step::Failed(_)));
+    }
+
+    #[test]
+    fn a_wrong_password_ends_it() {
+        let me = Introduction { auth: Some((None, b"x".to_vec())), ..Introduction::default() };
+        let (mut handshake, _) = Handshake::begin(me);
+        assert!(words(&handshake.line(b"+PONG")).starts_with("AUTH x REPLCONF"));
+        assert!(matches!(handshake.line(b"-WRONGPASS no"), Step::Failed(_)));
+        let (mut handshake, _) = Handshake::begin(Introduction::default());
+        assert!(matches!(handshake.line(b"-ERR something else"), Step::Failed(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_lines_end_it_or_are_waited_behind(lines in prop::collection::vec(
+            prop_oneof![Just(b"+OK".to_vec()), Just(b"+FULLRESYNC".to_vec()), prop::collection::vec(any::<u8>(), 0..60)], 0..12)) {
+            let (mut handshake, _) = Handshake::begin(Introduction::default());
+            for line in lines {
+                match handshake.line(&line) {
+                    Step::Await | Step::Send(_) => {}
+                    _ => break,
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! An unmodified redis-sentinel, three of them, over a Spinel primary and two replicas: the primary is killed, a
+//! replica takes its place within the time that is configured, and the old primary comes back as a replica.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Once;
+
+use crate::support::client::Client;
+use crate::support::reply::Tree;
+use crate::support::server::{Server, have, scratch};
+use crate::support::watch::{eventually, info};
+
+/// A sentinel; dropped, it ends.
+struct Sentinel(Child, u16);
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Sentinel {
+    fn start(dir: &Path, n: usize, primary: u16) -> Sentinel {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).unwrap().port();
+        let path = dir.join(format!("sentinel-{n}.conf"));
+        let lines = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor gem 127.0.0.1 {primary} 2\n\
+             sentinel down-after-milliseconds gem 1000\nsentinel failover-timeout gem 10000\n",
+            dir.display()
+        );
+        std::fs::write(&path, lines).unwrap();
+        let child = Command::new("redis-sentinel").arg(&path).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Sentinel(child.unwrap(), port)
+    }
+
+    fn ask(&self, words: &[&str]) -> Option<Tree> {
+        let mut client = Client::tcp(([127, 0, 0, 1], self.1).into()).ok()?;
+        Some(Tree::parse(&client.ask(words).ok()?))
+    }
+
+    /// The port of the primary, as it knows it.
+    fn primary(&self) -> Option<u16> {
+        let tree = self.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "gem"])?;
+        std::str::from_utf8(tree.items().get(1)?.bytes()?).ok()?.parse().ok()
+    }
+
+    /// How many of these it knows: replicas, or other sentinels.
+    fn knows(&self, what: &str) -> usize {
+        self.ask(&["SENTINEL", what, "gem"]).map_or(0, |tree| tree.items().len())
+    }
+}
+
+#[test]
+fn sentinels_replace_a_primary_that_was_killed() {
+    static SAID: Once = Once::new();
+    if !have("redis-sentinel", &SAID) {
+        return;
+    }
+    let dir = scratch();
+    let args = ["--repl-diskless-sync-delay", "0", "--repl-timeout", "10"];
+    let primary = Server::subject(&args);
+    let replicas = [Server::subject(&args), Server::subject(&args)];
+    let mut clients: Vec<Client> = replicas.iter().map(Server::connect).collect();
+    clients.iter_mut().for_each(|client| super::follow(client, &primary));
+    let mut ours = primary.connect();
+    ours.cmd(&["SET", "a", "1"]);
+    assert_eq!(ours.cmd(&["WAIT", "2", "30000"]), b":2\r\n");
+    let sentinels: Vec<Sentinel> = (0..3).map(|n| Sentinel::start(&dir, n, primary.port())).collect();
+    eventually("the sentinels know each other and the replicas", || {
+        sentinels.iter().all(|s| s.knows("REPLICAS") == 2 && s.knows("SENTINELS") == 2)
+    });
+    let (port, home) = (primary.port(), scratch());
+    // Killed, not ended.
+    drop(ours);
+    drop(primary);
+    eventually("another leads", || sentinels.iter().all(|s| s.primary().is_some_and(|now| now != port)));
+    let now = sentinels[0].primary().unwrap();
+    let leader = replicas.iter().position(|replica| replica.port() == now).expect("one of the replicas leads");
+    eventually("it knows that", || info(&mut clients[leader], "role") == "master");
+    let other = 1 - leader;
+    eventually("the other follows it", || {
+        info(&mut clients[other], "master_port") == now.to_string()
+            && info(&mut clients[other], "master_link_status") == "up"
+    });
+    assert_eq!(clients[leader].cmd(&["INCR", "a"]), b":2\r\n");
+    // The old primary comes back at its place.
+    let back = Server::subject_at(port, &["--dir", home.to_str().unwrap(), "--repl-diskless-sync-delay", "0"]);
+    let mut old = back.connect();
+    eventually("the old primary follows the new one", || {
+        info(&mut old, "master_port") == now.to_string() && info(&mut old, "master_link_status") == "up"
+    });
+    eventually("it has everything", || old.cmd(&["GET", "a"]) == b"$1\r\n2\r\n");
+    drop(sentinels);
+    for dir in [dir, home] {
+        let _ = std::fs::remove_dir_all(dir);
+    }
+}
