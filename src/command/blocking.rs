@@ -152,6 +152,8 @@ struct Waiter {
     is_out: AtomicBool,
     /// The offset in the log behind what was done for it.
     logged: AtomicU64,
+    /// Its user's rules do not permit its command any more.
+    is_refused: AtomicBool,
     /// Only the holder of its [`Answer`] may end the wait.
     is_aside: bool,
 }
@@ -240,7 +242,8 @@ impl Waiter {
         let entry = engine.commands.resolve(args.at(0), args.opt(1)).ok();
         if let Some(entry) = entry {
             // Its user's rules may have changed since it asked.
-            permission::check(engine, &session, entry, &args)?;
+            permission::check(engine, &session, entry, &args)
+                .inspect_err(|_| self.is_refused.store(true, Ordering::Release))?;
         }
         let origin = mem::replace(&mut context.db.effects.origin, self.shared.id);
         let mut out = Output::new(self.protocol);
@@ -346,6 +349,11 @@ impl Waiting {
         Args::new(words, spans).to_vecs()
     }
 
+    /// Whether its command was refused in the end, and so has not run.
+    pub fn is_refused(&self) -> bool {
+        self.waiter.is_refused.load(Ordering::Acquire)
+    }
+
     /// The offset in the log that its reply has to wait for.
     pub fn logged(&self) -> u64 {
         self.waiter.logged.load(Ordering::Acquire)
@@ -424,6 +432,7 @@ pub fn enqueue(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, wait: 
         stage: Mutex::new(Stage::Waiting(wait.serve)),
         is_out: AtomicBool::new(keys.is_empty()),
         logged: AtomicU64::new(0),
+        is_refused: AtomicBool::new(false),
         is_aside: wait.aside.is_some(),
         keys,
         shared: shared.clone(),

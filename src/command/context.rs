@@ -1,10 +1,14 @@
 //! What a command may touch while it runs.
 
+use std::cell::OnceCell;
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use crate::client::session::Session;
 use crate::command::args::Args;
 use crate::command::blocking::Wait;
+use crate::command::call::notable_ns;
 use crate::command::engine::Engine;
 use crate::command::error::Error;
 use crate::config::table::Config;
@@ -61,8 +65,12 @@ pub struct Context<'a> {
     pub session: &'a mut Session,
     /// What is there once per server.
     pub engine: &'a Engine,
-    /// The configuration, the same for a whole batch.
+    /// The configuration, the same for a whole batch but for who changes it inside of EXEC.
     pub config: &'a Config,
+    /// Where a later one would be kept.
+    pub renewal: &'a Renewal,
+    /// The time that TIME tells inside of EXEC and scripts, in Unix microseconds: that of their beginning.
+    pub still_us: Option<u64>,
     /// The number of the worker that runs it, if it is one.
     pub worker: Option<usize>,
     /// Whether memory was below its limit before this command.
@@ -75,7 +83,28 @@ pub struct Context<'a> {
     pub notable_ns: u64,
 }
 
+/// Configurations that were made while a request ran: each holds the next.
+#[derive(Default)]
+pub struct Renewal(OnceCell<Box<(Arc<Config>, Renewal)>>);
+
 impl Context<'_> {
+    /// Follows a configuration that was changed by what ran inside.
+    pub fn renew_config(&mut self) {
+        let newest = self.engine.config.load();
+        if !std::ptr::eq(&**newest, self.config) {
+            let (config, next) = &**self.renewal.0.get_or_init(|| Box::new((Arc::clone(&newest), Renewal::default())));
+            (self.config, self.renewal, self.notable_ns) = (config, next, notable_ns(config));
+        }
+    }
+
+    /// Has time stand still for TIME, as it does for everything else that runs inside of one request; returns whether
+    /// it did not before.
+    pub fn stand_still(&mut self) -> bool {
+        let begins = self.still_us.is_none();
+        self.still_us.get_or_insert_with(|| self.engine.clock.now_us());
+        begins
+    }
+
     /// Whether the command runs inside of another: of EXEC, of a script.
     pub fn is_inside(&self) -> bool {
         self.db.effects.group.is_some()

@@ -19,6 +19,7 @@ use crate::command::save::{self, Reload};
 use crate::command::table::Command;
 use crate::command::{aof, config, help};
 use crate::config::memory::parse_bytes;
+use crate::config::table::Config;
 use crate::keyspace::entry::{Entry, Str, Value};
 use crate::keyspace::shard::{SHARDS, SLOTS_PER_SHARD};
 use crate::observe::allocator;
@@ -30,7 +31,7 @@ use crate::resp::reply::Protocol;
 use crate::spec::{Arity, Flag, Group};
 use crate::stdx::number::double::append_double_digits;
 use crate::stdx::number::{parse_f64, parse_i64};
-use crate::types::list::End;
+use crate::types::list::{End, List, Part};
 use crate::types::stream::id::Id;
 use crate::types::zset::Direction;
 use crate::types::{Kind, ObjectRef};
@@ -63,6 +64,11 @@ type Sub = (&'static str, std::ops::RangeInclusive<usize>, fn(&mut Context<'_>, 
 const ANY: usize = usize::MAX;
 
 const SUBCOMMANDS: &[Sub] = &[
+    ("AOF-FLUSH-SLEEP", 3..=3, |ctx, args| {
+        let us = u64::try_from(leading_number(args.at(2))).unwrap_or(0);
+        ctx.engine.aof.appender.delay_us.store(us, Ordering::Relaxed);
+        ok(ctx)
+    }),
     ("ASSERT", 2..=2, |_, _| crash_by_assertion()),
     ("CHANGE-REPL-ID", 2..=2, |ctx, _| {
         warning!("Changing the replication ID as DEBUG CHANGE-REPL-ID asks");
@@ -109,7 +115,7 @@ const SUBCOMMANDS: &[Sub] = &[
     ("HTSTATS", 3..=3, htstats),
     ("HTSTATS-KEY", 3..=4, htstats_key),
     ("LOADAOF", 2..=2, |ctx, _| {
-        aof::reload(ctx.engine, &mut ctx.db.hold).map_err(Error::text)?;
+        aof::load::reload(ctx.engine, &mut ctx.db.hold).map_err(Error::text)?;
         ok(ctx)
     }),
     ("LOG", 3..=3, |ctx, args| {
@@ -135,6 +141,9 @@ const SUBCOMMANDS: &[Sub] = &[
     }),
     ("SET-DISABLE-DENY-SCRIPTS", 3..=3, |ctx, args| {
         throw(ctx, &ctx.engine.debug.scripts_may_all, leading_number(args.at(2)) != 0)
+    }),
+    ("SET-SKIP-CHECKSUM-VALIDATION", 3..=3, |ctx, args| {
+        throw(ctx, &ctx.engine.debug.ignore_checksums, leading_number(args.at(2)) != 0)
     }),
     ("SLEEP", 3..=3, |ctx, args| {
         let seconds = parse_f64(args.at(2)).filter(|s| *s > 0.0).unwrap_or(0.0);
@@ -341,8 +350,30 @@ fn object(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         entry.clock(),
         moment.idle_seconds(entry.clock()),
     );
+    let text = match entry.value() {
+        Value::Object(ObjectRef::List(list)) if list.encoding() == "quicklist" => text + &chain(list, ctx.config),
+        _ => text,
+    };
     ctx.out.simple(&text);
     DONE
+}
+
+/// What is told of a list of several nodes.
+fn chain(list: &List, config: &Config) -> String {
+    let bytes: usize = list
+        .parts()
+        .map(|part| match part {
+            Part::Packed(pack) => pack.byte_len(),
+            Part::Large(bytes) => bytes.len(),
+        })
+        .sum();
+    format!(
+        " ql_nodes:{} ql_avg_node:{:.2} ql_listpack_max:{} ql_compressed:{} ql_uncompressed_size:{bytes}",
+        list.nodes(),
+        list.len() as f64 / list.nodes() as f64,
+        config.list_max_listpack_size,
+        u8::from(config.list_compress_depth > 0),
+    )
 }
 
 /// What a value takes in a snapshot.
@@ -640,6 +671,10 @@ mod tests {
             assert!(reply.ends_with(" lru_seconds_idle:0|"), "{reply}");
         }
         assert_eq!(bench.run("DEBUG OBJECT none"), "-ERR no such key|");
+        bench.run("CONFIG SET list-max-listpack-size 2");
+        bench.run("RPUSH l a b c");
+        let told = " ql_nodes:2 ql_avg_node:1.50 ql_listpack_max:2 ql_compressed:0 ql_uncompressed_size:23|";
+        assert!(bench.run("DEBUG OBJECT l").ends_with(told), "{}", bench.run("DEBUG OBJECT l"));
     }
 
     #[test]

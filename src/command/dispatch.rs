@@ -23,7 +23,7 @@ use crate::command::args::Args;
 use crate::command::blocking::{Waiting, enqueue, serve_ready, shards_to_serve};
 use crate::command::call::{Rest, call, count_call, count_error, notable_ns, note_slow, write_error};
 use crate::command::cluster::route;
-use crate::command::context::{Context, Job, Outcome};
+use crate::command::context::{Context, Job, Outcome, Renewal};
 use crate::command::engine::{Engine, PauseMode, Refusal, access_policy};
 use crate::command::error::Error;
 use crate::command::eviction::{Eviction, Room, unseen_bytes};
@@ -51,8 +51,7 @@ use crate::spec::{Flag, keys};
 use crate::stdx::clock::Recent;
 use crate::stdx::memory;
 use crate::stdx::ticks::Ticks;
-use crate::types::ObjectRef;
-use crate::types::hash::view::Ahead;
+use crate::types::ahead::Ahead;
 
 /// How many requests hold their shards together, for one worker; fewer where there are more workers,
 /// so that one's batch seldom waits for another's.
@@ -110,6 +109,8 @@ pub struct Executor {
     newest: Cache<Arc<ArcSwap<Config>>, Arc<Config>>,
     config: Arc<Config>,
     notable_ns: u64,
+    /// What EXEC made of it.
+    renewal: Renewal,
     /// Looks whether the picture of the cluster is still the same, where the server is a node of one.
     newest_view: Option<Cache<Arc<ArcSwap<View>>, Arc<View>>>,
     time: Recent,
@@ -156,6 +157,7 @@ impl Executor {
             newest: Cache::new(engine.config.clone()),
             notable_ns: notable_ns(&config),
             config,
+            renewal: Renewal::default(),
             newest_view: engine.cluster.as_ref().map(|cluster| Cache::new(cluster.view().clone())),
             time: Recent::default(),
             eviction: Eviction::default(),
@@ -348,8 +350,9 @@ impl Executor {
                         None => {}
                     }
                 }
-                let Executor { effects, config, notable_ns, worker, has_room, .. } = &mut *self;
-                let mut context = context(engine, session, out, effects, *worker, (config, *notable_ns), hold, moment);
+                let Executor { effects, config, notable_ns, renewal, worker, has_room, .. } = &mut *self;
+                let mut context =
+                    context(engine, session, out, effects, *worker, (config, *notable_ns, &*renewal), hold, moment);
                 context.has_room = *has_room;
                 if ready.len() > 1 {
                     prefetch(&mut context.db, &ready, buf, spans);
@@ -750,6 +753,12 @@ impl Executor {
             out.truncate(mark);
         }
         session.next_command();
+        if waiting.is_refused() {
+            if let Some(worker) = self.worker {
+                engine.stats.worker(worker).rejected(waiting.index);
+            }
+            return;
+        }
         count_call(engine, self.worker, waiting.index, waiting.spent_ns, ended, &config);
         note_slow(engine, &config, session, waiting.spent_ns, "command", Some(|| waiting.request()));
     }
@@ -827,7 +836,8 @@ impl Executor {
     ) -> Context<'a> {
         let effects = &mut self.effects;
         effects.due = due(engine, session, config);
-        let mut context = context(engine, session, out, effects, self.worker, (config, self.notable_ns), hold, moment);
+        let under = (config, self.notable_ns, &self.renewal);
+        let mut context = context(engine, session, out, effects, self.worker, under, hold, moment);
         context.has_room = self.has_room;
         context
     }
@@ -858,6 +868,7 @@ impl Executor {
         let other = !Arc::ptr_eq(newest, &self.config);
         if other {
             self.config = Arc::clone(newest);
+            self.renewal = Renewal::default();
             self.notable_ns = notable_ns(&self.config);
         }
         other
@@ -875,7 +886,7 @@ impl Executor {
     }
 }
 
-/// What the handlers of a batch may touch; `config` comes with what [`notable_ns`] says of it.
+/// What the handlers of a batch may touch; `config` comes with what [`notable_ns`] says of it, and what comes after it.
 #[inline]
 #[allow(clippy::too_many_arguments, reason = "what a batch has in hand")]
 fn context<'a>(
@@ -884,7 +895,7 @@ fn context<'a>(
     out: &'a mut Output,
     effects: &'a mut Effects,
     worker: Option<usize>,
-    (config, notable_ns): (&'a Config, u64),
+    (config, notable_ns, renewal): (&'a Config, u64, &'a Renewal),
     hold: Hold<'a>,
     moment: Moment,
 ) -> Context<'a> {
@@ -897,6 +908,8 @@ fn context<'a>(
         session,
         engine,
         config,
+        renewal,
+        still_us: None,
         worker,
         has_room: true,
         scripted: false,
@@ -991,7 +1004,8 @@ fn check<'e>(
     if let Some(kind) = engine.scripts.running.busy()
         && !may_run_while_busy(session, entry)
     {
-        return Verdict::Refuse(Some(entry), Error::Busy(kind));
+        let loading = engine.is_refusing(Refusal::Loading) && !entry.has(Flag::Loading);
+        return Verdict::Refuse(Some(entry), if loading { Error::Loading } else { Error::Busy(kind) });
     }
     if room != Room::Enough && needs_room(session, entry, room) {
         return match room {
@@ -1006,7 +1020,7 @@ fn check<'e>(
     }
     if let Some((mode, until_ms)) = engine.pause.active(now_ms) {
         let held_back = mode == PauseMode::All
-            || may_write(entry)
+            || may_write(engine, entry, args)
             || entry.way == Way::Transaction && session.transaction.as_ref().is_some_and(|queued| queued.writes);
         if held_back && !session.in_process && !session.monitor && session.feed.is_none() {
             return Verdict::Hold(until_ms);
@@ -1089,7 +1103,7 @@ fn changes_what_leaves(engine: &Engine, ready: &Ready<'_>, buf: &[u8], spans: &[
         |i| args.at(i),
         |i, _| leaves |= engine.transit.has(args.at(i)),
     );
-    leaves && may_write(ready.entry)
+    leaves && may_write(engine, ready.entry, &args)
 }
 
 /// Waits for shards, and lets go of those that it has while a script reaches for more of them.
@@ -1153,8 +1167,10 @@ fn refusal(engine: &Engine, session: &Session, entry: &Entry) -> Option<Error> {
 }
 
 /// Whether a command may have something to tell replicas.
-fn may_write(entry: &Entry) -> bool {
-    entry.has(Flag::Write) || entry.has(Flag::MayReplicate)
+fn may_write(engine: &Engine, entry: &Entry, args: &Args<'_>) -> bool {
+    entry.has(Flag::Write)
+        || entry.has(Flag::MayReplicate)
+        || entry.way == Way::Script && prepare::may_write(engine, entry, args)
 }
 
 /// Whether a request may need more memory: what is queued for EXEC takes some itself.
@@ -1175,7 +1191,7 @@ fn queue(engine: &Engine, session: &mut Session, entry: &Entry, args: &Args<'_>)
     add_keys(engine, entry, args, &mut queued.shards)?;
     queued.push(args.from(0));
     queued.alone |= entry.way != Way::Batched;
-    queued.writes |= may_write(entry);
+    queued.writes |= may_write(engine, entry, args);
     queued.changes |= entry.has(Flag::Write);
     queued.stale &= entry.has(Flag::Stale);
     queued.grows |= entry.has(Flag::DenyOom);
@@ -1261,7 +1277,7 @@ fn prefetch(db: &mut Db<'_>, ready: &[Ready<'_>], buf: &[u8], spans: &[Span]) {
             }
         }
     }
-    if ready.iter().any(|ready| ready.entry.names_element) {
+    if ready.iter().any(|ready| ready.entry.element.is_some()) {
         prefetch_elements(db, ready, buf, spans);
     }
 }
@@ -1269,15 +1285,14 @@ fn prefetch(db: &mut Db<'_>, ready: &[Ready<'_>], buf: &[u8], spans: &[Span]) {
 fn prefetch_elements(db: &Db<'_>, ready: &[Ready<'_>], buf: &[u8], spans: &[Span]) {
     let ahead = |ready: &Ready<'_>| {
         let (args, (at, hash)) = (args_of(buf, spans, ready.request), ready.first_key?);
-        let (key, name) = (args.at(at), args.opt(at + 1)?);
+        let (key, name) = (args.at(at), args.opt(at + usize::from(ready.entry.element?))?);
         match db.hold.shard_ref(hash.shard()).part(db.index())?.find(hash, key)?.value() {
-            Value::Object(ObjectRef::Hash(hash)) => hash.ahead(name),
+            Value::Object(object) => object.elements()?.ahead(name),
             _ => None,
         }
     };
-    let wanted = ready.iter().filter(|ready| ready.entry.names_element);
-    let elements: SmallVec<[Ahead<'_>; TOGETHER]> = wanted.filter_map(ahead).collect();
-    for ask in [Ahead::prefetch_segment, Ahead::prefetch_places, Ahead::prefetch_field] {
+    let elements: SmallVec<[Ahead<'_>; TOGETHER]> = ready.iter().filter_map(ahead).collect();
+    for ask in [Ahead::prefetch_segment, Ahead::prefetch_places, Ahead::prefetch_element] {
         elements.iter().for_each(ask);
     }
 }

@@ -6,6 +6,7 @@ use crate::command::error::Error;
 use crate::command::table::Command;
 use crate::config::choice::SanitizeDumpPayload;
 use crate::keyspace::change::Class;
+use crate::observe::log::warning;
 use crate::observe::stats::Counter;
 use crate::persist::rdb::file::About;
 use crate::persist::rdb::load::clock;
@@ -126,14 +127,17 @@ fn restore(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         return Err(Error::text("BUSYKEY Target key name already exists."));
     }
     let ttl = u64::try_from(args.integer(2)?).map_err(|_| Error::text("ERR Invalid TTL value, must be >= 0"))?;
-    let (dialect, value) =
-        payload::verify(args.at(3)).ok_or(Error::text("ERR DUMP payload version or checksum are wrong"))?;
+    let (dialect, value) = payload::verify(args.at(3), ctx.engine.debug.checksums())
+        .ok_or(Error::text("ERR DUMP payload version or checksum are wrong"))?;
     let moment = *ctx.db.moment();
     if ctx.config.sanitize_dump_payload != SanitizeDumpPayload::No {
         ctx.engine.stats.add(Counter::DumpPayloadSanitizations, 1);
     }
     let limits = Limits { config: ctx.config, dialect, now_ms: Some(moment.now_ms) };
-    let decoded = payload::read(value, limits).map_err(|_| Error::text("ERR Bad data format"))?;
+    let decoded = payload::read(value, limits).map_err(|error| {
+        warning!("RESTORE of a payload that is no value: {error}");
+        Error::text("ERR Bad data format")
+    })?;
     let deadline = match ttl {
         0 => None,
         ttl if options.absolute => Some(ttl),
@@ -249,6 +253,18 @@ mod tests {
         assert_eq!(bench.run("EXISTS a"), ":0|");
         assert_eq!(restore(&mut bench, "a 1000000001", &payload, "absttl"), "+OK|");
         assert_eq!(bench.run("PTTL a"), ":1|");
+    }
+
+    #[test]
+    fn a_wrong_checksum_is_no_matter_to_who_says_so() {
+        let mut bench = debugged();
+        bench.run("SET a 10");
+        let mut payload = dumped(&mut bench, "a");
+        *payload.last_mut().unwrap() ^= 1;
+        assert_eq!(restore(&mut bench, "b 0", &payload, ""), "-ERR DUMP payload version or checksum are wrong|");
+        bench.run("DEBUG SET-SKIP-CHECKSUM-VALIDATION 1");
+        assert_eq!(restore(&mut bench, "b 0", &payload, ""), "+OK|");
+        assert_eq!(restore(&mut bench, "c 0", &payload[..8], ""), "-ERR DUMP payload version or checksum are wrong|");
     }
 
     #[test]

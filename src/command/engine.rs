@@ -33,6 +33,7 @@ use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Counter, Stats};
 use crate::persist::aof::Aof;
 use crate::persist::log::WriteLog;
+use crate::persist::rdb::payload::Checksum;
 use crate::persist::saves::Saves;
 use crate::pubsub::PubSub;
 use crate::replication::Replication;
@@ -269,6 +270,15 @@ pub struct DebugSwitches {
     pub cron: AtomicBool,
     /// Whether scripts may call the commands that are denied to them.
     pub scripts_may_all: AtomicBool,
+    /// Whether payloads are restored whose checksum is wrong.
+    pub ignore_checksums: AtomicBool,
+}
+
+impl DebugSwitches {
+    /// What is asked of the checksums of payloads.
+    pub fn checksums(&self) -> Checksum {
+        if self.ignore_checksums.load(Ordering::Relaxed) { Checksum::Ignored } else { Checksum::Required }
+    }
 }
 
 /// Why commands may be refused that are right in themselves. While there is no reason, that costs one look.
@@ -428,6 +438,7 @@ impl Engine {
                 rewrite_all: AtomicBool::new(false),
                 cron: AtomicBool::new(true),
                 scripts_may_all: AtomicBool::new(false),
+                ignore_checksums: AtomicBool::new(false),
             },
             dirty: AtomicU64::new(0),
             saves: Saves::new(clock.now_ms()),

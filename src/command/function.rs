@@ -121,13 +121,7 @@ fn load(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         }
         replace = true;
     }
-    let library = read(&ctx.engine.scripts, code, |name, all| {
-        if !replace && all.by_name(name).is_some() {
-            let shown = String::from_utf8_lossy(name);
-            return Err(Error::text(format!("ERR Library '{shown}' already exists")));
-        }
-        Ok(())
-    })?;
+    let library = read(&ctx.engine.scripts, code, |name, all| if replace { Ok(()) } else { refuse_known(name, all) })?;
     let name = library.name.clone();
     change(&ctx.engine.scripts, |all| insert(all, library))?;
     ctx.db.effects.dirty += 1;
@@ -136,6 +130,14 @@ fn load(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 }
 
 /// Reads a library and runs its code once, which registers its functions. `permits` is asked about its name before.
+fn refuse_known(name: &[u8], all: &Libraries) -> Result<(), Error> {
+    if all.by_name(name).is_none() {
+        return Ok(());
+    }
+    let shown = String::from_utf8_lossy(name);
+    Err(Error::text(format!("ERR Library '{shown}' already exists")))
+}
+
 fn read(
     scripts: &Scripts,
     code: &[u8],
@@ -270,7 +272,8 @@ fn restore(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 
 /// The texts of the libraries in a payload.
 fn sources(payload: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
-    let (_, bytes) = payload::verify(payload).ok_or(Error::text("ERR DUMP payload version or checksum are wrong"))?;
+    let (_, bytes) = payload::verify(payload, payload::Checksum::Required)
+        .ok_or(Error::text("ERR DUMP payload version or checksum are wrong"))?;
     let mut reader = Reader::of_bytes(bytes);
     let mut sources = Vec::new();
     while !reader.rest().is_empty() {
@@ -285,27 +288,30 @@ fn sources(payload: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
 
 const BAD_LIBRARY: &str = "ERR Failed loading library payload";
 
-/// Takes over the libraries of a file that was loaded, in place of those of their names.
+/// Takes over the libraries of a file that was loaded, in place of those of their names where they may `replace` them.
 ///
 /// # Errors
-/// What is wrong with one of them.
-pub fn adopt(scripts: &Scripts, sources: &[Vec<u8>]) -> Result<(), Error> {
+/// What is wrong with one of them: it is there already, or is no library.
+pub fn adopt(scripts: &Scripts, sources: &[Vec<u8>], replace: bool) -> Result<(), Error> {
     for code in sources {
-        let library = read(scripts, code, |_, _| Ok(()))?;
+        let library = read(scripts, code, |name, all| if replace { Ok(()) } else { refuse_known(name, all) })?;
         change(scripts, |all| insert(all, library))?;
     }
     Ok(())
 }
 
+/// Forgets all libraries.
+pub fn forget_all(scripts: &Scripts) {
+    let _one_at_a_time = scripts.change.lock();
+    scripts.libraries.store(Arc::default());
+    scripts.machines.clear();
+}
+
 /// Has the libraries of a data set take the place of all others; what is wrong with one of them is logged.
 pub fn replace(scripts: &Scripts, sources: &[Vec<u8>]) {
-    let cleared = change(scripts, |all| {
-        all.clear();
-        Ok(())
-    });
-    scripts.machines.clear();
-    if let Err(error) = cleared.and_then(|()| adopt(scripts, sources)) {
-        warning!("Failed to load a library of functions: {error}");
+    forget_all(scripts);
+    if let Err(error) = adopt(scripts, sources, true) {
+        warning!("Failed to load a library of functions: {}", String::from_utf8_lossy(&error.line()));
     }
 }
 

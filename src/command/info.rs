@@ -175,7 +175,10 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "total_blocking_keys" => to.put(self.engine.keyspace.listened(self.hold).blocking),
             "total_blocking_keys_on_nokey" => to.put(self.engine.keyspace.listened(self.hold).needed),
             "total_watched_keys" => to.put(self.engine.keyspace.listened(self.hold).watched),
-            "blocked_clients" => to.put(all().iter().filter(|client| client.has(Mark::Blocked)).count()),
+            "blocked_clients" => to.put(
+                all().iter().filter(|client| client.has(Mark::Blocked)).count()
+                    + self.engine.pause.waiting(self.now_ms),
+            ),
             "pubsub_clients" => to.put(all().iter().filter(|client| client.figures.is_subscribed()).count()),
             "tracking_clients" => to.put(self.engine.tracking.clients()),
             "cluster_connections" => to.put(self.links(|machine| machine.links().count() as u64)),

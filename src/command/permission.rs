@@ -114,7 +114,10 @@ fn denied(engine: &Engine, session: &Session, entry: &Entry, args: &Args<'_>, pl
         Denied::Key(at) => (Reason::Key, words[at]),
         Denied::Channel(at) => (Reason::Channel, words[at]),
     };
-    session.shared.figures.command.store(entry.index + 1, Ordering::Relaxed);
+    if place == Place::Toplevel || session.is_queueing() {
+        // Inside of another command, that one is what the client runs.
+        session.shared.figures.command.store(entry.index + 1, Ordering::Relaxed);
+    }
     note(engine, &session.shared, reason, place, object, session.account.name());
     Some(denied)
 }

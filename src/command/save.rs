@@ -446,6 +446,7 @@ pub fn reload<'k>(engine: &'k Engine, hold: &mut Hold<'k>, reload: Reload) -> Re
     if reload.flush {
         let flushed = engine.keyspace.take_all(hold, None);
         engine.keyspace.reclaimer().free(flushed.keys, flushed);
+        function::forget_all(&engine.scripts);
     }
     // The gates stay closed: nobody but those who load, and a save in the background, touches a shard.
     *hold = engine.keyspace.hold_none();
@@ -491,17 +492,22 @@ pub fn load_file(engine: &Engine, twice: Twice) -> Result<Option<Loaded>, rdb::E
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let manner = load::Manner { config: &config, moment: engine.moment(&config), overdue: Overdue::Drop, twice };
     let loaded = load::load(&engine.keyspace, &mut Reader::new(&mut file), manner, threads, &loading.progress)?;
-    tell(engine, &loaded);
+    tell(engine, &loaded, twice)?;
     notice!("DB loaded from disk: {:.3} seconds", started.elapsed().as_secs_f64());
     Ok(Some(loaded))
 }
 
 /// Takes over the libraries of functions of a file, and logs what became of the rest.
-pub fn tell(engine: &Engine, loaded: &Loaded) {
-    if let Err(error) = function::adopt(&engine.scripts, &loaded.functions) {
-        warning!("Failed to load a library of functions: {error}");
-    }
+///
+/// # Errors
+/// A library cannot be loaded, or is there already.
+pub fn tell(engine: &Engine, loaded: &Loaded, twice: Twice) -> Result<(), rdb::Error> {
+    function::adopt(&engine.scripts, &loaded.functions, twice == Twice::Replace).map_err(|error| {
+        let line = String::from_utf8_lossy(&error.line()).into_owned();
+        rdb::Error { offset: 0, reason: Reason::Corrupt(format!("Failed creating the library: {line}").into()) }
+    })?;
     tell_rest(engine, loaded);
+    Ok(())
 }
 
 /// The same where what the file has takes the place of all libraries.
@@ -520,6 +526,9 @@ fn tell_rest(engine: &Engine, loaded: &Loaded) {
     notice!("Done loading RDB, keys loaded: {}, keys expired: {}.", loaded.keys, loaded.expired);
     engine.saves.loaded_keys.store(loaded.keys, Ordering::Relaxed);
     engine.saves.loaded_expired.store(loaded.expired, Ordering::Relaxed);
+    if !loaded.empty.is_empty() {
+        notice!("empty keys skipped: {}.", loaded.empty.len());
+    }
 }
 
 /// Reads the data set when the server starts; meanwhile only some commands are answered.
@@ -532,11 +541,15 @@ pub fn load_at_start(engine: &Engine) -> Result<(), String> {
     engine.refuse(Refusal::Loading, true);
     let mut file = None;
     let loaded = if engine.config.load().appendonly {
-        aof::start(engine)
+        aof::load::start(engine)
     } else {
-        let loaded = load_file(engine, Twice::Refuse);
-        let loaded = loaded.map_err(|error| format!("Fatal error loading the DB: {error}. Exiting."));
-        loaded.map(|loaded| file = loaded)
+        let loaded = load_file(engine, Twice::Refuse).map(|loaded| file = loaded);
+        loaded.map_err(|error| {
+            if matches!(error.reason, Reason::Corrupt(_)) {
+                warning!("Terminating server after rdb file reading failure.");
+            }
+            format!("Fatal error loading the DB: {error}. Exiting.")
+        })
     };
     engine.dirty.store(0, Ordering::Relaxed);
     if loaded.is_err() && engine.is_refusing(Refusal::Ending) {

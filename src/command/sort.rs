@@ -276,12 +276,12 @@ struct Source {
     unordered: bool,
 }
 
-fn load(value: Value<'_>, options: &mut Options<'_>) -> Result<Source, Error> {
+fn load(value: Value<'_>, options: &mut Options<'_>, scripted: bool) -> Result<Source, Error> {
     let Value::Object(object) = value else { return Err(Error::WrongType) };
     let mut order = if options.kept { Order::Kept } else { Order::Sorted };
     let unordered = object.kind() == Kind::Set;
-    if unordered && order == Order::Kept && options.store.is_some() {
-        // What is stored must not depend on how this server keeps the set.
+    if unordered && order == Order::Kept && (options.store.is_some() || scripted) {
+        // What is stored, or a script goes by, must not depend on how this server keeps the set.
         (order, options.alpha, options.by) = (Order::Sorted, true, None);
     }
     let len = object.len();
@@ -423,7 +423,7 @@ fn sort(ctx: &mut Context<'_>, args: &Args<'_>, mode: Mode) -> Reply {
         let empty = Source { elements: Texts::default(), range: (0, 0), order: Order::Kept, unordered: false };
         return finish(ctx, args, &options, &empty, &[]);
     };
-    let source = load(entry.value(), &mut options)?;
+    let source = load(entry.value(), &mut options, ctx.scripted)?;
     let positions = if source.order == Order::Kept {
         (source.range.0..source.range.1).collect()
     } else {

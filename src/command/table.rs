@@ -78,8 +78,9 @@ pub struct Entry {
     /// Whether it takes the same short time whatever its keys hold, so that it may share its shards'
     /// hold with neighbours.
     pub brief: bool,
-    /// Whether the argument behind its only key names an element of the value there, which can be loaded ahead.
-    pub names_element: bool,
+    /// How far behind its only key an argument mostly stands that names an element of the value there, which can be
+    /// loaded ahead.
+    pub element: Option<u8>,
     /// Whether it may touch keys that are not among its arguments: see [`reach_further`].
     ///
     /// [`reach_further`]: crate::spec::keys::reach_further
@@ -135,8 +136,8 @@ impl Entry {
         };
         let brief = !has(Flag::Blocking) && (has(Flag::Fast) || command.complexity.starts_with("O(1)"));
         let reaches_further = command.keys.iter().any(|keys| matches!(keys, Keys::Unknown { .. }));
-        let names_element = command.group == Group::Hash && only_key.is_some() && command.usage.contains("field");
-        Entry { command, index, full_name, subcommands, only_key, way, brief, names_element, reaches_further, flags }
+        let element = only_key.and_then(|_| element_of(command));
+        Entry { command, index, full_name, subcommands, only_key, way, brief, element, reaches_further, flags }
     }
 
     /// Whether it ends the server, which it may do while a script keeps that busy.
@@ -199,6 +200,17 @@ struct Place {
 }
 
 const PLACES: usize = 2048;
+
+/// See [`Entry::element`]. Where it stands further back because of an option, something is loaded in vain.
+fn element_of(command: &Command) -> Option<u8> {
+    match command.group {
+        Group::Hash if command.usage.contains("field") => Some(1),
+        Group::Set if command.usage.contains("member") => Some(1),
+        Group::SortedSet if matches!(command.name, "ZADD" | "ZINCRBY") => Some(2),
+        Group::SortedSet if command.usage.contains("member") => Some(1),
+        _ => None,
+    }
+}
 
 /// The first eight bytes of a name without regard to case: equal names have equal heads.
 #[inline]

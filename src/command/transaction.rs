@@ -13,7 +13,7 @@ use crate::command::call::{call_inside, refuse_inside};
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::error::Error;
 use crate::command::permission;
-use crate::command::table::Command;
+use crate::command::table::{Command, Way};
 use crate::keyspace::hold::Hold;
 use crate::spec::{Access, Arity, Flag, Group, Keys};
 
@@ -96,17 +96,24 @@ fn exec(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
     }
     let engine = ctx.engine;
     ctx.db.effects.group = Some(Vec::new());
+    ctx.stand_still();
     ctx.out.array(transaction.len());
     for (buf, spans) in transaction.requests() {
         let args = Args::new(buf, spans);
         // Each was found when it was queued, and the table of commands does not change.
         let Ok(entry) = engine.commands.resolve(args.at(0), args.opt(1)) else { continue };
         match permission::check_queued(engine, ctx.session, entry, &args) {
-            Ok(()) => _ = call_inside(ctx, entry, &args),
+            Ok(()) => {
+                call_inside(ctx, entry, &args);
+                if entry.way == Way::Single {
+                    ctx.renew_config();
+                }
+            }
             Err(error) => refuse_inside(ctx, entry, &error),
         }
     }
     engine.end_group(ctx.db.effects);
+    ctx.still_us = None;
     DONE
 }
 
@@ -197,6 +204,19 @@ pub fn forget_watched(hold: &mut Hold<'_>, session: &mut Session) {
 #[cfg(test)]
 mod tests {
     use crate::command::testing::Bench;
+
+    #[test]
+    fn what_is_configured_holds_for_the_commands_behind_it() {
+        let mut bench = Bench::new();
+        bench.run("MULTI");
+        for line in ["CONFIG SET list-max-listpack-size 2", "RPUSH a 1 2 3", "CONFIG SET list-max-listpack-size 100"] {
+            bench.run(line);
+        }
+        bench.run("RPUSH b 1 2 3");
+        bench.run("OBJECT ENCODING a");
+        bench.run("OBJECT ENCODING b");
+        assert_eq!(bench.run("EXEC"), "*6|+OK|:3|+OK|:3|$9|quicklist|$8|listpack|");
+    }
 
     #[test]
     fn queued_commands_run_with_exec_and_their_errors_do_not_stop_it() {

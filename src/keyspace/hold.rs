@@ -72,12 +72,18 @@ impl ShardSet {
 pub struct Hold<'k> {
     shards: &'k Shards,
     held: ShardSet,
+    waits: bool,
 }
 
 impl<'k> Hold<'k> {
     /// Holds nothing yet.
     pub fn none(shards: &'k Shards) -> Hold<'k> {
-        Hold { shards, held: ShardSet::default() }
+        Hold { shards, held: ShardSet::default(), waits: true }
+    }
+
+    /// Holds nothing, and never waits for a shard in [`Hold::look`]: for who may hold it already, and dies.
+    pub fn impatient(shards: &'k Shards) -> Hold<'k> {
+        Hold { waits: false, ..Hold::none(shards) }
     }
 
     /// Waits for every shard in `set`, in ascending order.
@@ -85,7 +91,7 @@ impl<'k> Hold<'k> {
     pub fn new(shards: &'k Shards, set: ShardSet) -> Hold<'k> {
         assert!(shards.len() == SHARDS);
         set.for_each(|i| mem::forget(shards[i].0.lock()));
-        Hold { shards, held: set }
+        Hold { shards, held: set, waits: true }
     }
 
     /// Waits for every shard in `set`, in ascending order, as long as `patient` says so.
@@ -149,6 +155,11 @@ impl<'k> Hold<'k> {
         }
         assert!(self.held.is_empty(), "a walk over all shards while some are held");
         f(&mut self.shards[index].0.lock())
+    }
+
+    /// The same for who only tells about a shard: an [`impatient`](Hold::impatient) one leaves out what it cannot have.
+    pub fn look<R>(&mut self, index: usize, f: impl FnOnce(&mut Shard) -> R) -> Option<R> {
+        if self.waits { Some(self.visit(index, f)) } else { self.try_visit(index, f) }
     }
 
     /// The same, or `None` where somebody else has the shard at the moment.
@@ -218,6 +229,18 @@ mod tests {
         assert_eq!(hold.try_visit(3, |_| ()), Some(()), "who holds it has it");
         drop(hold);
         assert_eq!(other.try_visit(3, |_| ()), Some(()));
+    }
+
+    #[test]
+    fn who_is_impatient_passes_over_what_even_its_own_thread_holds() {
+        let shards = shards();
+        let mut one = ShardSet::default();
+        one.add(7);
+        let hold = Hold::new(&shards, one);
+        let mut impatient = Hold::impatient(&shards);
+        assert_eq!((impatient.look(7, |_| ()), impatient.look(8, |_| ())), (None, Some(())));
+        drop(hold);
+        assert_eq!(impatient.look(7, |_| ()), Some(()));
     }
 
     #[test]

@@ -151,11 +151,16 @@ impl Keyspace {
         Hold::none(&self.shards)
     }
 
+    /// The same for who may hold any shard already, and tells what it can: see [`Hold::look`].
+    pub fn hold_impatiently(&self) -> Hold<'_> {
+        Hold::impatient(&self.shards)
+    }
+
     /// How many keys somebody listens to in each way.
     pub fn listened(&self, hold: &mut Hold<'_>) -> Counts {
         (0..SHARDS).fold(Counts::default(), |sum, shard| {
-            let more = hold.visit(shard, |shard| shard.listeners().map(|listeners| listeners.counts()));
-            sum + more.unwrap_or_default()
+            let more = hold.look(shard, |shard| shard.listeners().map(|listeners| listeners.counts()));
+            sum + more.flatten().unwrap_or_default()
         })
     }
 

@@ -526,7 +526,13 @@ impl Lua<'_> {
     /// nor a number that is none.
     pub fn raw_set(&mut self, at: i32) {
         assert_eq!(self.type_of(at), Type::Table);
-        assert!(self.type_of(-2) != Type::Nil && self.number(-2).is_none_or(|key| !key.is_nan()));
+        let fits = match self.type_of(-2) {
+            Type::Nil => false,
+            // A text is not read as one.
+            Type::Number => self.number(-2).is_some_and(|key| !key.is_nan()),
+            _ => true,
+        };
+        assert!(fits);
         // SAFETY: it is a table, and the key is one.
         unsafe { ffi::lua_rawset(self.l, at) }
     }

@@ -114,11 +114,14 @@ fn run(lua: &mut Lua<'_>) -> Result<bool, Raise> {
         }
         None => return Err(Raise::reply("ERR redis.call is not possible here")),
     }
-    let bytes = reply.to_vec();
-    reply.advance(bytes.len());
-    lua.shared().reply.replace(Some(reply));
+    // Only what has large values in it is in more than one piece.
+    let whole = if reply.only_piece().is_none() { Some(reply.to_vec()) } else { None };
+    let bytes = whole.as_deref().or(reply.only_piece()).unwrap_or_default();
     let failed = bytes.first() == Some(&b'-');
-    push_reply(lua, &bytes)?;
+    let pushed = push_reply(lua, bytes).map(drop);
+    reply.advance(reply.len());
+    lua.shared().reply.replace(Some(reply));
+    pushed?;
     Ok(failed)
 }
 

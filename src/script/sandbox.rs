@@ -38,6 +38,10 @@ const VERSION: (&str, f64) = ("7.2.4", 0x0007_0204 as f64);
 pub struct Globals {
     /// That of EVAL's scripts: KEYS and ARGV are put in here.
     pub eval: Kept,
+    /// The name `KEYS`, which is thus made once.
+    pub keys: Kept,
+    /// The name `ARGV`.
+    pub argv: Kept,
     /// That of functions while they run.
     pub function: Kept,
     /// That of libraries while they are loaded.
@@ -153,7 +157,11 @@ pub fn build(lua: &mut Lua<'_>) -> Globals {
     lua.set_top(common);
     let loading = push_loading(lua);
     lua.set_top(0);
-    Globals { eval, function, loading }
+    let [keys, argv] = ["KEYS", "ARGV"].map(|name| {
+        lua.push_bytes(name.as_bytes());
+        lua.keep()
+    });
+    Globals { eval, keys, argv, function, loading }
 }
 
 /// Methods of strings (`("x"):rep(3)`) come from the library, but do not lead to it.

@@ -154,14 +154,15 @@ impl Vm {
     /// Runs a script that was compiled, and asks `caller` for what it needs. [`Vm::finish`] comes next.
     pub fn run_script(&mut self, sha: &Sha, keys: &[&[u8]], args: &[&[u8]], caller: &mut dyn Caller) {
         let function = *self.scripts.get(sha).expect("a script is compiled before it runs");
-        let (eval, handler) = (self.globals.eval, self.handler);
+        let (globals, handler) = (&self.globals, self.handler);
         let mut lua = self.interpreter.lua();
         lua.set_top(0);
-        lua.push_kept(eval);
-        push_texts(&mut lua, keys);
-        lua.set_field(1, "KEYS");
-        push_texts(&mut lua, args);
-        lua.set_field(1, "ARGV");
+        lua.push_kept(globals.eval);
+        for (name, texts) in [(globals.keys, keys), (globals.argv, args)] {
+            lua.push_kept(name);
+            push_texts(&mut lua, texts);
+            lua.raw_set(1);
+        }
         lua.set_top(0);
         lua.push_kept(handler);
         lua.push_kept(function);

@@ -135,7 +135,8 @@ impl Line {
             return true;
         }
         let (mut greeting, mut words) = (Output::new(Protocol::Resp2), 0);
-        if self.login != peer.login {
+        // Every time, for the password may have become another one since.
+        if !peer.login.is_empty() {
             greeting.array(1 + peer.login.len());
             greeting.bulk(b"AUTH");
             peer.login.iter().for_each(|word| greeting.bulk(word));

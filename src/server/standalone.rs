@@ -482,11 +482,11 @@ fn install_crash_report(enabled: bool) -> Arc<OnceLock<Weak<Engine>>> {
 
 /// What INFO says, for a crash report: section by section, so that one which cannot be had costs no other.
 ///
-/// The dying thread may hold shards, so what would have to lock them is left out: the keyspace, and of
-/// memory all but the sum.
+/// The dying thread may hold shards, so what would have to lock them is left out: the keyspace, what others have
+/// of the keys that somebody waits for, and of memory all but the sum.
 fn tell_state(engine: &Engine, out: &mut dyn Write) {
     let config = engine.config.load();
-    let mut nothing = engine.keyspace.hold_none();
+    let mut nothing = engine.keyspace.hold_impatiently();
     for section in
         ["server", "persistence", "stats", "replication", "cpu", "commandstats", "cluster", "clients", "errorstats"]
     {

@@ -129,7 +129,7 @@ impl Timers {
             replication::tick(engine, second);
             engine.host.tidy_peers();
             save::look_at_save_points(engine);
-            aof::look_at_growth(engine);
+            aof::rewrite::look_at_growth(engine);
             let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
             for (counter, by) in [(Counter::LoopCycles, 1), (Counter::LoopUs, us), (Counter::LoopCronUs, us)] {
                 engine.stats.add(counter, by);

@@ -228,8 +228,13 @@ impl Field {
     }
 
     /// What is stored where `value` is to be: `None` where it does not fit and that is a failure. Without a sign a
-    /// negative value is a very large one.
+    /// negative value is a very large one; with one, where values saturate, so is a value that is lower than the
+    /// highest by more than 2^63: Redis' difference of the two is taken modulo 2^64.
     pub fn fit(&self, value: i64, overflow: Overflow) -> Option<i64> {
+        let most = (self.mask() >> 1) as i64;
+        if self.signed && self.width < 64 && overflow == Overflow::Saturate && most.checked_sub(value).is_none() {
+            return Some(most);
+        }
         self.fit_wide(if self.signed { value.into() } else { (value as u64).into() }, overflow)
     }
 
@@ -321,6 +326,8 @@ mod tests {
         assert_eq!(u8.sum(250, 10, Overflow::Wrap), Some(4));
         assert_eq!(u8.sum(5, -6, Overflow::Saturate), Some(0));
         assert_eq!(u8.fit(-1, Overflow::Saturate), Some(255));
+        assert_eq!(i8.fit(i64::MIN + 128, Overflow::Saturate), Some(-128));
+        assert_eq!(i8.fit(i64::MIN + 127, Overflow::Saturate), Some(127));
         let i64 = Field { signed: true, width: 64, offset: 3 };
         assert_eq!(i64.sum(i64::MAX, 1, Overflow::Wrap), Some(i64::MIN));
         assert_eq!(i64.sum(i64::MIN, -1, Overflow::Saturate), Some(i64::MIN));

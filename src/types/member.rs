@@ -20,6 +20,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use crate::stdx::hash::hash_bytes;
+use crate::types::table::prefetch::prefetch;
 
 const _: () = assert!(cfg!(target_endian = "little") && size_of::<usize>() == 8);
 
@@ -112,6 +113,14 @@ impl Member {
             Form::Copied(len) => unsafe { std::slice::from_raw_parts(self.address(), len) },
             // SAFETY: the pointer came out of `Arc::into_raw`, and we hold one count of it.
             Form::Long => unsafe { &*self.long() },
+        }
+    }
+
+    /// Asks the processor to load its bytes.
+    #[inline]
+    pub fn prefetch(&self) {
+        if !matches!(self.form(), Form::Inline(_)) {
+            prefetch(self.address().addr());
         }
     }
 

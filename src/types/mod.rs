@@ -1,5 +1,6 @@
 //! Data structures: a value, its encodings, its size; no key, no client, no lock, no clock.
 
+pub mod ahead;
 pub mod bitmap;
 pub mod dense;
 pub mod geo;

@@ -1,5 +1,6 @@
 //! What a key can hold: the six types, and the collections behind five of them.
 
+use crate::types::ahead::Elements;
 use crate::types::dense::{Dense, Run};
 use crate::types::hash::Hash;
 use crate::types::hash::view::HashRef;
@@ -149,6 +150,17 @@ impl<'a> ObjectRef<'a> {
             Kind::Hash => ObjectRef::Hash(HashRef::dense(run)),
             Kind::SortedSet => ObjectRef::SortedSet(ZSetRef::dense(run)),
             _ => unreachable!("only hashes and sorted sets are ever dense"),
+        }
+    }
+
+    /// The table that has its elements by their names, where it is large and has one.
+    #[inline]
+    pub fn elements(self) -> Option<Elements<'a>> {
+        match self {
+            ObjectRef::Hash(hash) => hash.elements(),
+            ObjectRef::Set(set) => set.elements(),
+            ObjectRef::SortedSet(zset) => zset.elements(),
+            ObjectRef::List(_) | ObjectRef::Stream(_) => None,
         }
     }
 

@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use fastrand::Rng;
 
 use crate::stdx::hash::hash_bytes;
+use crate::types::ahead::Elements;
 use crate::types::intset::Intset;
 use crate::types::listpack::{Item, Listpack, Needle};
 use crate::types::member::Member;
@@ -165,6 +166,12 @@ impl Set {
         if let Repr::Listpack(pack) = &self.0 { Some(pack) } else { None }
     }
 
+    /// The table of its members, where it is large.
+    #[inline]
+    pub fn elements(&self) -> Option<Elements<'_>> {
+        if let Repr::Table(members) = &self.0 { Some(Elements::Members(&members.table)) } else { None }
+    }
+
     /// The number of members.
     #[inline]
     pub fn len(&self) -> usize {
@@ -271,17 +278,25 @@ impl Set {
             && set.len() * 11 + string.bytes().len() <= LISTPACK_BYTES_MAX
     }
 
-    /// Makes a listpack of nothing but integers an intset, where it is small enough for one.
+    /// Makes a set of nothing but integers an intset, where it is small enough for one.
     pub fn make_intset(&mut self, limits: &Limits) {
-        let Repr::Listpack(pack) = &self.0 else { return };
-        if pack.len() > limits.intset_entries.min(INTSET_ENTRIES_MAX) {
+        if self.as_intset().is_some() || self.len() > limits.intset_entries.min(INTSET_ENTRIES_MAX) {
             return;
         }
-        let mut set = Intset::new();
-        for item in pack.iter() {
-            let Item::Int(n) = item else { return };
-            set.insert(n);
+        let mut ints = Vec::with_capacity(self.len());
+        for item in self.iter() {
+            let n = match item {
+                Item::Int(n) => n,
+                Item::Bytes(text) => match Needle::new(text).integer() {
+                    Some(n) => n,
+                    None => return,
+                },
+            };
+            ints.push(n);
         }
+        let mut set = Intset::new();
+        ints.sort_unstable();
+        ints.into_iter().for_each(|n| _ = set.insert(n));
         self.0 = Repr::Intset(set);
     }
 

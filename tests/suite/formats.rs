@@ -58,6 +58,7 @@ pub fn fill(client: &mut Client) {
         &["XGROUP", "CREATE", "stream", "group", "0"],
         &["XGROUP", "CREATE", "stream", "idle", "$"],
         &["XREADGROUP", "GROUP", "group", "alice", "COUNT", "1", "STREAMS", "stream", ">"],
+        &["XGROUP", "CREATECONSUMER", "stream", "group", "never-active"],
         &["XADD", "empty-stream", "MAXLEN", "0", "7-7", "a", "b"],
         &["SELECT", "9"],
         &["SET", "elsewhere", "1"],
@@ -77,6 +78,32 @@ pub fn fill(client: &mut Client) {
     }
 }
 
+/// Scores that servers print differently, and so digest differently: the shortest digits that mean them, or seventeen.
+const EXTREMES: [(&str, f64); 5] = [
+    ("big", 1e300),
+    ("small", 5e-324),
+    ("low", -1.7976931348623157e308),
+    ("third", 0.1),
+    ("exact", 9007199254740993.0),
+];
+
+/// Stores them beside what [`fill`] stores.
+fn add_extremes(client: &mut Client) {
+    for (member, score) in EXTREMES {
+        ok(client, &["ZADD", "extremes", &format!("{score:e}"), member]);
+    }
+}
+
+/// Holds that they are there, and removes them.
+fn take_extremes(client: &mut Client) {
+    for (member, score) in EXTREMES {
+        let reply = String::from_utf8(client.cmd(&["ZSCORE", "extremes", member])).unwrap();
+        let found: f64 = reply.lines().nth(1).and_then(|line| line.parse().ok()).unwrap_or(f64::NAN);
+        assert_eq!(found.to_bits(), score.to_bits(), "{member}: {reply}");
+    }
+    assert_eq!(client.cmd(&["DEL", "extremes"]), b":1\r\n");
+}
+
 /// What all keys of all databases come to.
 pub fn digest(client: &mut Client) -> Vec<u8> {
     client.cmd(&["DEBUG", "DIGEST"])
@@ -94,10 +121,12 @@ fn redis_loads_what_was_saved_and_its_files_are_loaded() {
         let mut client = writer.connect();
         fill(&mut client);
         let expected = digest(&mut client);
+        add_extremes(&mut client);
         assert_eq!(client.cmd(&["SAVE"]), b"+OK\r\n");
         drop(writer);
         let reader = start(!first_is_ours);
         let mut client = reader.connect();
+        take_extremes(&mut client);
         assert_eq!(digest(&mut client), expected);
         for key in ["intset", "set", "large-set", "zset", "large-zset", "hash", "large-hash", "list", "chain"] {
             ok(&mut client, &["OBJECT", "ENCODING", key]);
@@ -166,9 +195,11 @@ fn redis_reads_the_append_only_file_and_its_own_is_read() {
         wait_for_rewrite(&mut client);
         ok(&mut client, &["LPOP", "list"]);
         let expected = digest(&mut client);
+        add_extremes(&mut client);
         drop(writer);
         let reader = start(!first_is_ours);
         let mut client = reader.connect();
+        take_extremes(&mut client);
         assert_eq!(digest(&mut client), expected, "ours first: {first_is_ours}, preamble {preamble}");
         ok(&mut client, &["SET", "more", "1"]);
         let expected = digest(&mut client);

@@ -1,4 +1,5 @@
-//! The programs and libraries that users have: redis-cli, redis-benchmark, redis-py, ioredis.
+//! The programs and libraries that users have: redis-cli, redis-benchmark, redis-py, ioredis; and small applications on
+//! what stands on these: BullMQ, Celery, RQ, Redlock.
 //!
 //! Each test runs where its tool is installed. The libraries are looked for in `clients/` of cargo's
 //! target directory, where `.ci/run` installs them.
@@ -365,7 +366,7 @@ fn tour(needs: &Path, program: impl AsRef<OsStr>, args: &[&str], script: &str, s
         return;
     }
     let server = Server::subject(&[]);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/tools").join(script);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(script);
     let mut command = Command::new(program);
     command.args(args).arg(script).arg(server.port().to_string()).env("NODE_PATH", clients().join("js/node_modules"));
     let said = run(&mut command, b"").ok();
@@ -376,11 +377,41 @@ fn tour(needs: &Path, program: impl AsRef<OsStr>, args: &[&str], script: &str, s
 fn redis_py_finds_everything_as_expected() {
     static SAID: Once = Once::new();
     let python = clients().join("py/bin/python");
-    tour(&python, &python, &["-W", "ignore::DeprecationWarning"], "redis_py_tour.py", &SAID);
+    tour(&python, &python, &["-W", "ignore::DeprecationWarning"], "suite/tools/redis_py_tour.py", &SAID);
 }
 
 #[test]
 fn ioredis_finds_everything_as_expected() {
     static SAID: Once = Once::new();
-    tour(&clients().join("js/node_modules/ioredis"), "node", &[], "ioredis_tour.js", &SAID);
+    tour(&clients().join("js/node_modules/ioredis"), "node", &[], "suite/tools/ioredis_tour.js", &SAID);
+}
+
+#[test]
+fn an_order_desk_on_bullmq_finds_everything_as_expected() {
+    static SAID: Once = Once::new();
+    tour(&clients().join("js/node_modules/bullmq"), "node", &[], "interop/bullmq_app.js", &SAID);
+}
+
+/// An application in Python, with the libraries that applications stand on.
+fn application(script: &str, said: &Once) {
+    let python = clients().join("apps/bin/python");
+    tour(&python, &python, &["-W", "ignore"], script, said);
+}
+
+#[test]
+fn a_kitchen_on_celery_finds_everything_as_expected() {
+    static SAID: Once = Once::new();
+    application("interop/celery_app.py", &SAID);
+}
+
+#[test]
+fn a_print_shop_on_rq_finds_everything_as_expected() {
+    static SAID: Once = Once::new();
+    application("interop/rq_app.py", &SAID);
+}
+
+#[test]
+fn tills_that_share_an_account_by_redlock_find_everything_as_expected() {
+    static SAID: Once = Once::new();
+    application("interop/redlock_app.py", &SAID);
 }

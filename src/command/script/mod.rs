@@ -126,9 +126,26 @@ pub const SCRIPT: Command = Command {
     categories: &[],
     summary: "A container for Lua scripts management commands.",
     complexity: "Depends on subcommand.",
-    subcommands: &[DEBUG, EXISTS, FLUSH, HELP, KILL, LOAD],
+    subcommands: &[DEBUG, EXISTS, FLUSH, HELP, KILL, LOAD, SHOW],
     ..SUB
 };
+
+/// Replies with the text of a script, as later servers do.
+const SHOW: Command = Command {
+    name: "SHOW",
+    since: "8.0.0",
+    arity: Arity::Exactly(3),
+    usage: "sha1",
+    summary: "Shows the text of a server-side Lua script in the script cache.",
+    run: show,
+    ..SUB
+};
+
+fn show(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    let script = sha_of(args.at(2)).and_then(|sha| ctx.engine.scripts.cache.find(&sha));
+    ctx.out.bulk(&script.ok_or(Error::text(NO_SCRIPT))?.text);
+    DONE
+}
 
 /// What subcommands have in common.
 const SUB: Command = Command {

@@ -141,6 +141,7 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
     let is_outermost = ctx.db.effects.group.is_none();
     ctx.db.effects.group.get_or_insert_default();
     ctx.scripted = true;
+    let stood_still = ctx.stand_still();
     let short_of_room = !ctx.has_room && !allows_oom;
     let mut runner = Runner {
         ctx,
@@ -183,6 +184,7 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
         ctx.db.select(db);
     }
     ctx.scripted = false;
+    ctx.still_us = ctx.still_us.filter(|_| !stood_still);
     if is_outermost {
         engine.end_group(ctx.db.effects);
     }
@@ -285,7 +287,7 @@ impl Runner<'_, '_> {
         if entry.has(Flag::NoScript) && !engine.debug.scripts_may_all.load(Ordering::Relaxed) {
             return refused("ERR This Redis command is not allowed from script");
         }
-        if self.read_only && entry.has(Flag::Write) {
+        if self.read_only && (entry.has(Flag::Write) || entry.has(Flag::MayReplicate)) {
             return refused("ERR Write commands are not allowed from read-only scripts.");
         }
         if engine.is_refusing_any() && self.ctx.session.follows.is_none() {

@@ -99,6 +99,25 @@ fn what_keys_a_script_touches_is_learned_and_a_wrong_lesson_costs_nothing() {
 }
 
 #[test]
+fn the_text_of_a_script_is_shown_to_who_knows_its_sha() {
+    let mut bench = Bench::new();
+    let sha = bench.run("SCRIPT LOAD 'return 42'").split('|').nth(1).unwrap().to_owned();
+    assert_eq!(bench.run(&format!("SCRIPT SHOW {}", sha.to_uppercase())), "$9|return 42|");
+    assert_eq!(bench.run("SCRIPT SHOW 1234"), "-NOSCRIPT No matching script. Please use EVAL.|");
+}
+
+#[test]
+fn what_is_refused_to_a_script_is_logged_as_its_own() {
+    let mut bench = Bench::new();
+    bench.run("ACL SETUSER bob on nopass ~* +@all -incr");
+    bench.run("AUTH bob x");
+    bench.run("EVAL 'redis.call(\"INCR\", KEYS[1])' 1 a");
+    bench.run("AUTH default x");
+    let log = bench.run("ACL LOG");
+    assert!(log.contains("|lua|") && log.contains(" cmd=eval "), "{log}");
+}
+
+#[test]
 fn scripts_of_eval_are_evicted_and_loaded_ones_are_not() {
     let mut bench = Bench::new();
     let loaded = bench.run("SCRIPT LOAD 'return 42'");

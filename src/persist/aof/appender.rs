@@ -84,6 +84,8 @@ pub struct Appender {
     pub delayed: AtomicU64,
     /// Bytes in the current file.
     pub size: AtomicU64,
+    /// How long to wait before each write, in microseconds: for tests of what happens meanwhile.
+    pub delay_us: AtomicU64,
 }
 
 /// What the thread goes by.
@@ -341,6 +343,10 @@ impl Appender {
             files.end = buffer.end;
         }
         let Some(file) = files.current.clone() else { return };
+        let delay_us = self.delay_us.load(Ordering::Relaxed);
+        if delay_us > 0 && !files.rest.is_empty() {
+            std::thread::sleep(Duration::from_micros(delay_us));
+        }
         let mut done = 0;
         let result = loop {
             if done == files.rest.len() {

@@ -10,7 +10,8 @@
 //!           | pending | id: 16 bytes ...
 //! ```
 //! Form 3 is Redis 7.2's. It is written only where a consumer was active at another time than it was last seen,
-//! because that alone the form before it cannot say.
+//! because that alone the form before it cannot say. Of one that was never active that form says that it was when it
+//! was seen: so little is not worth a file that Redis 7.0 does not read.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +30,7 @@ const NEVER: u64 = u64::MAX;
 /// The form that a stream is written in.
 pub fn form_of(stream: &Stream) -> u8 {
     let mut consumers = stream.groups.iter().flat_map(|(_, group)| group.consumers());
-    if consumers.all(|consumer| consumer.active_ms == Some(consumer.seen_ms)) {
+    if consumers.all(|consumer| consumer.active_ms.is_none_or(|ms| ms == consumer.seen_ms)) {
         form::STREAM_LISTPACKS_2
     } else {
         form::STREAM_LISTPACKS_3

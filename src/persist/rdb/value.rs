@@ -148,7 +148,7 @@ pub fn read(reader: &mut Reader<'_>, form: u8, limits: Limits<'_>) -> Result<Dec
         form::STRING => return Ok(Decoded::string(reader.string()?)),
         form::LIST => Object::List(plain_list(reader, limits)?),
         form::LIST_ZIPLIST => {
-            let pack = listpack_of_ziplist(reader)?;
+            let pack = listpack_of_ziplist(reader, "List ziplist")?;
             Object::List(List::from_parts([OwnedPart::Packed(pack)], limits.list()))
         }
         form::LIST_QUICKLIST | form::LIST_QUICKLIST_2 => Object::List(quicklist(reader, form, limits)?),
@@ -171,7 +171,7 @@ pub fn read(reader: &mut Reader<'_>, form: u8, limits: Limits<'_>) -> Result<Dec
         }
         form::ZSET | form::ZSET_2 => Object::SortedSet(plain_zset(reader, form, limits)?),
         form::ZSET_ZIPLIST => {
-            let set = ZSet::from_listpack(listpack_of_ziplist(reader)?, limits.zset());
+            let set = ZSet::from_listpack(listpack_of_ziplist(reader, "Zset ziplist")?, limits.zset());
             Object::SortedSet(set.ok_or_else(|| reader.corrupt("Zset ziplist integrity check failed."))?)
         }
         form::ZSET_LISTPACK => {
@@ -186,7 +186,7 @@ pub fn read(reader: &mut Reader<'_>, form: u8, limits: Limits<'_>) -> Result<Dec
             Object::Hash(hash_of(reader, pairs, limits)?)
         }
         form::HASH_ZIPLIST => {
-            let pack = listpack_of_ziplist(reader)?;
+            let pack = listpack_of_ziplist(reader, "Hash ziplist")?;
             let hash = Hash::from_listpack(pack, Layout::Plain, limits.hash());
             Object::Hash(hash.ok_or_else(|| reader.corrupt("Hash ziplist integrity check failed."))?)
         }
@@ -280,10 +280,10 @@ fn listpack(reader: &mut Reader<'_>) -> Result<Listpack> {
     Listpack::from_bytes(bytes).ok_or_else(|| reader.corrupt("Listpack integrity check failed."))
 }
 
-/// A listpack with the elements of a ziplist.
-fn listpack_of_ziplist(reader: &mut Reader<'_>) -> Result<Listpack> {
+/// A listpack with the elements of a ziplist, which errors call `what`.
+fn listpack_of_ziplist(reader: &mut Reader<'_>, what: &str) -> Result<Listpack> {
     let bytes = reader.string()?;
-    let items = ziplist(&bytes).ok_or_else(|| reader.corrupt("Ziplist integrity check failed."))?;
+    let items = ziplist(&bytes).ok_or_else(|| reader.corrupt(format!("{what} integrity check failed.")))?;
     let mut pack = Listpack::new();
     items.into_iter().for_each(|item| pack.push_back_item(item));
     pack.shrink();
@@ -305,11 +305,18 @@ fn quicklist(reader: &mut Reader<'_>, form: u8, limits: Limits<'_>) -> Result<Li
     let mut parts = Vec::new();
     for _ in 0..count(reader)? {
         if form == form::LIST_QUICKLIST {
-            parts.push(OwnedPart::Packed(listpack_of_ziplist(reader)?));
+            parts.push(OwnedPart::Packed(listpack_of_ziplist(reader, "Ziplist")?));
             continue;
         }
         parts.push(match reader.length()? {
-            NODE_PLAIN => OwnedPart::Large(reader.string()?),
+            NODE_PLAIN => {
+                // Only what is large stands by itself.
+                let element = reader.string()?;
+                if element.is_empty() {
+                    return Err(reader.corrupt("Quicklist integrity check failed."));
+                }
+                OwnedPart::Large(element)
+            }
             NODE_PACKED => OwnedPart::Packed(listpack(reader)?),
             _ => return Err(reader.corrupt("Quicklist integrity check failed.")),
         });

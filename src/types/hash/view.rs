@@ -2,13 +2,12 @@
 
 use std::borrow::Cow;
 
-use crate::stdx::hash::hash_bytes;
+use crate::types::ahead::Elements;
 use crate::types::dense::Run;
 use crate::types::hash::due::Due;
-use crate::types::hash::field::Field;
 use crate::types::hash::{Found, Large, Layout, Text, after, deadline_at, find_in, rehash};
 use crate::types::listpack::Listpack;
-use crate::types::table::{CURSOR_SHIFT, SharedTable};
+use crate::types::table::CURSOR_SHIFT;
 
 /// A hash, borrowed, whatever it is made of.
 #[derive(Clone, Copy)]
@@ -33,35 +32,6 @@ pub(super) fn listpack_of(run: Run<'_>) -> Listpack {
         at = behind;
     }
     pack
-}
-
-/// Where a field of a large hash will be looked for: the way there can be loaded ahead of time, one step after the
-/// other for many fields together. See [`HashRef::ahead`].
-pub struct Ahead<'a> {
-    fields: &'a SharedTable<Field>,
-    hash: u64,
-}
-
-impl Ahead<'_> {
-    /// The first step.
-    #[inline]
-    pub fn prefetch_segment(&self) {
-        self.fields.prefetch_segment(self.hash);
-    }
-
-    /// The second step.
-    #[inline]
-    pub fn prefetch_places(&self) {
-        self.fields.prefetch(self.hash);
-    }
-
-    /// The last step: the field that it most likely is.
-    #[inline]
-    pub fn prefetch_field(&self) {
-        if let Some(field) = self.fields.find(self.hash, |_| true) {
-            field.prefetch();
-        }
-    }
 }
 
 impl<'a> HashRef<'a> {
@@ -127,12 +97,12 @@ impl<'a> HashRef<'a> {
         Living { hash: self, now }
     }
 
-    /// Where `name` will be looked for, in a hash that is too large to be in the processor's cache as a whole.
+    /// The table of its fields, where it is large.
     #[inline]
-    pub fn ahead(self, name: &[u8]) -> Option<Ahead<'a>> {
+    pub fn elements(self) -> Option<Elements<'a>> {
         match self.0 {
             Form::Dense(_) | Form::Packed(_) | Form::Timed(_) => None,
-            Form::Table(large) => Some(Ahead { fields: &large.fields, hash: hash_bytes(name) }),
+            Form::Table(large) => Some(Elements::Fields(&large.fields)),
         }
     }
 

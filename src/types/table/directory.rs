@@ -1,4 +1,4 @@
-//! Which segment holds which hash prefix, once a table has more than one.
+//! Which segment holds which hashes, once a table has more than one: those whose places ([`place`]) have its prefix.
 //!
 //! What stays true: there are `2^bits` entries, `bits >= 1`. A segment of depth `d` serves a run of
 //! `2^(bits - d)` entries and lies in the first of them, whose number is a multiple of the run; the others
@@ -19,6 +19,35 @@ const LEAST_SHARE: usize = 32;
 
 /// Two segments with so many elements together become one: half of what makes one segment split.
 const MERGED_LEN: usize = 448;
+
+/// The place of a hash among all: what prefixes are taken of. Greater hashes have greater places, or the same.
+///
+/// Where every place is as likely as any other, all segments of a table fill up and are split at about the same number
+/// of elements, and shortly afterwards half of their buckets are empty. So places are bent: low ones are about twice as
+/// likely as high ones. Low segments are split first and high ones when low ones are about to be split again, and at
+/// every size the table is as full as it is on average: 14.3 bytes an element of 8, and not from 10 to 20.
+#[inline(always)]
+pub(super) const fn place(hash: u64, uneven: bool) -> u64 {
+    if !uneven {
+        return hash;
+    }
+    // 11/16 x + 5/16 x^2, of the upper half: a cursor (see `CURSOR_SHIFT`) can tell where each segment begins.
+    let x = hash >> 32;
+    ((x << 32) >> 4) * 11 + ((x * x) >> 4) * 5
+}
+
+/// The first hash whose place is not below `at`.
+fn first_hash(at: u64, uneven: bool) -> u64 {
+    if !uneven {
+        return at;
+    }
+    let (mut low, mut high) = (0, 1 << 32);
+    while low < high {
+        let middle = (low + high) / 2;
+        if place(middle << 32, true) < at { low = middle + 1 } else { high = middle }
+    }
+    low << 32
+}
 
 pub(super) struct Directory<T, O: Ownership<T>> {
     entries: Box<[Option<O::Pointer>]>,
@@ -45,7 +74,13 @@ impl<T, O: Ownership<T>> Directory<T, O> {
     /// The number of the entry that owns the segment of `hash`.
     #[inline]
     fn owner(&self, hash: u64) -> usize {
-        let mut at = (hash >> (64 - self.bits)) as usize;
+        self.owner_of(place(hash, O::UNEVEN))
+    }
+
+    /// The number of the entry that owns the segment of a place.
+    #[inline]
+    fn owner_of(&self, place: u64) -> usize {
+        let mut at = (place >> (64 - self.bits)) as usize;
         while self.entries[at].is_none() {
             at &= at - 1;
         }
@@ -77,14 +112,14 @@ impl<T, O: Ownership<T>> Directory<T, O> {
         let owner = self.owner(hash);
         let run = self.run(owner);
         let end = owner + run;
-        let end = (end < self.entries.len()).then(|| (end as u64) << (64 - self.bits));
+        let end = (end < self.entries.len()).then(|| first_hash((end as u64) << (64 - self.bits), O::UNEVEN));
         (self.segment(hash), end, self.bits - run.ilog2())
     }
 
-    /// The segment of `hash` and the share of all hashes it serves, as one in so many.
-    pub(super) fn segment_and_run(&self, hash: u64) -> (&Segment<T>, usize) {
-        let owner = self.owner(hash);
-        (self.segment(hash), self.run(owner))
+    /// The segment of a place and how many entries it serves.
+    pub(super) fn segment_and_run(&self, place: u64) -> (&Segment<T>, usize) {
+        let owner = self.owner_of(place);
+        (self.entries[owner].as_deref().expect("an owner has a segment"), self.run(owner))
     }
 
     pub(super) fn segments(&self) -> impl Iterator<Item = &Segment<T>> {
@@ -112,7 +147,7 @@ impl<T, O: Ownership<T>> Directory<T, O> {
         let half = self.run(owner) / 2;
         let depth = self.bits - half.ilog2() - 1;
         let segment = self.entries[owner].take().expect("an owner has a segment");
-        let (zeros, ones) = O::take(segment).split(depth, hash, rehash);
+        let (zeros, ones) = O::take(segment).split(depth, O::UNEVEN, hash, rehash);
         self.entries[owner] = Some(O::keep(zeros));
         self.entries[owner + half] = Some(O::keep(ones));
         if half == 1 {
@@ -185,7 +220,7 @@ impl<T, O: Ownership<T>> Directory<T, O> {
             assert!(self.entries[at + 1..at + run].iter().all(Option::is_none));
             let segment = self.entries[at].as_ref().expect("a run starts with its owner");
             for value in &segment.table {
-                let entry = (rehash(value) >> (64 - self.bits)) as usize;
+                let entry = (place(rehash(value), O::UNEVEN) >> (64 - self.bits)) as usize;
                 assert!((at..at + run).contains(&entry), "an element is in the segment of its prefix");
             }
             deepest += usize::from(run == 1);
@@ -194,5 +229,25 @@ impl<T, O: Ownership<T>> Directory<T, O> {
         }
         assert_eq!((deepest, len), (self.deepest, self.len));
         assert!(deepest > 0, "the directory is no larger than needed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_in_the_order_of_hashes_and_lead_back_to_them() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        assert_eq!((place(0, true), first_hash(0, true)), (0, 0));
+        assert!(place(u64::MAX, true) > u64::MAX - (1 << 34));
+        for _ in 0..if cfg!(miri) { 50 } else { 20_000 } {
+            let (a, b) = (rng.u64(..), rng.u64(..));
+            assert_eq!(a >> 32 < b >> 32, place(a, true) < place(b, true));
+            let at = rng.u64(..) >> 40 << 40;
+            let first = first_hash(at, true);
+            assert!(place(first, true) >= at && first % (1 << 32) == 0);
+            assert!(first == 0 || place(first - 1, true) < at);
+        }
     }
 }

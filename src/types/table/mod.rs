@@ -1,6 +1,7 @@
 //! [`Table`]: a hash table that grows and shrinks one small segment at a time.
 //!
-//! Extendible hashing: elements are parted by the top bits of their 64-bit hash into segments of at most 896, each a
+//! Extendible hashing: elements are parted by the top bits of their 64-bit hash (or of what is made of it, see
+//! `directory::place`) into segments of at most 896, each a
 //! `hashbrown::HashTable`. A full segment is split in two, two sparse ones become one, and no operation ever
 //! rehashes more than one of them, so an insert costs microseconds at worst whatever the size of the table.
 //! (Hashes of which very many agree in their top bits make segments outgrow that size; nothing else suffers.)
@@ -177,7 +178,7 @@ impl<T, O: Ownership<T>> Table<T, O> {
         }
         match &mut self.segments {
             One(segment) => {
-                let (zeros, ones) = mem::replace(segment, Segment::new()).split(0, hash, rehash);
+                let (zeros, ones) = mem::replace(segment, Segment::new()).split(0, O::UNEVEN, hash, rehash);
                 self.segments = Many(Box::new(Directory::new(zeros, ones)));
             }
             Many(directory) => {

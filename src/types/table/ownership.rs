@@ -13,6 +13,10 @@ pub trait Ownership<T> {
     type Pointer: Deref<Target = Segment<T>>;
     /// Bytes that one pointer's allocation takes.
     const ALLOCATED: usize;
+    /// Whether segments get unequal shares of the hashes, so that they fill at different times. See [`place`].
+    ///
+    /// [`place`]: super::directory::place
+    const UNEVEN: bool;
 
     /// Keeps a segment.
     fn keep(segment: Segment<T>) -> Self::Pointer;
@@ -28,6 +32,8 @@ pub enum Owned {}
 impl<T> Ownership<T> for Owned {
     type Pointer = Box<Segment<T>>;
     const ALLOCATED: usize = size_of::<Segment<T>>();
+    // A keyspace has thousands of these, of different sizes in any case, and gives them hashes of few bits.
+    const UNEVEN: bool = false;
 
     #[inline]
     fn keep(segment: Segment<T>) -> Box<Segment<T>> {
@@ -52,6 +58,7 @@ pub enum Shared {}
 impl<T: Clone> Ownership<T> for Shared {
     type Pointer = Arc<Segment<T>>;
     const ALLOCATED: usize = size_of::<Segment<T>>() + 2 * size_of::<usize>();
+    const UNEVEN: bool = true;
 
     fn keep(segment: Segment<T>) -> Arc<Segment<T>> {
         Arc::new(segment)

@@ -7,6 +7,7 @@ use std::mem;
 
 use hashbrown::HashTable;
 
+use super::directory::place;
 use super::prefetch::prefetch;
 
 /// Buckets beyond which a segment is split instead of doubled.
@@ -117,17 +118,17 @@ impl<T> Segment<T> {
         }
     }
 
-    /// Parts the elements by bit `63 - depth` of their hashes, leaving room in the part that `newcomer` (a hash)
+    /// Parts the elements by bit `63 - depth` of their hashes' places, leaving room in the part that `newcomer` (a hash)
     /// belongs to.
-    pub(super) fn split(self, depth: u32, newcomer: u64, rehash: &impl Fn(&T) -> u64) -> (Self, Self) {
-        let bit = 1 << (63 - depth);
+    pub(super) fn split(self, depth: u32, uneven: bool, newcomer: u64, rehash: &impl Fn(&T) -> u64) -> (Self, Self) {
+        let is_upper = |hash: u64| place(hash, uneven) & 1 << (63 - depth) != 0;
         let upper =
-            self.table.iter().filter(|&value| rehash(value) & bit != 0).count() + usize::from(newcomer & bit != 0);
+            self.table.iter().filter(|&value| is_upper(rehash(value))).count() + usize::from(is_upper(newcomer));
         let mut zeros = Self::with_capacity(self.len() + 1 - upper);
         let mut ones = Self::with_capacity(upper);
         for value in self.table {
             let hash = rehash(&value);
-            if hash & bit == 0 { &mut zeros } else { &mut ones }.put(hash, value, rehash);
+            if is_upper(hash) { &mut ones } else { &mut zeros }.put(hash, value, rehash);
         }
         (zeros, ones)
     }

@@ -373,6 +373,23 @@ fn a_clone_copies_no_element_and_a_write_to_it_one_segment() {
     clone.check(rehash);
 }
 
+#[test]
+#[cfg_attr(miri, ignore = "many elements, of safe code")]
+fn a_value_is_about_as_full_at_every_size() {
+    let mut table = SharedTable::<u64>::default();
+    let (mut next, mut least, mut most) = (40_000, f64::MAX, 0f64);
+    for key in 0..700_000 {
+        table.insert_unique(full(&key), key, full);
+        if key == next {
+            next = next * 21 / 20;
+            let each = table.allocated_bytes() as f64 / table.len() as f64;
+            (least, most) = (least.min(each), most.max(each));
+        }
+    }
+    println!("{least:.2} to {most:.2} bytes an element of 8");
+    assert!(least > 13.0 && most < 15.9);
+}
+
 /// What is done to the original (0) or its clone (1).
 #[derive(Clone, Debug)]
 enum ShareOp {
@@ -438,6 +455,12 @@ fn run_shared(ops: Vec<ShareOp>) {
         for (table, model) in &sides {
             table.check(key_hash);
             assert_eq!(&table.iter().copied().collect::<HashMap<_, _>>(), model);
+            let (mut cursor, mut seen) = (Some(0), HashMap::new());
+            while let Some(from) = cursor {
+                cursor = table.scan(from, 300, key_hash, |(key, value)| assert!(seen.insert(*key, *value).is_none()));
+                assert!(cursor.is_none_or(|next| next > from && next % (1 << CURSOR_SHIFT) == 0));
+            }
+            assert_eq!(&seen, model);
         }
     }
     let [(table, model), (clone, clone_model)] = sides;

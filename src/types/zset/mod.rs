@@ -25,6 +25,7 @@ use std::ops::Range;
 use crate::types::dense::{self, Dense};
 use crate::types::listpack::{Item, Listpack};
 use crate::types::zset::view::{Form, ZSetRef};
+pub use member::Member as Scored;
 use sorted::Sorted;
 
 /// What a listpack may hold: `zset-max-listpack-entries` and `zset-max-listpack-value`.

@@ -5,6 +5,7 @@
 use super::member::{Member, drop_pair};
 use super::tree::{Key, Tree};
 use crate::stdx::hash::hash_bytes;
+use crate::types::ahead::Elements;
 use crate::types::table::{CURSOR_SHIFT, Entry, SharedTable};
 
 fn rehash(member: &Member) -> u64 {
@@ -25,6 +26,12 @@ impl Sorted {
     /// Without members.
     pub fn new() -> Sorted {
         Sorted { tree: Tree::new(), index: SharedTable::default(), member_bytes: 0 }
+    }
+
+    /// The table of its members.
+    #[inline]
+    pub fn elements(&self) -> Elements<'_> {
+        Elements::Scored(&self.index)
     }
 
     /// How many members there are.

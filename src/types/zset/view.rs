@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::ops::Range;
 
+use crate::types::ahead::Elements;
 use crate::types::dense::Run;
 use crate::types::listpack::{Item, Listpack};
 use crate::types::zset::member::Member;
@@ -79,6 +80,12 @@ impl<'a> ZSetRef<'a> {
             Form::Packed(pack) => Some(Cow::Borrowed(pack)),
             Form::Sorted(_) => None,
         }
+    }
+
+    /// The table of its members, where it is large.
+    #[inline]
+    pub fn elements(self) -> Option<Elements<'a>> {
+        if let Form::Sorted(sorted) = self.0 { Some(sorted.elements()) } else { None }
     }
 
     /// The score of a member.

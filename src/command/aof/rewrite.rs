@@ -1,0 +1,327 @@
+//! The append only file made as short as it can be.
+//!
+//! A rewrite makes a new base beside the log: first the next increment is made and named in the manifest, then, at one
+//! point in time, a snapshot begins and the log goes on in the new increment, then the base is written, and at last the
+//! manifest names the new base and what came after it. Wherever that ends early, the manifest names files that make up
+//! the data set.
+
+use crate::command::aof::join;
+use crate::command::aof::paths::{directory, file, persist, plain, temporary_path, waiting_path};
+use crate::command::engine::{Engine, Refusal};
+use crate::command::save::{self};
+use crate::config::table::Config;
+use crate::keyspace::hold::{Hold, ShardSet};
+use crate::keyspace::snapshot::{Encode, Piece, Progress, Snapshot};
+use crate::observe::crash;
+use crate::observe::log::{notice, warning};
+use crate::persist::aof::commands::{self, Commands};
+use crate::persist::aof::manifest::{Manifest, Part};
+use crate::persist::aof::{Rewrite, State};
+use crate::persist::disk::{self, Append, Temporary};
+use crate::persist::rdb::save::{Failure, Head, Manner};
+use crate::resp::reply::{Output, Protocol};
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// A base is synced every few megabytes while it is written.
+const SYNC_EVERY_BYTES: u64 = 4 << 20;
+/// After so many failures in a row the next automatic rewrite waits.
+const PATIENT_FAILURES: u64 = 3;
+/// No longer than this, in milliseconds.
+const LONGEST_WAIT_MS: u64 = 3_600_000;
+
+/// Has a rewrite begin, which nothing is in the way of; it is told by `aof_rewrite_in_progress` from now on.
+///
+/// # Errors
+/// There is one already, or the system refuses a thread.
+pub fn begin_rewrite(engine: &Engine) -> Result<(), String> {
+    let aof = &engine.aof;
+    let mut rewrite = aof.rewrite.lock();
+    if rewrite.is_some() {
+        return Err("there is one already".into());
+    }
+    let shared = engine.arc();
+    let work = move || {
+        crash::prepare_thread();
+        run_rewrite(&shared);
+    };
+    std::thread::Builder::new().name("rewrite".into()).spawn(work).map_err(|error| plain(&error))?;
+    *rewrite = Some(Rewrite { started_ms: engine.clock.now_ms(), progress: Progress::default(), stopped: false });
+    aof.scheduled.store(false, Ordering::Relaxed);
+    aof.rewrites.fetch_add(1, Ordering::Relaxed);
+    notice!("Background append only file rewriting started by pid {}", std::process::id());
+    Ok(())
+}
+
+/// The thread of a rewrite.
+fn run_rewrite(engine: &Engine) {
+    let (aof, started) = (&engine.aof, Instant::now());
+    let result = rewrite(engine);
+    disk::remove(&temporary_path(&engine.config.load()));
+    let took = i64::try_from(started.elapsed().as_secs()).unwrap_or(i64::MAX);
+    aof.took_s.store(took, Ordering::Relaxed);
+    aof.tried_ms.store(engine.clock.now_ms(), Ordering::Relaxed);
+    let mut rewrite = aof.rewrite.lock();
+    let stopped = rewrite.as_ref().is_some_and(|rewrite| rewrite.stopped);
+    if let Some(rewrite) = &*rewrite {
+        aof.peak_bytes.store(rewrite.progress.peak_bytes(), Ordering::Relaxed);
+    }
+    match result {
+        Ok(()) => {
+            notice!("Background AOF rewrite terminated with success");
+            aof.failed.store(false, Ordering::Relaxed);
+            aof.failures.store(0, Ordering::Relaxed);
+        }
+        Err(_) if stopped => warning!("Background AOF rewrite terminated by signal {}", libc::SIGUSR1),
+        Err(reason) => {
+            warning!("Background AOF rewrite terminated with error: {reason}");
+            aof.failed.store(true, Ordering::Relaxed);
+            aof.failures.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    if aof.state() == State::Waiting {
+        // Without a base there is no log: it is tried again.
+        aof.scheduled.store(true, Ordering::Relaxed);
+    }
+    *rewrite = None;
+}
+
+fn rewrite(engine: &Engine) -> Result<(), String> {
+    let config = engine.config.load_full();
+    let (aof, running) = (&engine.aof, engine.keyspace.snapshot());
+    let say = |what: &'static str| move |error: io::Error| format!("{what}: {}", plain(&error));
+    disk::make_directory(&directory(&config)).map_err(say("the directory"))?;
+    let state = aof.state();
+    // What comes after the base goes here. It is named before anything is in it.
+    let next = match state {
+        State::Off => None,
+        State::On => {
+            let mut manifest = aof.manifest.lock();
+            let mut with = manifest.clone();
+            let part = with.next_increment(&config.appendfilename);
+            let path = file(&config, &part);
+            disk::remove(&path);
+            let (append, _) = Append::open(&path).map_err(say("the next file"))?;
+            with.increments.push(part.clone());
+            persist(&config, &with).map_err(say("the manifest"))?;
+            *manifest = with;
+            Some((part, append))
+        }
+        State::Waiting => {
+            let path = waiting_path(&config);
+            disk::remove(&path);
+            let (append, _) = Append::open(&path).map_err(say("the next file"))?;
+            Some((aof.manifest.lock().next_increment(&config.appendfilename), append))
+        }
+    };
+    let manner = Manner::of(&config);
+    let encoder: Arc<dyn Encode> = match config.aof_use_rdb_preamble {
+        true => crate::persist::rdb::save::encoder(&config, engine.moment(&config)),
+        false => Arc::new(Commands),
+    };
+    let (snapshot, part, head) = {
+        let _alone = engine.keyspace.gates().alone();
+        let mut hold = engine.keyspace.hold(ShardSet::ALL);
+        let stopped = aof.rewrite.lock().as_ref().is_none_or(|rewrite| rewrite.stopped);
+        if stopped || aof.state() != state {
+            return Err("stopped".into());
+        }
+        let Some(snapshot) = Snapshot::begin(running, &mut hold, encoder) else {
+            aof.scheduled.store(true, Ordering::Relaxed);
+            return Err("a snapshot began meanwhile".into());
+        };
+        if let Some(rewrite) = &mut *aof.rewrite.lock() {
+            rewrite.progress = snapshot.progress.clone();
+        }
+        let before = aof.appender.size.load(Ordering::Relaxed);
+        let part = next.map(|(part, append)| {
+            join(engine, &config, append, 0);
+            part
+        });
+        if state == State::On {
+            aof.others_bytes.fetch_add(before, Ordering::Relaxed);
+        }
+        (snapshot, part, save::head(engine, save::Purpose::Base))
+    };
+    let mut hold = engine.keyspace.hold_none();
+    let temporary = temporary_path(&config);
+    let sync_every = config.aof_rewrite_incremental_fsync.then_some(SYNC_EVERY_BYTES);
+    let created = Temporary::create(&temporary, sync_every);
+    let (mut sink, created): (Option<Temporary>, io::Result<()>) = match created {
+        Ok(file) => (Some(file), Ok(())),
+        Err(error) => {
+            // It must be walked in any case.
+            snapshot.progress.stop();
+            (None, Err(error))
+        }
+    };
+    let mut nowhere = io::sink();
+    let to: &mut dyn Write = match &mut sink {
+        Some(file) => file,
+        None => &mut nowhere,
+    };
+    let written = match config.aof_use_rdb_preamble {
+        true => crate::persist::rdb::save::write(snapshot, running, &mut hold, &head, manner, to),
+        false => write_commands(snapshot, engine, &mut hold, &head, to),
+    };
+    created.map_err(say("the temporary file"))?;
+    written.map_err(|error| error.to_string())?;
+    let file_of_base = sink.take().ok_or("no file")?;
+    let mut manifest = aof.manifest.lock();
+    let base = manifest.next_base(&config.appendfilename, config.aof_use_rdb_preamble);
+    file_of_base.commit(&file(&config, &base)).map_err(say("the base"))?;
+    let mut with = Manifest { base: Some(base), ..Manifest::default() };
+    with.history = manifest.history.clone();
+    with.history.extend(manifest.base.clone());
+    with.history.extend(manifest.increments.iter().filter(|old| Some(*old) != part.as_ref()).cloned());
+    let stopped = aof.rewrite.lock().as_ref().is_none_or(|rewrite| rewrite.stopped);
+    if stopped || aof.state() != state {
+        // The log was turned on or off meanwhile: nobody knows this base.
+        with.base.iter().for_each(|base| disk::remove(&file(&config, base)));
+        return Err("stopped".into());
+    }
+    if let Some(part) = &part {
+        if state == State::Waiting {
+            disk::rename(&waiting_path(&config), &file(&config, part)).map_err(say("the next file"))?;
+        }
+        with.increments.push(part.clone());
+    }
+    persist(&config, &with).map_err(say("the manifest"))?;
+    let base_bytes = with.base.as_ref().map_or(0, |base| disk::length(&file(&config, base)));
+    *manifest = with;
+    if state == State::Waiting {
+        aof.set_state(State::On);
+    }
+    aof.others_bytes.store(base_bytes, Ordering::Relaxed);
+    aof.base_bytes.store(aof.bytes(), Ordering::Relaxed);
+    if !config.aof_disable_auto_gc {
+        remove_history(&config, &mut manifest).map_err(say("old files"))?;
+    }
+    Ok(())
+}
+
+/// Removes what is of no use any more.
+fn remove_history(config: &Config, manifest: &mut Manifest) -> io::Result<()> {
+    if manifest.history.is_empty() {
+        return Ok(());
+    }
+    let without = Manifest { history: Vec::new(), ..manifest.clone() };
+    manifest.history.iter().for_each(|part| disk::remove(&file(config, part)));
+    persist(config, &without)?;
+    *manifest = without;
+    Ok(())
+}
+
+/// Writes a base of commands.
+fn write_commands(
+    snapshot: Snapshot,
+    engine: &Engine,
+    hold: &mut Hold<'_>,
+    head: &Head,
+    to: &mut dyn Write,
+) -> Result<(), Failure> {
+    let mut selected = None;
+    let mut front = functions(head);
+    if engine.config.load().aof_timestamp_enabled {
+        let stamp = format!("#TS:{}\r\n", engine.clock.now_ms() / 1000);
+        front.splice(..0, stamp.into_bytes());
+    }
+    let mut begun = Some(to.write_all(&front));
+    let walked = snapshot.walk(engine.keyspace.snapshot(), hold, |piece: Piece<'_>| {
+        if let Some(Err(error)) = begun.take() {
+            return Err(error);
+        }
+        if selected != Some(piece.db) {
+            selected = Some(piece.db);
+            to.write_all(&commands::select(piece.db))?;
+        }
+        to.write_all(piece.bytes)
+    });
+    match (begun, walked) {
+        (Some(Err(error)), _) | (_, Err(Some(error))) => Err(error.into()),
+        (_, Err(None)) => Err(Failure::Stopped),
+        (_, Ok(())) => Ok(()),
+    }
+}
+
+/// Commands that load the libraries of functions.
+fn functions(head: &Head) -> Vec<u8> {
+    let mut out = Output::new(Protocol::Resp2);
+    for source in &head.functions {
+        out.array(3);
+        out.bulk(b"FUNCTION");
+        out.bulk(b"LOAD");
+        out.bulk(source);
+    }
+    out.to_vec()
+}
+
+/// Writes a base of what `hold`, which holds everything, has.
+///
+/// # Errors
+/// It cannot be written.
+pub fn write_held(engine: &Engine, config: &Config, hold: &mut Hold<'_>, base: &Part) -> io::Result<()> {
+    let mut to = Temporary::create(&temporary_path(config), None)?;
+    let head = save::head(engine, save::Purpose::Base);
+    if config.aof_use_rdb_preamble {
+        let encoder = crate::persist::rdb::save::encoder(config, engine.moment(config));
+        let manner = Manner::of(config);
+        crate::persist::rdb::save::write_held(&engine.keyspace, hold, &*encoder, &head, manner, &mut to)?;
+    } else {
+        to.write_all(&functions(&head))?;
+        let mut bytes = Vec::new();
+        for (db, _) in engine.keyspace.counts(hold, 0) {
+            bytes.extend(commands::select(db));
+            let mut cursor = 0;
+            loop {
+                cursor = engine.keyspace.scan(hold, db, cursor, 1024, |entry| Commands.encode(entry, &mut bytes));
+                to.write_all(&bytes)?;
+                bytes.clear();
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+    }
+    to.commit(&file(config, base))
+}
+
+/// Begins a rewrite that was scheduled, or is due because the log has grown. Called by the timers, which hold nothing.
+pub fn look_at_growth(engine: &Engine) {
+    let aof = &engine.aof;
+    let busy = engine.saves.loading.active.load(Ordering::Relaxed)
+        || engine.saves.is_running()
+        || engine.keyspace.snapshot().is_active()
+        || aof.is_rewriting();
+    if busy || engine.is_refusing(Refusal::Ending) {
+        return;
+    }
+    let failures = aof.failures.load(Ordering::Relaxed);
+    if failures >= PATIENT_FAILURES {
+        let minutes = 1u64 << (failures - PATIENT_FAILURES).min(10);
+        let wait_ms = (minutes * 60_000).min(LONGEST_WAIT_MS);
+        if engine.clock.now_ms().saturating_sub(aof.tried_ms.load(Ordering::Relaxed)) < wait_ms {
+            return;
+        }
+    }
+    let scheduled = aof.scheduled.load(Ordering::Relaxed);
+    let config = engine.config.load();
+    let (now, base) = (aof.bytes(), aof.base_bytes.load(Ordering::Relaxed).max(1));
+    let percentage = u64::from(config.auto_aof_rewrite_percentage);
+    let growth = now.saturating_mul(100) / base;
+    let due = aof.state() == State::On
+        && percentage > 0
+        && now > config.auto_aof_rewrite_min_size
+        && growth >= percentage.saturating_add(100);
+    if !scheduled && !due {
+        return;
+    }
+    if due && !scheduled {
+        notice!("Starting automatic rewriting of AOF on {}% growth", growth - 100);
+    }
+    if let Err(error) = begin_rewrite(engine) {
+        warning!("Can't rewrite append only file in background: {error}");
+    }
+}
