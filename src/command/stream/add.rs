@@ -193,6 +193,8 @@ impl Options {
             request[at - 1] = b"=".to_vec();
             request[at] = match trim {
                 Trim::MaxLen(_) => log.len().to_string().into_bytes(),
+                // Where nothing is left, nothing is to be left.
+                Trim::MinId(_) if log.is_empty() => Id::MAX.to_vec(),
                 Trim::MinId(_) => log.first_id().to_vec(),
             };
             if let Some(limit) = self.limit_at {
