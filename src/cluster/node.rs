@@ -158,7 +158,7 @@ pub struct Node {
     pub slots: SlotSet,
     /// Its primary, where it is a replica.
     pub primary: Option<NodeKey>,
-    /// Its replicas, in the order in which they were found.
+    /// Its replicas, by their names: all nodes list them in one order.
     pub replicas: Vec<NodeKey>,
     /// Where it is.
     pub address: Address,

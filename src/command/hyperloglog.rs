@@ -108,17 +108,12 @@ fn pfadd(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
             raised.unwrap_or(Ok(0)).map_err(refused)?
         }
         Some(Some(mut hll)) => {
-            let before = hll.clone();
-            let raised = hyperloglog::add(&mut hll, args.from(2), sparse_max);
-            if *raised.as_ref().unwrap_or(&0) > 0 {
+            let raised = hyperloglog::add(&mut hll, args.from(2), sparse_max).map_err(refused)?;
+            if raised > 0 {
                 hyperloglog::invalidate(&mut hll);
                 store(ctx, &key, hll);
-            } else if raised.is_err() && hll != before {
-                // Damage was met behind elements that were added, which stay. Elsewhere the same happens.
-                store(ctx, &key, hll);
-                ctx.db.note(&key, Class::String, "pfadd");
             }
-            raised.map_err(refused)?
+            raised
         }
         None => {
             let mut hll = hyperloglog::empty();

@@ -1,8 +1,7 @@
 //! INFO: the value of every field of [`observe::info`](crate::observe::info).
 //!
 //! Each section has a function that answers its fields. What is dear to find out is found out once, and
-//! only if a field asks for it. Fields of what Spinel cannot do yet (snapshots, append only file,
-//! replication, scripts, cluster) show what a Redis shows that makes no use of it.
+//! only if a field asks for it.
 
 use std::cell::OnceCell;
 use std::env;
@@ -160,7 +159,11 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
         let all = || self.clients.get_or_init(|| self.engine.clients.all());
         let largest = |bytes: &dyn Fn(&Shared) -> usize| all().iter().map(|client| bytes(client)).max().unwrap_or(0);
         match field {
-            "connected_clients" => to.put(self.engine.clients.len()),
+            // Replicas are told of elsewhere.
+            "connected_clients" => {
+                let replicas = self.engine.replication.state().replicas.len();
+                to.put(self.engine.clients.len().saturating_sub(replicas));
+            }
             "maxclients" => to.put(self.config.maxclients),
             "client_recent_max_input_buffer" => to.put(largest(&|client| {
                 let figures = &client.figures;

@@ -966,6 +966,15 @@ mod tests {
             bench.run(request);
             assert_eq!(bench.run("OBJECT ENCODING s"), encoding, "{request}");
         }
+        // More than a listpack may have on the way, and no more than an intset may have in the end.
+        let mut wide = Bench::with("set-max-intset-entries 9\nset-max-listpack-entries 4\n");
+        wide.run("SADD a 1 2 3 4 5 6 x");
+        wide.run("SADD b 1 2 3 4 5 6 y");
+        assert_eq!(wide.run("SINTERSTORE c a b"), ":6|");
+        assert_eq!(
+            (wide.run("OBJECT ENCODING a"), wide.run("OBJECT ENCODING c")),
+            ("$9|hashtable|".into(), "$6|intset|".into())
+        );
         assert_eq!((bench.run("TYPE s"), bench.run("COPY s t")), ("+set|".into(), ":1|".into()));
         bench.run("SREM t 1");
         assert_eq!((bench.run("SCARD s"), bench.run("SCARD t")), (":4|".into(), ":3|".into()));

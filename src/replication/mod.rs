@@ -328,6 +328,12 @@ impl Replication {
         waiters.extract_if(.., done).map(|waiter| waiter.client).collect()
     }
 
+    /// Takes those out who wait for our own disk.
+    pub fn waiting_for_disk(&self) -> Vec<Arc<Shared>> {
+        let local = |waiter: &mut Waiter| waiter.local.is_some();
+        self.state.lock().waiters.extract_if(.., local).map(|waiter| waiter.client).collect()
+    }
+
     /// Forgets what a client waits for.
     pub fn end_wait(&self, id: u64) {
         self.state.lock().waiters.retain(|waiter| waiter.client.id != id);

@@ -17,7 +17,7 @@ const KEEP_BYTES: u64 = 40_000;
 /// Servers in a run.
 const SERVERS: usize = 5;
 /// What happens in a run.
-const STEPS: usize = 250;
+const STEPS: usize = 400;
 
 /// A data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -162,7 +162,7 @@ impl Run {
                         let data = self.servers[primary].data;
                         let me = &mut self.servers[server];
                         (me.linked, me.resumes) = (true, false);
-                        me.coming = Some((3, data, id, offset));
+                        me.coming = Some((1, data, id, offset));
                         return;
                     }
                     Step::Later(_) => return,
@@ -299,8 +299,8 @@ impl Run {
         match self.rng.u8(..40) {
             0..12 => self.write(self.leader),
             12..26 => self.deliver(server),
-            26..32 if !self.servers[server].linked => self.connect(server),
-            32..34 => (self.servers[server].linked, self.servers[server].coming) = (false, None),
+            26..33 if !self.servers[server].linked => self.connect(server),
+            33 => (self.servers[server].linked, self.servers[server].coming) = (false, None),
             34 => self.fail_over(),
             35 => self.restart(server),
             36 if server != self.leader => {
@@ -355,5 +355,5 @@ fn a_thousand_seeds_end_with_equal_data_and_fork_no_stream() {
             Err(_) => panic!("SPINEL_SEED={seed} repeats this run"),
         }
     }
-    assert!(given.is_some() || partial > full / 2 && full > 0, "{partial} partial, {full} full");
+    assert!(given.is_some() || partial > 100 && full > 100, "{partial} partial, {full} full");
 }

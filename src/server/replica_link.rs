@@ -36,6 +36,7 @@ use crate::replication::handshake::{Handshake, Introduction, Step};
 use crate::replication::transfer::{Cutter, End};
 use crate::resp::reply::{Output, Protocol};
 use crate::resp::request::{Limits, Parser, Span, Step as Parsed};
+use crate::resp::value::Value;
 
 /// How often a link that waits looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
@@ -668,17 +669,19 @@ impl Stream<'_> {
         }
         let replies = self.out.to_vec();
         self.out.advance(replies.len());
-        if replies.starts_with(b"-") || memchr::memmem::find(&replies, b"\r\n-").is_some() {
-            for line in replies.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"-")) {
+        let mut rest = &replies[..];
+        while let Ok(Some((reply, size))) = Value::decode(rest) {
+            if let Value::Error(line) = &reply {
                 let line = String::from_utf8_lossy(line);
                 self.engine.stats.add(Counter::UnexpectedErrorReplies, 1);
-                warning!("== CRITICAL == This replica is sending an error to its master: '{}'", line.trim_end());
+                warning!("== CRITICAL == This replica is sending an error to its master: '-{line}'");
                 let behavior = self.engine.config.load().propagation_error_behavior;
                 assert!(
                     behavior == PropagationErrorBehavior::Ignore,
                     "propagation-error-behavior says to stop where a command of the master fails"
                 );
             }
+            rest = &rest[size..];
         }
     }
 }

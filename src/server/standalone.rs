@@ -181,6 +181,9 @@ fn run(program: &str, no_arguments: bool, loaded: Loaded) -> Result<(), Box<dyn 
     }
     // The log is opened where the process was started, as Redis does; `dir` comes after it.
     let handle = log::install(log_settings(&config))?;
+    if config.replicaof.is_some() {
+        handle.set_role(log::Role::Replica);
+    }
     std::env::set_current_dir(path_of(&config.dir.0))
         .map_err(|error| format!("Can't chdir to '{}': {}", path_of(&config.dir.0).display(), plain(&error)))?;
     config.dir.0 = std::env::current_dir()?.into_os_string().into_vec();

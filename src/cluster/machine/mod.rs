@@ -585,9 +585,12 @@ impl Machine {
     /// Makes one node a replica of another.
     fn attach(&mut self, primary: NodeKey, replica: NodeKey) {
         self.node_mut(replica).primary = Some(primary);
-        let primary = self.node_mut(primary);
-        if !primary.replicas.contains(&replica) {
-            primary.replicas.push(replica);
+        if !self.node(primary).replicas.contains(&replica) {
+            let name = self.node(replica).name;
+            let before = |other: &NodeKey| self.node(*other).name < name;
+            let at = self.node(primary).replicas.partition_point(before);
+            let primary = self.node_mut(primary);
+            primary.replicas.insert(at, replica);
             primary.flags.add(Flags::MIGRATE_TO);
         }
     }

@@ -17,7 +17,7 @@ use crate::command::aof::rewrite::{begin_rewrite, write_held};
 use crate::command::context::DONE;
 use crate::command::engine::{Engine, Refusal};
 use crate::command::error::Error;
-use crate::command::replication::wait::end_those_done;
+use crate::command::replication::wait::{end_local, end_those_done};
 use crate::command::save::NotSaved;
 use crate::command::table::Command;
 use crate::config::choice::AppendFsync;
@@ -205,6 +205,7 @@ pub fn turn_off(engine: &Engine) {
     }
     aof.appender.set_always(false);
     engine.refuse(Refusal::LogFailed, false);
+    end_local(engine);
 }
 
 /// Has the log begin anew with what is there, if there is one: the data set was replaced by another.

@@ -115,12 +115,14 @@ pub fn judge(
 ) -> Result<Option<u16>, Refused> {
     let mut keyed = Keyed::default();
     let mut writes = entry.has(Flag::Write);
+    let mut is_channel = entry.has(Flag::PubSub);
     if entry.way == Way::Transaction {
         let Some(queued) = &session.transaction else { return Ok(None) };
         for (buf, spans) in queued.requests() {
             let args = Args::new(buf, spans);
             let Ok(entry) = engine.commands.resolve(args.at(0), args.opt(1)) else { continue };
             writes |= entry.has(Flag::Write);
+            is_channel |= entry.has(Flag::PubSub) && !entry.command.keys.is_empty();
             keyed.add_all(entry, &args);
         }
     } else {
@@ -132,7 +134,6 @@ pub fn judge(
         return Err(Refused::CrossSlot);
     }
     let config = engine.config.load();
-    let is_channel = entry.has(Flag::PubSub);
     if view.is_down {
         if is_channel {
             if !config.cluster_allow_pubsubshard_when_down {

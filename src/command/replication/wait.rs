@@ -12,6 +12,7 @@ use crate::command::engine::Engine;
 use crate::command::error::Error;
 use crate::command::table::Command;
 use crate::keyspace::hold::ShardSet;
+use crate::persist::aof::State;
 use crate::replication::Waiter;
 use crate::resp::reply::Output;
 use crate::spec::{Arity, Category, Flag, Group};
@@ -89,12 +90,12 @@ fn wait_aof(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         ));
     }
     if local == 1 && !engine.aof.is_on() {
-        return Err(Error::text("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."));
+        return Err(Error::text(NO_LOG));
     }
     let (offset, logged) = (ctx.session.streamed, ctx.session.logged);
     let shared = engine.arc();
     let found = move |engine: &Engine| {
-        let here = engine.aof.is_on() && engine.aof.appender.synced() >= logged;
+        let here = engine.aof.is_on() && on_disk(engine) >= logged;
         (i64::from(here), engine.replication.state().replicas.fsynced(offset) as i64)
     };
     let (here, there) = found(engine);
@@ -154,9 +155,25 @@ fn block(
     })))
 }
 
+/// What WAITAOF says where there is no disk to wait for.
+const NO_LOG: &str = "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.";
+
+/// How much of the write log our disk has, in files that can be read again: without a base there is none.
+fn on_disk(engine: &Engine) -> u64 {
+    if engine.aof.state() == State::On { engine.aof.appender.synced() } else { 0 }
+}
+
+/// Ends the waits of those who wait for our disk, because the log is turned off.
+pub fn end_local(engine: &Engine) {
+    for client in engine.replication.waiting_for_disk() {
+        let waits = client.wait.lock().clone();
+        waits.into_iter().for_each(|wait| _ = wait.fail(NO_LOG));
+    }
+}
+
 /// Ends the waits of those who have waited long enough. Nothing is held but maybe a gate.
 pub fn end_those_done(engine: &Engine) {
-    let done: Vec<Arc<_>> = engine.replication.satisfied(|| engine.aof.appender.synced());
+    let done: Vec<Arc<_>> = engine.replication.satisfied(|| on_disk(engine));
     for client in done {
         let waits = client.wait.lock().clone();
         waits.into_iter().for_each(|wait| _ = wait.time_out());

@@ -118,6 +118,7 @@ fn default_limit(ctx: &Context<'_>) -> u64 {
 }
 
 fn options(ctx: &Context<'_>, args: &Args<'_>, form: Form) -> Result<Options, Error> {
+    let obeyed = ctx.session.follows.is_some() || ctx.session.replaying;
     let mut options = Options { id: NewId::Auto, id_at: args.len(), create: true, trimming: None, limit_at: None };
     let mut limit = 0;
     let mut i = 2;
@@ -173,7 +174,8 @@ fn options(ctx: &Context<'_>, args: &Args<'_>, form: Form) -> Result<Options, Er
         None if form == Form::Trim => {
             Err(Error::text("ERR syntax error, XTRIM must be called with a trimming strategy"))
         }
-        None | Some(Trimming { precision: Precision::Exact, .. }) if options.limit_at.is_some() => {
+        // Redis makes trimming exact for its log and leaves the limit in it, where it means nothing.
+        None | Some(Trimming { precision: Precision::Exact, .. }) if options.limit_at.is_some() && !obeyed => {
             Err(Error::text(needs_approximation))
         }
         Some(Trimming { precision: Precision::Chunks(most), .. }) => {
@@ -193,6 +195,8 @@ impl Options {
             request[at - 1] = b"=".to_vec();
             request[at] = match trim {
                 Trim::MaxLen(_) => log.len().to_string().into_bytes(),
+                // Where nothing is left, nothing is to be left.
+                Trim::MinId(_) if log.is_empty() => Id::MAX.to_vec(),
                 Trim::MinId(_) => log.first_id().to_vec(),
             };
             if let Some(limit) = self.limit_at {

@@ -66,6 +66,10 @@ fn the_log_gets_ids_lengths_and_times_and_not_how_they_were_found() {
     bench.run("XTRIM s MAXLEN ~ 0");
     bench.run("XTRIM s MAXLEN 0");
     assert_eq!(log(), ["XTRIM s MAXLEN = 0"]);
+    // One that leaves nothing leaves nothing elsewhere, too.
+    bench.run("XADD t MINID ~ 9-0 5-0 a 1");
+    assert_eq!(bench.run("XLEN t"), ":0|");
+    assert_eq!(log(), [format!("XADD t MINID = {0}-{0} 5-0 a 1", u64::MAX)]);
 }
 
 #[test]

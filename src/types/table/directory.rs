@@ -246,7 +246,7 @@ mod tests {
             assert_eq!(a >> 32 < b >> 32, place(a, true) < place(b, true));
             let at = rng.u64(..) >> 40 << 40;
             let first = first_hash(at, true);
-            assert!(place(first, true) >= at && first % (1 << 32) == 0);
+            assert!(place(first, true) >= at && first.is_multiple_of(1 << 32));
             assert!(first == 0 || place(first - 1, true) < at);
         }
     }

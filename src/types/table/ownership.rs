@@ -13,9 +13,8 @@ pub trait Ownership<T> {
     type Pointer: Deref<Target = Segment<T>>;
     /// Bytes that one pointer's allocation takes.
     const ALLOCATED: usize;
-    /// Whether segments get unequal shares of the hashes, so that they fill at different times. See [`place`].
-    ///
-    /// [`place`]: super::directory::place
+    /// Whether segments get unequal shares of the hashes, so that they fill at different times: see
+    /// `place` in `directory`.
     const UNEVEN: bool;
 
     /// Keeps a segment.

@@ -104,7 +104,7 @@ impl Table<u64> {
             let before = seen.len();
             match self.scan(cursor, budget, rehash, |value| seen.push(*value)) {
                 Some(next) => {
-                    assert!(next > cursor && next % (1 << CURSOR_SHIFT) == 0);
+                    assert!(next > cursor && next.is_multiple_of(1 << CURSOR_SHIFT));
                     assert!(seen.len() - before >= budget);
                     cursor = next;
                 }
@@ -458,7 +458,7 @@ fn run_shared(ops: Vec<ShareOp>) {
             let (mut cursor, mut seen) = (Some(0), HashMap::new());
             while let Some(from) = cursor {
                 cursor = table.scan(from, 300, key_hash, |(key, value)| assert!(seen.insert(*key, *value).is_none()));
-                assert!(cursor.is_none_or(|next| next > from && next % (1 << CURSOR_SHIFT) == 0));
+                assert!(cursor.is_none_or(|next| next > from && next.is_multiple_of(1 << CURSOR_SHIFT)));
             }
             assert_eq!(&seen, model);
         }

@@ -32,7 +32,7 @@ const TAG_SHIFT: u32 = 48;
 /// because threads that clone at the same time may each add one more.
 const MOST_REFERENCES: u16 = if cfg!(miri) { 200 } else { u16::MAX / 2 };
 
-/// A handle to a member. See the [module](self).
+/// A handle to a member: a counted pointer, whose upper bits are the holder's.
 pub struct Member(NonNull<u8>);
 
 // SAFETY: what is referred to does not change while more than one thread can see it (see `set_score`), and
