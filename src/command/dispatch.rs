@@ -934,8 +934,7 @@ fn bytes_of<'b>(buf: &'b [u8], requests: &[Request], index: usize) -> &'b [u8] {
 fn due(engine: &Engine, session: &Session, config: &Config) -> Due {
     if session.replaying || session.follows.is_some() {
         Due::Keep
-    } else if engine.replication.is_following() && config.replica_read_only || engine.pause.is_on(&engine.clock) {
-        // While writes are held back nothing is to change: who moves the data elsewhere counts on that.
+    } else if engine.replication.is_following() && config.replica_read_only {
         Due::Hide
     } else {
         Due::Remove

@@ -125,12 +125,6 @@ impl Pause {
         Some((mode, until))
     }
 
-    /// Whether anything is held back now. Costs one look where nothing ever was.
-    #[inline]
-    pub fn is_on(&self, clock: &Clock) -> bool {
-        self.until_ms.load(Ordering::Relaxed) != 0 && self.active(clock.now_ms()).is_some()
-    }
-
     /// Wakes `client` when the pause ends early.
     pub fn wait(&self, client: Arc<Shared>) {
         self.waiting.lock().insert(client.id, client);

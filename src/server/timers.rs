@@ -96,9 +96,8 @@ impl Timers {
         let started = Instant::now();
         // What is read from a log may still need a key whose time has come.
         let loading = engine.saves.loading.active.load(Ordering::Relaxed);
-        // On a replica it is for the primary to say what has expired; and while writes are held back nothing changes.
-        let may_expire = !engine.replication.is_following() && !engine.pause.is_on(&engine.clock);
-        if engine.debug.active_expire.load(Ordering::Relaxed) && !loading && may_expire {
+        // On a replica it is for the primary to say what has expired.
+        if engine.debug.active_expire.load(Ordering::Relaxed) && !loading && !engine.replication.is_following() {
             self.expire(engine);
         }
         if engine.replication.has_news() {

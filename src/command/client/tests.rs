@@ -245,16 +245,3 @@ fn small_questions_are_answered() {
     assert_eq!(bench.run("CLIENT TRACKINGINFO"), "%3|$5|flags|~1|$3|off|$8|redirect|:-1|$8|prefixes|*0|");
     assert!(bench.run("CLIENT INFO").starts_with("="));
 }
-
-#[test]
-fn while_writes_are_held_back_nothing_expires_and_what_is_due_is_not_seen() {
-    let mut bench = Bench::new();
-    bench.run("SET a 1 PX 10");
-    bench.run("CLIENT PAUSE 1000 WRITE");
-    bench.clock.advance(20);
-    assert_eq!(bench.run("GET a"), "$-1|");
-    assert_eq!(bench.run("DBSIZE"), ":1|");
-    bench.run("CLIENT UNPAUSE");
-    assert_eq!(bench.run("GET a"), "$-1|");
-    assert_eq!(bench.run("DBSIZE"), ":0|");
-}
