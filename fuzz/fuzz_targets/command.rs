@@ -8,12 +8,14 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use libfuzzer_sys::fuzz_target;
 use spinel::client::session::{Fate, ReplyMode, Session};
 use spinel::client::shared::{Link, Shared};
 use spinel::command::dispatch::{Executor, Request, Stop};
 use spinel::command::engine::{Engine, Host, ShutdownRequest};
+use spinel::command::migrate::peer::{Answers, Break, Peer};
 use spinel::config::table::Config;
 use spinel::keyspace::hash::Routing;
 use spinel::keyspace::space::Keyspace;
@@ -48,6 +50,16 @@ impl Host for Nowhere {
         0
     }
     fn crash(&self) {}
+    fn scheduled(&self) -> &AtomicBool {
+        static NEVER: AtomicBool = AtomicBool::new(false);
+        &NEVER
+    }
+    fn ask(&self, _: &Peer, _: &[u8], _: usize) -> Answers {
+        Answers { broken: Some(Break::Connecting), ..Answers::default() }
+    }
+    fn kept_peers(&self) -> usize {
+        0
+    }
 }
 
 /// Words that options and arguments are made of.
@@ -62,7 +74,7 @@ const WORDS: &[&str] = &[
 fn is_excluded(words: &[&[u8]]) -> bool {
     let is = |word: &[u8], name: &str| word.eq_ignore_ascii_case(name.as_bytes());
     let Some(first) = words.first() else { return true };
-    ["SHUTDOWN", "DEBUG", "MONITOR", "SAVE", "BGSAVE", "BGREWRITEAOF"].iter().any(|name| is(first, name))
+    ["SHUTDOWN", "DEBUG", "MONITOR", "SAVE", "BGSAVE", "BGREWRITEAOF", "REPLICAOF", "SLAVEOF", "FAILOVER"].iter().any(|name| is(first, name))
         || is(first, "CONFIG") && words.get(1).is_some_and(|word| is(word, "SET"))
         || is(first, "CLIENT") && words.get(1).is_some_and(|word| is(word, "PAUSE") || is(word, "KILL"))
 }
