@@ -117,6 +117,8 @@ pub struct Executor {
     eviction: Eviction,
     /// Whether memory was below its limit when it was looked at last.
     has_room: bool,
+    /// Whether CLIENT PAUSE held others back when the requests that run were looked at: no key expires then.
+    paused: bool,
 }
 
 /// A request that may run with its neighbours.
@@ -162,6 +164,7 @@ impl Executor {
             time: Recent::default(),
             eviction: Eviction::default(),
             has_room: true,
+            paused: false,
         }
     }
 
@@ -219,7 +222,6 @@ impl Executor {
         let unseen = unseen_bytes(engine, &self.config).cast_signed();
         let follows = session.follows.is_some();
         self.effects.replaying = replaying;
-        self.effects.due = due(engine, session, &self.config);
         let mut ready: SmallVec<[Ready<'_>; 16]> = SmallVec::new();
         let mut at = 0;
         session.shared.figures.active_ms.store(moment.now_ms, Ordering::Relaxed);
@@ -241,6 +243,10 @@ impl Executor {
                 return (at, Stop::Close);
             }
             ready.clear();
+            // Asked once for those that run together: what is held back and what becomes of keys that are due go together.
+            let pause = engine.pause.active(moment.now_ms).filter(|_| !ignores_pause(session));
+            self.paused = pause.is_some();
+            self.effects.due = due(engine, session, &self.config, self.paused);
             // A replica has as much as its primary has: what is to go there, goes here too.
             let roomy = follows || self.config.replica_ignore_maxmemory && engine.replication.is_following();
             let mut room = match &gate {
@@ -269,7 +275,7 @@ impl Executor {
             // Those that can run together, up to the first that cannot.
             for request in &requests[at..requests.len().min(at + together)] {
                 let args = args_of(buf, spans, *request);
-                match check(engine, session, &args, moment.now_ms, room, view.as_deref()) {
+                match check(engine, session, &args, moment.now_ms, room, pause, view.as_deref()) {
                     // While a script keeps everybody waiting there is no gate to run behind.
                     verdict if gate.is_none() && !replaying => {
                         single = Some(verdict);
@@ -672,6 +678,8 @@ impl Executor {
         out: &mut Output,
         pending: Box<Pending>,
     ) -> Option<Box<Pending>> {
+        // What works in pieces only reads.
+        self.paused = engine.pause.active(engine.clock.now_ms()).is_some() && !ignores_pause(session);
         let rest = self.run_piece(engine, session, out, pending);
         self.commit(engine, session);
         rest
@@ -735,6 +743,7 @@ impl Executor {
     /// Ends a command that waited and waits no more; its reply is written.
     pub fn resume_wait(&mut self, engine: &Engine, session: &mut Session, out: &mut Output, waiting: &Waiting) {
         let config = self.current_config();
+        self.paused = false;
         waiting.leave(&engine.keyspace);
         engine.replication.end_wait(session.shared.id);
         // What was done for it may have to be on disk before it hears of it.
@@ -835,7 +844,7 @@ impl Executor {
         moment: Moment,
     ) -> Context<'a> {
         let effects = &mut self.effects;
-        effects.due = due(engine, session, config);
+        effects.due = due(engine, session, config, self.paused);
         let under = (config, self.notable_ns, &self.renewal);
         let mut context = context(engine, session, out, effects, self.worker, under, hold, moment);
         context.has_room = self.has_room;
@@ -931,14 +940,21 @@ fn bytes_of<'b>(buf: &'b [u8], requests: &[Request], index: usize) -> &'b [u8] {
 
 /// What becomes of keys whose deadline has passed, for who runs this session's requests.
 #[inline]
-fn due(engine: &Engine, session: &Session, config: &Config) -> Due {
+fn due(engine: &Engine, session: &Session, config: &Config, paused: bool) -> Due {
     if session.replaying || session.follows.is_some() {
         Due::Keep
-    } else if engine.replication.is_following() && config.replica_read_only {
+    } else if paused || engine.replication.is_following() && config.replica_read_only {
+        // Neither is there anybody who could write meanwhile.
         Due::Hide
     } else {
         Due::Remove
     }
+}
+
+/// Whether CLIENT PAUSE does not concern this session.
+#[inline]
+fn ignores_pause(session: &Session) -> bool {
+    session.in_process || session.monitor || session.feed.is_some()
 }
 
 /// Notes that a request of a primary has taken effect: it becomes part of the stream here, too. Called before anybody
@@ -965,6 +981,7 @@ fn check<'e>(
     args: &Args<'_>,
     now_ms: u64,
     room: Room,
+    pause: Option<(PauseMode, u64)>,
     view: Option<&View>,
 ) -> Verdict<'e> {
     let entry = match engine.commands.resolve(args.at(0), args.opt(1)) {
@@ -1018,13 +1035,12 @@ fn check<'e>(
     {
         return Verdict::Refuse(Some(entry), error);
     }
-    if let Some((mode, until_ms)) = engine.pause.active(now_ms) {
-        let held_back = mode == PauseMode::All
+    if let Some((mode, until_ms)) = pause
+        && (mode == PauseMode::All
             || may_write(engine, entry, args)
-            || entry.way == Way::Transaction && session.transaction.as_ref().is_some_and(|queued| queued.writes);
-        if held_back && !session.in_process && !session.monitor && session.feed.is_none() {
-            return Verdict::Hold(until_ms);
-        }
+            || entry.way == Way::Transaction && session.transaction.as_ref().is_some_and(|queued| queued.writes))
+    {
+        return Verdict::Hold(until_ms);
     }
     if session.transaction.is_some() && !entry.is_never_queued() {
         if entry.has(Flag::NoMulti) {

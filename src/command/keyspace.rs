@@ -199,14 +199,21 @@ pub const RANDOMKEY: Command = Command {
     name: "RANDOMKEY",
     summary: "Returns a random key name from the database.",
     tips: &["request_policy:all_shards", "response_policy:special", "nondeterministic_output"],
-    run: |ctx, _| randomkey(Draw, ctx),
+    run: |ctx, _| randomkey(Draw { hidden: 0 }, ctx),
     ..KEYSPACE
 };
 
-/// A search for a random key that has not expired; it remembers nothing between its pieces.
-struct Draw;
+/// A search for a random key that has not expired.
+struct Draw {
+    /// How many were found that have, and stay.
+    hidden: usize,
+}
 
-fn randomkey(draw: Draw, ctx: &mut Context<'_>) -> Reply {
+/// After so many expired keys that are not this server's to remove (a replica's, or those of a pause), there may be no
+/// other, and one of them is the answer.
+const MOST_HIDDEN: usize = 100;
+
+fn randomkey(mut draw: Draw, ctx: &mut Context<'_>) -> Reply {
     let started = Ticks::now();
     let (db, now, keyspace) = (ctx.db.index(), ctx.db.now_ms(), ctx.db.keyspace());
     let mut rng = fastrand::Rng::new();
@@ -216,7 +223,13 @@ fn randomkey(draw: Draw, ctx: &mut Context<'_>) -> Reply {
                 ctx.out.null();
                 return DONE;
             }
-            Some((key, Some(deadline))) if now > deadline => remove_if_due(ctx, &key),
+            Some((key, Some(deadline))) if now > deadline && draw.hidden < MOST_HIDDEN => {
+                if ctx.db.has_passed(deadline) {
+                    remove_if_due(ctx, &key);
+                } else {
+                    draw.hidden += 1;
+                }
+            }
             Some((key, _)) => {
                 ctx.out.bulk(&key);
                 return DONE;

@@ -1,20 +1,17 @@
 //! A connection: reads requests, has them run in batches, writes their replies.
 //!
-//! It is one future, polled by its worker. What must stay true: requests run in the order they came;
+//! Its worker polls it when its socket has news, or somebody woke it. What must stay true: requests run in the order they came;
 //! bytes that others push go out between whole replies; nothing is kept of a request once its reply is
 //! written, so an idle connection has no buffers.
 
-use std::future::Future;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::io::ReadBuf;
-use tokio::time::Sleep;
+use rustix::event::epoll::EventFlags;
 
 use crate::client::feed::Next;
 use crate::client::session::{Fate, Session};
@@ -29,8 +26,9 @@ use crate::observe::log::{verbose, warning};
 use crate::observe::stats::Counter;
 use crate::resp::reply::{Output, Protocol};
 use crate::resp::request::{Limits, Parser, ProtocolError, Span, Step};
+use crate::server::reactor::Alarm;
 use crate::server::stream::Stream;
-use crate::server::worker::{Tools, note_end, with_tools};
+use crate::server::worker::{Tools, with_tools};
 use crate::stdx::ticks::Ticks;
 
 /// At most so many requests run before their replies are sent.
@@ -55,11 +53,11 @@ enum State {
     /// It reads.
     Open,
     /// It waits for the end of CLIENT PAUSE.
-    Paused(Pin<Box<Sleep>>),
+    Paused(Alarm),
     /// A command works in pieces.
     Working(Box<Pending>),
     /// A command waits for a key, for so long at most.
-    Blocked(Box<Waiting>, Option<Pin<Box<Sleep>>>),
+    Blocked(Box<Waiting>, Option<Alarm>),
     /// Its last reply is on its way.
     Closing,
 }
@@ -76,7 +74,8 @@ pub struct Connection {
     state: State,
     /// The connections of its worker.
     count: Arc<AtomicUsize>,
-    has_waker: bool,
+    /// Where its worker finds it.
+    place: usize,
 }
 
 /// So much of what goes to a replica is taken at once.
@@ -86,8 +85,14 @@ const FEED_BYTES: usize = 64 * 1024;
 const UNLIMITED_BYTES: usize = 16 * 1024;
 
 impl Connection {
-    /// A connection that was just accepted.
-    pub fn new(engine: Arc<Engine>, stream: Stream, shared: Arc<Shared>, count: Arc<AtomicUsize>) -> Connection {
+    /// A connection that was just accepted, for a worker with `count` connections, at a place there.
+    pub fn new(
+        engine: Arc<Engine>,
+        stream: Stream,
+        shared: Arc<Shared>,
+        count: Arc<AtomicUsize>,
+        place: usize,
+    ) -> Connection {
         let account = engine.users.default_account().clone();
         Connection {
             engine,
@@ -98,7 +103,7 @@ impl Connection {
             input: Vec::new(),
             state: State::Open,
             count,
-            has_waker: false,
+            place,
         }
     }
 
@@ -129,14 +134,14 @@ impl Connection {
             let written = match self.out.only_piece() {
                 Some(piece) if piece.len() <= left => {
                     figure.store(before + piece.len() as u64, Ordering::Relaxed);
-                    self.stream.poll_write(cx, &[IoSlice::new(piece)])
+                    self.stream.write(&[IoSlice::new(piece)])
                 }
                 _ => {
                     let mut slices = [IoSlice::new(&[]); 16];
                     let count = self.out.slices(&mut slices, left);
                     let bytes = slices[..count].iter().map(|slice| slice.len() as u64).sum::<u64>();
                     figure.store(before + bytes, Ordering::Relaxed);
-                    self.stream.poll_write(cx, &slices[..count])
+                    self.stream.write(&slices[..count])
                 }
             };
             let sent = if let Poll::Ready(Ok(n)) = written { n as u64 } else { 0 };
@@ -340,13 +345,13 @@ impl Connection {
             Stop::Paused { until_ms } => {
                 self.engine.pause.wait(self.session.shared.clone());
                 let wait = until_ms.saturating_sub(self.engine.clock.now_ms());
-                State::Paused(Box::pin(tokio::time::sleep(Duration::from_millis(wait))))
+                State::Paused(Alarm::after(Duration::from_millis(wait), self.place))
             }
             Stop::Pending(pending) => State::Working(pending),
             Stop::Waiting(waiting) => {
                 let wait = |until: u64| Duration::from_millis(until.saturating_sub(self.engine.clock.now_ms()));
-                let sleep = waiting.until_ms().map(|until| Box::pin(tokio::time::sleep(wait(until))));
-                State::Blocked(waiting, sleep)
+                let alarm = waiting.until_ms().map(|until| Alarm::after(wait(until), self.place));
+                State::Blocked(waiting, alarm)
             }
             Stop::Close => {
                 if self.session.fate == Fate::Close {
@@ -400,13 +405,12 @@ impl Connection {
     }
 
     /// Reads once and runs what came.
-    fn read(&mut self, cx: &mut Context<'_>, tools: &mut Tools) -> Poll<io::Result<Came>> {
+    fn read(&mut self, tools: &mut Tools) -> Poll<io::Result<Came>> {
         let mut drained = false;
         let n = if self.input.is_empty() {
             let mut scratch = std::mem::take(&mut tools.scratch);
-            let mut into = ReadBuf::new(&mut scratch);
-            let read = self.stream.poll_read(cx, &mut into);
-            let n = into.filled().len();
+            let read = self.stream.read(&mut scratch);
+            let n = if let Poll::Ready(Ok(n)) = read { n } else { 0 };
             drained = n < scratch.len();
             if n > 0 {
                 self.note_input(tools, n);
@@ -418,7 +422,6 @@ impl Connection {
                 Poll::Ready(read) => read?,
                 Poll::Pending => return Poll::Pending,
             }
-            n
         } else {
             let missing = self.parser.missing(self.input.len());
             let room = if missing > 0 { missing } else { READ_BYTES };
@@ -426,7 +429,7 @@ impl Connection {
                 // What a header promises is not reserved: room grows with what has arrived.
                 self.input.reserve_exact(room.min(self.input.len().max(READ_BYTES)));
             }
-            let read = self.stream.poll_append(cx, &mut self.input);
+            let read = self.stream.append(&mut self.input);
             let n = match read {
                 Poll::Ready(read) => read?,
                 Poll::Pending => return Poll::Pending,
@@ -487,8 +490,8 @@ impl Connection {
             }
             match &mut self.state {
                 State::Open => {}
-                State::Paused(sleep) => {
-                    if sleep.as_mut().poll(cx).is_pending() && !nudged {
+                State::Paused(alarm) => {
+                    if !alarm.has_rung() && !nudged {
                         return self.flush_or_end(cx, tools);
                     }
                     self.state = State::Open;
@@ -509,8 +512,8 @@ impl Connection {
                     }
                     continue;
                 }
-                State::Blocked(waiting, sleep) => {
-                    if sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
+                State::Blocked(waiting, alarm) => {
+                    if alarm.as_ref().is_some_and(Alarm::has_rung) {
                         waiting.time_out();
                     }
                     if !waiting.is_over() {
@@ -541,7 +544,7 @@ impl Connection {
             if !self.out.is_empty() && self.waits_for_disk(cx) {
                 return Poll::Pending;
             }
-            let came = match self.read(cx, tools) {
+            let came = match self.read(tools) {
                 Poll::Ready(Ok(Came::End)) if self.out.is_empty() => return Poll::Ready(()),
                 // Who has said all may still want to read what was answered.
                 Poll::Ready(Ok(Came::End)) => {
@@ -559,7 +562,7 @@ impl Connection {
             }
             // Another read would find nothing; it is enough to be told of what comes.
             let idle = came == Came::All && matches!(self.state, State::Open);
-            if idle && self.stream.poll_readable(cx).is_pending() {
+            if idle && !self.stream.is_readable() {
                 return Poll::Pending;
             }
         }
@@ -572,9 +575,9 @@ impl Connection {
         if self.session.shared.is_closing() || self.flush(cx, tools).is_err() {
             return Poll::Ready(());
         }
-        loop {
+        while self.stream.is_readable() {
             self.input.reserve(READ_BYTES);
-            let read = self.stream.poll_append(cx, &mut self.input);
+            let read = self.stream.append(&mut self.input);
             if self.input.is_empty() {
                 self.input = Vec::new();
             }
@@ -588,9 +591,10 @@ impl Connection {
                     }
                 }
                 Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => break,
             }
         }
+        Poll::Pending
     }
 
     fn flush_or_end(&mut self, cx: &mut Context<'_>, tools: &Tools) -> Poll<()> {
@@ -603,18 +607,13 @@ impl Connection {
 
 /// Has the connection polled again once the others had their turn, those included whose requests have yet
 /// to be read from their sockets.
-///
-/// A task that simply wakes itself is polled again some sixty times before the worker looks at its
-/// sockets: 30 ms, where each is a piece of KEYS.
-fn go_on_later(cx: &mut Context<'_>) {
-    let mut turn = std::pin::pin!(tokio::task::yield_now());
-    // The first poll only notes the waker, to be woken after the sockets were looked at.
-    let _ = turn.as_mut().poll(cx);
+fn go_on_later(cx: &Context<'_>) {
+    cx.waker().wake_by_ref();
 }
 
 /// The same for what is long, where there are more threads than cores as well: without it the system lets
 /// another worker, woken by a request on the same core, wait for some milliseconds.
-fn give_way(cx: &mut Context<'_>) {
+fn give_way(cx: &Context<'_>) {
     go_on_later(cx);
     std::thread::yield_now();
 }
@@ -655,33 +654,18 @@ pub fn joined<W: AsRef<[u8]>>(words: &[W]) -> (Vec<u8>, Vec<Span>) {
     (buf, spans)
 }
 
-/// A connection as its worker polls it, and finds it while a script keeps the worker.
-pub struct Polled(Arc<Mutex<Connection>>);
-
-impl Polled {
-    /// A connection that begins, and what finds it for as long as it lasts.
-    pub fn new(connection: Connection) -> (Polled, Weak<Mutex<Connection>>) {
-        let shared = Arc::new(Mutex::new(connection));
-        let weak = Arc::downgrade(&shared);
-        (Polled(shared), weak)
-    }
-}
-
-impl Drop for Polled {
-    fn drop(&mut self) {
-        note_end();
-    }
-}
-
-impl Future for Polled {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.lock().poll(cx)
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 }
 
 impl Connection {
+    /// Notes what the system told of its socket.
+    pub fn note(&mut self, flags: EventFlags) {
+        self.stream.note(flags);
+    }
+
     /// Has its say while a script keeps the worker: reads what has come, and answers what may be answered meanwhile.
     /// Sockets are read and written directly, since the runtime does not get to look at them.
     pub fn serve_while_busy(&mut self, tools: &mut Tools) {
@@ -711,12 +695,9 @@ impl Connection {
         self.session.shared.wake();
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Does what there is to do; ready when the connection has ended.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let this = self;
-        if !this.has_waker {
-            this.session.shared.set_waker(cx.waker());
-            this.has_waker = true;
-        }
         with_tools(|tools| {
             if this.out.is_empty() {
                 this.out.lend(tools.replies.pop().unwrap_or_default());

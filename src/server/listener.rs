@@ -16,7 +16,8 @@ use crate::command::engine::Engine;
 use crate::config::table::Config;
 use crate::observe::log::{notice, verbose, warning};
 use crate::observe::stats::Counter;
-use crate::server::worker::{Accepted, Socket, WorkerHandle};
+use crate::server::stream::Socket;
+use crate::server::worker::{Accepted, WorkerHandle};
 
 /// Sockets that listen.
 #[derive(Debug, Default)]

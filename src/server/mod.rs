@@ -12,6 +12,7 @@ mod listener;
 pub mod local;
 mod peers;
 pub mod process;
+mod reactor;
 pub mod replica_link;
 pub mod running;
 pub mod standalone;

@@ -1,56 +1,134 @@
-//! A connection's socket: TCP or Unix.
+//! A connection's socket: TCP or Unix, read and written without waiting.
+//!
+//! Its worker is told of changes, not of states (edge-triggered epoll), so the socket remembers here whether there may
+//! be something to read, and room to write: that is known to be over only when the system says so, or when it gave less
+//! than there was room for.
 
-use std::future::Future;
-use std::io::{self, IoSlice, Read, Write};
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::task::Poll;
 
-use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use rustix::buffer::{Buffer, spare_capacity};
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg, sockopt};
 
 /// A socket that is connected.
 #[derive(Debug)]
-pub enum Stream {
+pub enum Socket {
     /// TCP.
-    Tcp(TcpStream),
+    Tcp(std::net::TcpStream),
     /// A Unix socket.
-    Unix(UnixStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Tcp(socket) => socket.as_fd(),
+            Socket::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
+/// A socket with what is known of it.
+#[derive(Debug)]
+pub struct Stream {
+    socket: Socket,
+    /// There may be something to read.
+    readable: bool,
+    /// There may be room to write.
+    writable: bool,
+    /// The peer sends no more, or is gone: the end is there to be read behind what was sent.
+    ended: bool,
 }
 
 impl Stream {
-    /// Reads what is there.
-    pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+    /// Takes a socket over.
+    ///
+    /// # Errors
+    /// What the system says where the socket cannot be told not to wait.
+    pub fn new(socket: Socket) -> io::Result<Stream> {
+        match &socket {
+            Socket::Tcp(socket) => socket.set_nonblocking(true)?,
+            Socket::Unix(socket) => socket.set_nonblocking(true)?,
         }
+        Ok(Stream { socket, readable: true, writable: true, ended: false })
+    }
+
+    /// Notes what the system told of the socket.
+    pub fn note(&mut self, flags: EventFlags) {
+        self.ended |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        self.readable |= self.ended || flags.contains(EventFlags::IN);
+        self.writable |= flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR);
+    }
+
+    /// Whether there may be something to read; the worker is told when that changes.
+    pub fn is_readable(&self) -> bool {
+        self.readable
+    }
+
+    /// Reads what is there; returns how many bytes came, 0 at the end of the stream.
+    pub fn read(&mut self, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let room = buf.len();
+        self.receive(buf, room)
     }
 
     /// Reads what is there behind what `buf` holds, up to its capacity; returns how many bytes came.
-    pub fn poll_append(&mut self, cx: &mut Context<'_>, buf: &mut Vec<u8>) -> Poll<io::Result<usize>> {
-        match self {
-            Stream::Tcp(stream) => pin!(stream.read_buf(buf)).poll(cx),
-            Stream::Unix(stream) => pin!(stream.read_buf(buf)).poll(cx),
+    pub fn append(&mut self, buf: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        let room = buf.capacity() - buf.len();
+        self.receive(spare_capacity(buf), room)
+    }
+
+    fn receive(&mut self, into: impl Buffer<u8>, room: usize) -> Poll<io::Result<usize>> {
+        if !self.readable {
+            return Poll::Pending;
+        }
+        // A socket that does not wait is not interrupted either.
+        match recv(&self.socket, into, RecvFlags::empty()) {
+            Ok((_, n)) => {
+                self.readable = n == room || self.ended;
+                Poll::Ready(Ok(n))
+            }
+            Err(Errno::AGAIN) => {
+                self.readable = false;
+                Poll::Pending
+            }
+            Err(error) => Poll::Ready(Err(error.into())),
         }
     }
 
-    /// Reads what is there, without the runtime: while it is kept from looking at its sockets.
+    /// Writes what the socket takes.
+    pub fn write(&mut self, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if !self.writable {
+            return Poll::Pending;
+        }
+        match self.write_now(slices) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.writable = false;
+                Poll::Pending
+            }
+            written => Poll::Ready(written),
+        }
+    }
+
+    /// Reads what is there, whatever is known of the socket: while its worker does not get to hear of changes.
     ///
     /// # Errors
     /// `WouldBlock` where nothing is there; what the system says.
     pub fn read_now(&self, buf: &mut [u8]) -> io::Result<usize> {
-        let socket = self.socket();
-        (&*socket).read(buf)
+        Ok(recv(&self.socket, buf, RecvFlags::empty()).map(|(_, n)| n)?)
     }
 
-    /// Writes what the socket takes, without the runtime.
+    /// Writes what the socket takes, whatever is known of it.
     ///
     /// # Errors
     /// `WouldBlock` where it takes nothing; what the system says.
     pub fn write_now(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let socket = self.socket();
-        (&*socket).write_vectored(slices)
+        Ok(match slices {
+            [only] => send(&self.socket, only, SendFlags::NOSIGNAL)?,
+            slices => sendmsg(&self.socket, slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?,
+        })
     }
 
     /// Sends small pieces at once, or collects them for a while.
@@ -58,45 +136,15 @@ impl Stream {
     /// # Errors
     /// What the system says.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        match self {
-            Stream::Tcp(stream) => stream.set_nodelay(nodelay),
-            Stream::Unix(_) => Ok(()),
+        match &self.socket {
+            Socket::Tcp(socket) => Ok(sockopt::set_tcp_nodelay(socket, nodelay)?),
+            Socket::Unix(_) => Ok(()),
         }
     }
+}
 
-    fn socket(&self) -> SockRef<'_> {
-        match self {
-            Stream::Tcp(stream) => SockRef::from(stream),
-            Stream::Unix(stream) => SockRef::from(stream),
-        }
-    }
-
-    /// Ready once there may be something to read.
-    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Stream::Tcp(stream) => stream.poll_read_ready(cx),
-            Stream::Unix(stream) => stream.poll_read_ready(cx),
-        }
-    }
-
-    /// Writes what the socket takes.
-    ///
-    /// It nearly always takes all, so one slice is sent at once; the runtime is asked only where that fails.
-    pub fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if let [only] = slices {
-            let socket = match self {
-                Stream::Tcp(stream) => SockRef::from(&*stream),
-                Stream::Unix(stream) => SockRef::from(&*stream),
-            };
-            if let Ok(n) = socket.send_with_flags(only, libc::MSG_NOSIGNAL) {
-                return Poll::Ready(Ok(n));
-            }
-        }
-        match (self, slices) {
-            (Stream::Tcp(stream), [only]) => Pin::new(stream).poll_write(cx, only),
-            (Stream::Tcp(stream), slices) => Pin::new(stream).poll_write_vectored(cx, slices),
-            (Stream::Unix(stream), [only]) => Pin::new(stream).poll_write(cx, only),
-            (Stream::Unix(stream), slices) => Pin::new(stream).poll_write_vectored(cx, slices),
-        }
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }

@@ -96,8 +96,9 @@ impl Timers {
         let started = Instant::now();
         // What is read from a log may still need a key whose time has come.
         let loading = engine.saves.loading.active.load(Ordering::Relaxed);
-        // On a replica it is for the primary to say what has expired.
-        if engine.debug.active_expire.load(Ordering::Relaxed) && !loading && !engine.replication.is_following() {
+        // On a replica it is for the primary to say what has expired; and while clients are held back nothing changes.
+        let held = loading || engine.replication.is_following() || engine.pause.active(engine.clock.now_ms()).is_some();
+        if engine.debug.active_expire.load(Ordering::Relaxed) && !held {
             self.expire(engine);
         }
         if engine.replication.has_news() {

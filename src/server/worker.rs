@@ -1,15 +1,13 @@
-//! A worker: a thread with a runtime of its own, on which its connections live from first to last.
+//! A worker: a thread with an event loop of its own, on which its connections live from first to last.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
-use std::task::Poll;
+use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::client::shared::Shared;
 use crate::command::dispatch::{Executor, Request};
@@ -17,8 +15,9 @@ use crate::command::engine::Engine;
 use crate::observe::crash;
 use crate::observe::stats::{Counter, Peak};
 use crate::resp::request::Span;
-use crate::server::connection::{Connection, Polled};
-use crate::server::stream::Stream;
+use crate::server::connection::Connection;
+use crate::server::reactor::{Cause, Letters, Mailbox, Reactor, Sleeper};
+use crate::server::stream::{Socket, Stream};
 use crate::stdx::ticks::Ticks;
 
 /// What a worker reads into: one buffer for all its connections, which stays in the cache.
@@ -76,15 +75,22 @@ impl Tools {
     }
 }
 
-/// What a worker must reach while a script keeps it.
+/// A connection at its place.
+struct Seat {
+    connection: RefCell<Connection>,
+    waker: Waker,
+}
+
+/// A worker's connections, which it must reach also while a script keeps it.
 struct Station {
     engine: Arc<Engine>,
     number: usize,
-    receiver: UnboundedReceiver<Accepted>,
+    mailbox: Arc<Mailbox<Accepted>>,
     count: Arc<AtomicUsize>,
-    connections: Vec<Weak<Mutex<Connection>>>,
-    /// How many of them have ended since they were looked through.
-    ended: usize,
+    seats: Vec<Option<Rc<Seat>>>,
+    free: Vec<usize>,
+    /// Those that have yet to be watched: they came while a script kept the worker.
+    unwatched: Vec<usize>,
     /// Tools for that time: the others are in use.
     tools: Option<Tools>,
     /// When connections are looked at again.
@@ -110,13 +116,13 @@ pub fn serve_while_busy() {
         if began < station.next_look {
             return;
         }
-        while let Ok(accepted) = station.receiver.try_recv() {
+        for accepted in station.mailbox.take_given() {
             station.take_in(accepted);
         }
         let mut tools = station.tools.take().unwrap_or_else(|| Tools::new(&station.engine, station.number));
-        for connection in station.connections.iter().filter_map(Weak::upgrade) {
+        for seat in station.seats.iter().flatten() {
             // The one whose script it is is being polled.
-            if let Some(mut connection) = connection.try_lock() {
+            if let Ok(mut connection) = seat.connection.try_borrow_mut() {
                 connection.serve_while_busy(&mut tools);
             }
         }
@@ -125,43 +131,73 @@ pub fn serve_while_busy() {
     });
 }
 
-/// Notes that a connection of the calling worker ends. Whatever still finds it keeps its memory, so that those that
-/// have ended are forgotten, half of all at a time.
-pub fn note_end() {
-    STATION.with(|station| {
-        // While the worker itself ends there is none.
-        if let Ok(mut station) = station.try_borrow_mut()
-            && let Some(station) = &mut *station
-        {
-            station.ended += 1;
-            if station.ended * 2 > station.connections.len() {
-                station.connections.retain(|connection| connection.strong_count() > 0);
-                station.connections.shrink_to(station.connections.len() * 2);
-                station.ended = 0;
-            }
-        }
-    });
-}
-
 impl Station {
     /// Begins a connection.
-    fn take_in(&mut self, Accepted { socket, shared, .. }: Accepted) {
-        let stream = match socket {
-            Socket::Tcp(socket) => tokio::net::TcpStream::from_std(socket).map(Stream::Tcp),
-            Socket::Unix(socket) => tokio::net::UnixStream::from_std(socket).map(Stream::Unix),
-        };
-        match stream {
+    fn take_in(&mut self, Accepted { socket, shared }: Accepted) {
+        let place = self.free.pop().unwrap_or(self.seats.len());
+        match Stream::new(socket) {
             Ok(stream) => {
-                let (polled, weak) =
-                    Polled::new(Connection::new(self.engine.clone(), stream, shared, self.count.clone()));
-                self.connections.push(weak);
-                tokio::spawn(polled);
+                let waker = Waker::from(Arc::new(Sleeper::new(place, self.mailbox.clone())));
+                // Whoever wants something of the client has it polled from here on.
+                shared.set_waker(&waker);
+                let connection = Connection::new(self.engine.clone(), stream, shared, self.count.clone(), place);
+                let seat = Some(Rc::new(Seat { connection: RefCell::new(connection), waker }));
+                match self.seats.get_mut(place) {
+                    Some(free) => *free = seat,
+                    None => self.seats.push(seat),
+                }
+                self.unwatched.push(place);
             }
             Err(_) => {
                 self.engine.clients.remove(shared.id);
                 self.count.fetch_sub(1, Ordering::Relaxed);
+                self.free.push(place);
             }
         }
+    }
+
+    /// Has the system tell of the sockets of new connections; one that it does not take ends.
+    fn watch_new(&mut self, reactor: &Reactor<Accepted>) -> Vec<Rc<Seat>> {
+        let new = std::mem::take(&mut self.unwatched);
+        let refused = |place: &usize| {
+            let seat = self.seats[*place].as_ref()?;
+            reactor.watch(&*seat.connection.borrow(), *place).err().map(|_| *place)
+        };
+        let refused: Vec<usize> = new.iter().filter_map(refused).collect();
+        refused.into_iter().filter_map(|place| self.leave(place)).collect()
+    }
+
+    /// Frees a place.
+    fn leave(&mut self, place: usize) -> Option<Rc<Seat>> {
+        let seat = self.seats.get_mut(place)?.take()?;
+        self.free.push(place);
+        if self.free.len() == self.seats.len() {
+            // After a crowd has left.
+            (self.seats, self.free) = (Vec::new(), Vec::new());
+        }
+        Some(seat)
+    }
+}
+
+fn with_station<R>(f: impl FnOnce(&mut Station) -> R) -> R {
+    STATION.with_borrow_mut(|station| f(station.as_mut().expect("a worker has its station until it ends")))
+}
+
+/// Has the connection at `place` do what there is to do, if there is still one.
+fn poll(place: usize, cause: Cause) {
+    let Some(seat) = with_station(|station| station.seats.get(place).cloned().flatten()) else { return };
+    let turn = || {
+        let mut connection = seat.connection.borrow_mut();
+        if let Cause::Socket(flags) = cause {
+            connection.note(flags);
+        }
+        connection.poll(&mut Context::from_waker(&seat.waker)).is_ready()
+    };
+    // Within a program that unwinds, a broken invariant ends its connection and no other.
+    if catch_unwind(AssertUnwindSafe(turn)).unwrap_or(true) {
+        // What ends with it may need the station again.
+        let left = with_station(|station| station.leave(place));
+        drop(left);
     }
 }
 
@@ -178,19 +214,19 @@ pub struct Accepted {
     pub shared: Arc<Shared>,
 }
 
-/// A socket that is not yet part of a runtime.
-pub enum Socket {
-    /// TCP.
-    Tcp(std::net::TcpStream),
-    /// A Unix socket.
-    Unix(std::os::unix::net::UnixStream),
-}
-
-/// The way to a worker.
+/// The way to a worker, which ends when the last of its ways is dropped.
 #[derive(Clone)]
 pub struct WorkerHandle {
-    sender: UnboundedSender<Accepted>,
+    way: Arc<Way>,
     connections: Arc<AtomicUsize>,
+}
+
+struct Way(Arc<Mailbox<Accepted>>);
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl WorkerHandle {
@@ -202,58 +238,49 @@ impl WorkerHandle {
     /// Hands it a connection.
     pub fn give(&self, accepted: Accepted) {
         self.connections.fetch_add(1, Ordering::Relaxed);
-        // A worker that has ended closes the socket, which is what it would do with it.
-        let _ = self.sender.send(accepted);
+        self.way.0.give(accepted);
     }
 }
 
 /// Starts worker `number`.
 ///
 /// # Errors
-/// What the system says where it refuses a thread or a runtime.
+/// What the system says where it refuses a thread or a descriptor.
 pub fn start(engine: Arc<Engine>, number: usize) -> std::io::Result<(WorkerHandle, JoinHandle<()>)> {
-    let (sender, receiver) = unbounded_channel();
+    let mailbox = Arc::new(Mailbox::new()?);
+    let epoll = mailbox.open()?;
     let connections = Arc::new(AtomicUsize::new(0));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        // Sockets are looked at after so many polls of tasks: often enough under load, seldom enough
-        // that one epoll serves a whole round of connections.
-        .event_interval(61)
-        .build()?;
-    let theirs = connections.clone();
+    let handle = WorkerHandle { way: Arc::new(Way(mailbox.clone())), connections: connections.clone() };
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         crash::prepare_thread();
         TOOLS.set(Some(Tools::new(&engine, number)));
         STATION.set(Some(Station {
             engine,
             number,
-            receiver,
-            count: theirs,
-            connections: Vec::new(),
-            ended: 0,
+            mailbox: mailbox.clone(),
+            count: connections,
+            seats: Vec::new(),
+            free: Vec::new(),
+            unwatched: Vec::new(),
             tools: None,
             next_look: Instant::now(),
         }));
-        runtime.block_on(run());
-        drop(runtime);
+        run(&mut Reactor::new(epoll, mailbox));
+        let station = STATION.take();
+        drop(station);
         TOOLS.set(None);
-        STATION.set(None);
     })?;
-    Ok((WorkerHandle { sender, connections }, thread))
+    Ok((handle, thread))
 }
 
-async fn run() {
-    let with_station = |f: &mut dyn FnMut(&mut Station)| {
-        STATION.with_borrow_mut(|station| f(station.as_mut().expect("a worker has its station until it ends")));
-    };
-    loop {
-        let accepted = poll_fn(|cx| {
-            let mut polled = Poll::Pending;
-            with_station(&mut |station| polled = station.receiver.poll_recv(cx));
-            polled
+fn run(reactor: &mut Reactor<Accepted>) {
+    let mut letters = Letters::default();
+    while !letters.closed {
+        reactor.turn(&mut letters, poll);
+        let refused = with_station(|station| {
+            letters.given.drain(..).for_each(|accepted| station.take_in(accepted));
+            if station.unwatched.is_empty() { Vec::new() } else { station.watch_new(reactor) }
         });
-        let Some(accepted) = accepted.await else { break };
-        let mut accepted = Some(accepted);
-        with_station(&mut |station| accepted.take().into_iter().for_each(|accepted| station.take_in(accepted)));
+        drop(refused);
     }
 }
