@@ -234,6 +234,7 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "mem_allocator" => to.put(allocator::name()),
             "active_defrag_running" => to.put(0),
             "lazyfree_pending_objects" => to.put(self.engine.keyspace.reclaimer().pending()),
+            "lazyfreed_objects" => to.put(self.engine.keyspace.reclaimer().freed()),
             _ => return false,
         }
         true
