@@ -21,12 +21,15 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::thread;
 
 use parking_lot::Mutex;
 
 use crate::keyspace::entry::{Entry, Value};
 use crate::keyspace::hold::Hold;
 use crate::keyspace::shard::{Part, SHARDS, Shard};
+use crate::observe::crash::prepare_thread;
 
 /// Takes bytes out of a buffer that is growing, so that a large value needs no buffer of its size.
 pub type Relief<'r> = Option<&'r mut (dyn FnMut(&mut Vec<u8>) + 'r)>;
@@ -45,6 +48,8 @@ pub const BATCH_BYTES: usize = 64 * 1024;
 const BATCH_ENTRIES: u64 = 1024;
 /// About so many bytes an element of a collection takes.
 const ELEMENT_BYTES: usize = 32;
+/// So many batches are captured before the first of them is encoded.
+const AHEAD: usize = 4;
 /// So many bytes are kept in a part that the walk has not come to. There are some hundred parts, and what they keep is
 /// what a snapshot costs at least.
 const PART_BYTES: usize = 4 * 1024;
@@ -298,11 +303,29 @@ impl Snapshot {
     ) -> Result<(), Option<E>> {
         let progress = self.progress;
         let mut feed = Feed { db: 0, keys: 0, bytes: Vec::new(), failed: None, progress: &progress, sink: &mut sink };
-        for shard in 0..SHARDS {
-            while let Some((capture, _)) = hold.visit(shard, |shard: &mut Shard| shard.captured_mut()?.capture_some()) {
+        let apart = hold.held().is_empty()
+            && thread::scope(|scope| {
+                let (sender, receiver) = sync_channel(AHEAD);
+                let hold = &mut *hold;
+                let walk = move || {
+                    prepare_thread();
+                    // After a panic of the sink's nobody receives, and all must be turned nevertheless.
+                    capture_all(hold, |capture| drop(sender.send(capture)));
+                };
+                if thread::Builder::new().name("walk".into()).spawn_scoped(scope, walk).is_err() {
+                    return false;
+                }
+                for capture in receiver {
+                    feed.add(capture);
+                    feed.add_handed_over();
+                }
+                true
+            });
+        if !apart {
+            capture_all(hold, |capture| {
                 feed.add(capture);
                 feed.add_handed_over();
-            }
+            });
         }
         // Whatever could still be flushed was done with, so nothing is added to these.
         for mut part in std::mem::take(&mut *running.flushed.lock()) {
@@ -321,6 +344,18 @@ impl Snapshot {
             Some(error) => Err(Some(error)),
             None if progress.is_stopped() => Err(None),
             None => Ok(()),
+        }
+    }
+}
+
+/// Captures all that is there, batch by batch.
+///
+/// What becomes of the batches is another thread's work where there can be one: this one then sleeps most of the time, and
+/// who sleeps most of the time is not sent to sleep by the system while it holds a shard that clients wait for.
+fn capture_all(hold: &mut Hold<'_>, mut captured: impl FnMut(Capture)) {
+    for shard in 0..SHARDS {
+        while let Some((capture, _)) = hold.visit(shard, |shard: &mut Shard| shard.captured_mut()?.capture_some()) {
+            captured(capture);
         }
     }
 }
