@@ -469,6 +469,13 @@ impl Engine {
         config.maxmemory.limit(self.machine_memory)
     }
 
+    /// Bytes that do not count towards `maxmemory`, because no key that goes would make them less: what replicas have yet
+    /// to be sent, as far as it is more than the backlog, and what has yet to be written to the log's file.
+    pub fn uncounted_memory(&self, config: &Config) -> u64 {
+        let stream = self.replication.state().backlog.as_ref().map_or(0, |backlog| backlog.memory() as u64);
+        stream.saturating_sub(config.repl_backlog_size) + self.aof.appender.unwritten()
+    }
+
     /// Refuses commands for this reason from now on, or no longer.
     pub fn refuse(&self, reason: Refusal, refuse: bool) {
         if refuse {

@@ -268,7 +268,7 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
                 backlog.min(self.config.repl_backlog_size)
             }
             "mem_total_replication_buffers" => self.stream_memory(),
-            "mem_not_counted_for_evict" => self.stream_memory().saturating_sub(self.config.repl_backlog_size),
+            "mem_not_counted_for_evict" => self.engine.uncounted_memory(self.config),
             "mem_clients_slaves" => {
                 let state = self.engine.replication.state();
                 let own: usize =
