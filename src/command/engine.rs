@@ -469,6 +469,23 @@ impl Engine {
         config.maxmemory.limit(self.machine_memory)
     }
 
+    /// Bytes that do not count towards `maxmemory`, because no key that goes would make them less: what replicas have yet
+    /// to be sent, as far as it is more than the backlog, and what has yet to be written to the log's file.
+    pub fn uncounted_memory(&self, config: &Config) -> u64 {
+        self.replicas_memory(config) + self.aof.appender.unwritten()
+    }
+
+    /// Bytes of what replicas have yet to be sent, and of their connections.
+    pub fn replicas_memory(&self, config: &Config) -> u64 {
+        let state = self.replication.state();
+        if state.replicas.iter().next().is_none() {
+            return 0;
+        }
+        let own: usize = state.replicas.iter().map(|replica| replica.client.memory() + replica.feed.waiting()).sum();
+        let stream = state.backlog.as_ref().map_or(0, |backlog| backlog.memory() as u64);
+        own as u64 + stream.saturating_sub(config.repl_backlog_size)
+    }
+
     /// Refuses commands for this reason from now on, or no longer.
     pub fn refuse(&self, reason: Refusal, refuse: bool) {
         if refuse {

@@ -101,18 +101,28 @@ impl Eviction {
     }
 
     fn evict(&mut self, engine: &Engine, config: &Config, moment: &Moment, started: Ticks) -> Room {
-        let limit = engine.memory_limit(config);
+        let limit = engine.memory_limit(config) + engine.uncounted_memory(config);
+        if memory::used() as u64 <= limit {
+            return Room::Enough;
+        }
         let Some(rule) = rule(config.maxmemory_policy) else { return Room::None };
         let budget_us = budget_us(config.maxmemory_eviction_tenacity);
         let samples = config.maxmemory_samples as usize;
         let Eviction { pool, effects } = self;
         effects.begin(engine.interest());
+        // That others are told takes memory too, until they are. A key that goes for that is told of as well.
+        let mut told = 0;
         for evicted in 1.. {
             // What is about to be freed elsewhere needs no second key to go.
-            if memory::used() as u64 <= limit + engine.keyspace.reclaimer().pending_bytes() {
+            if memory::used() as u64 <= limit + told + engine.keyspace.reclaimer().pending_bytes() {
                 break;
             }
-            let pass_on = |effects: &mut Effects| engine.pass_on(0, effects, &Vec::new());
+            let pass_on = |effects: &mut Effects| {
+                let before = memory::used_by_this_thread();
+                engine.pass_on(0, effects, &Vec::new());
+                let taken = memory::used_by_this_thread().wrapping_sub(before).cast_signed();
+                told += taken.max(0).cast_unsigned();
+            };
             if engine.keyspace.evict(pool, rule, samples, moment, effects, pass_on).is_none() {
                 // Until the thread that frees has come to them, keys that went before take memory.
                 let pending = engine.keyspace.reclaimer().pending() > 0;
@@ -123,7 +133,7 @@ impl Eviction {
                 break;
             }
         }
-        if memory::used() as u64 <= limit + limit / TOLERATED { Room::Enough } else { Room::Soon }
+        if memory::used() as u64 <= limit + told + limit / TOLERATED { Room::Enough } else { Room::Soon }
     }
 }
 

@@ -234,6 +234,7 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "mem_allocator" => to.put(allocator::name()),
             "active_defrag_running" => to.put(0),
             "lazyfree_pending_objects" => to.put(self.engine.keyspace.reclaimer().pending()),
+            "lazyfreed_objects" => to.put(self.engine.keyspace.reclaimer().freed()),
             _ => return false,
         }
         true
@@ -267,14 +268,8 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
                 backlog.min(self.config.repl_backlog_size)
             }
             "mem_total_replication_buffers" => self.stream_memory(),
-            "mem_not_counted_for_evict" => self.stream_memory().saturating_sub(self.config.repl_backlog_size),
-            "mem_clients_slaves" => {
-                let state = self.engine.replication.state();
-                let own: usize =
-                    state.replicas.iter().map(|replica| replica.client.memory() + replica.feed.waiting()).sum();
-                drop(state);
-                own as u64 + self.stream_memory().saturating_sub(self.config.repl_backlog_size)
-            }
+            "mem_not_counted_for_evict" => self.engine.uncounted_memory(self.config),
+            "mem_clients_slaves" => self.engine.replicas_memory(self.config),
             "mem_cluster_links" => self.links(|machine| machine.links().map(|(_, link)| link.queued as u64).sum()),
             "mem_aof_buffer" => self.engine.aof.appender.buffered() as u64,
             // A table that grows rehashes one segment at a time and keeps no second copy of itself.

@@ -15,6 +15,8 @@ pub mod compatibility;
 pub mod config;
 pub mod connection;
 pub mod context;
+#[cfg(test)]
+mod damaged;
 pub mod debug;
 pub mod dispatch;
 pub mod dump;

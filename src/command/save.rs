@@ -412,7 +412,7 @@ pub fn end<'k>(engine: &'k Engine, hold: &mut Hold<'k>, request: ShutdownRequest
     let loading = saves.loading.active.load(Ordering::Relaxed);
     if aof::end(engine).is_err() {
         if !request.force {
-            warning!("Writing initial AOF. Can't exit.");
+            warning!("Writing initial AOF, can't exit.");
             return Err("ERR Errors trying to SHUTDOWN. Check logs.".into());
         }
         warning!("Writing initial AOF. Exit anyway.");

@@ -641,8 +641,8 @@ fn lengthen(bytes: &mut Vec<u8>, len: usize) {
         return;
     }
     if len > bytes.capacity() {
-        // Room for as much again, up to a megabyte: a value that grows, grows on.
-        let room = len + len.min(1 << 20);
+        // Room for as much again, up to a megabyte: a value that grows, grows on. A new one has not grown.
+        let room = if bytes.is_empty() { len } else { len + len.min(1 << 20) };
         if len > 2 * bytes.len() {
             // Memory that the system has filled with zeros is not touched until somebody writes there: a bit
             // that is set far beyond the end costs no pause.

@@ -17,6 +17,7 @@ pub mod listen;
 pub mod moment;
 pub mod reclaim;
 pub mod shard;
+pub mod slots;
 pub mod snapshot;
 pub mod space;
 mod volatile;

@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use crate::keyspace::entry::{Entry, Parity};
 use crate::keyspace::hash::KeyHash;
 use crate::keyspace::listen::Listeners;
+use crate::keyspace::slots::Slots;
 use crate::keyspace::snapshot::Capture;
 use crate::keyspace::volatile::{Fields, Sort, Volatile};
 use crate::types::Object;
@@ -158,7 +159,7 @@ impl Shard {
 /// One database's slots in one shard.
 #[derive(Debug)]
 pub struct Part {
-    slots: [Table<Entry>; SLOTS_PER_SHARD],
+    slots: Slots,
     filled: u64,
     len: usize,
     volatile: Volatile,
@@ -172,7 +173,7 @@ pub struct Part {
 impl Default for Part {
     fn default() -> Part {
         Part {
-            slots: [const { Table::new() }; SLOTS_PER_SHARD],
+            slots: Slots::default(),
             filled: 0,
             len: 0,
             volatile: Volatile::default(),
@@ -235,7 +236,7 @@ impl Part {
 
     /// One slot's table, by its number within the shard.
     pub fn slot(&self, index: usize) -> &Table<Entry> {
-        &self.slots[index]
+        self.slots.table(index)
     }
 
     /// Bits of the slots that are not empty.
@@ -246,25 +247,26 @@ impl Part {
     /// The entry for `key`, expired or not.
     #[inline]
     pub fn find(&self, hash: KeyHash, key: &[u8]) -> Option<&Entry> {
-        self.slots[hash.slot_in_shard()].find(hash.table_hash(), |e| is(e, hash, key))
+        self.slots.table(hash.slot_in_shard()).find(hash.table_hash(), |e| is(e, hash, key))
     }
 
     /// Asks the processor to load the head of the table where `find` will look.
     #[inline]
     pub fn prefetch_table(&self, hash: KeyHash) {
-        prefetch(std::ptr::from_ref(&self.slots[hash.slot_in_shard()]).addr());
+        prefetch(std::ptr::from_ref(self.slots.table(hash.slot_in_shard())).addr());
     }
 
     /// Asks the processor to load where `find` will look, the table's head being loaded.
     #[inline]
     pub fn prefetch(&self, hash: KeyHash) {
-        self.slots[hash.slot_in_shard()].prefetch(hash.table_hash());
+        self.slots.table(hash.slot_in_shard()).prefetch(hash.table_hash());
     }
 
     /// Asks the processor to load the entry that `find` will most likely return.
     #[inline]
     pub fn prefetch_entry(&self, hash: KeyHash) {
-        if let Some(entry) = self.slots[hash.slot_in_shard()].find(hash.table_hash(), |e| e.bits() == hash.bits()) {
+        if let Some(entry) = self.slots.table(hash.slot_in_shard()).find(hash.table_hash(), |e| e.bits() == hash.bits())
+        {
             entry.prefetch();
         }
     }
@@ -272,7 +274,7 @@ impl Part {
     /// Notes an access in the entry's clock.
     #[inline]
     pub fn touch(&mut self, hash: KeyHash, key: &[u8], clock: impl FnOnce(u32) -> u32) -> Option<&Entry> {
-        let entry = self.slots[hash.slot_in_shard()].find_mut(hash.table_hash(), |e| is(e, hash, key))?;
+        let entry = self.slots.table_mut(hash.slot_in_shard())?.find_mut(hash.table_hash(), |e| is(e, hash, key))?;
         let now = clock(entry.clock());
         entry.set_clock(now);
         Some(entry)
@@ -281,7 +283,7 @@ impl Part {
     /// Changes the entry for `key` in place by `change`, which may replace value, deadline and clock.
     #[inline]
     pub fn update<R>(&mut self, hash: KeyHash, key: &[u8], change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
-        let entry = self.slots[hash.slot_in_shard()].find_mut(hash.table_hash(), |e| is(e, hash, key))?;
+        let entry = self.slots.table_mut(hash.slot_in_shard())?.find_mut(hash.table_hash(), |e| is(e, hash, key))?;
         keep(entry, self.parity, &mut self.capture);
         Some(changed(entry, &mut self.volatile, &mut self.fields, change))
     }
@@ -296,9 +298,9 @@ impl Part {
         change: impl FnOnce(&mut Entry),
         create: impl FnOnce() -> Entry,
     ) -> bool {
-        let slot = hash.slot_in_shard();
-        let table = &mut self.slots[slot];
-        if let Some(entry) = table.find_mut(hash.table_hash(), |e| is(e, hash, key)) {
+        if let Some(table) = self.slots.table_mut(hash.slot_in_shard())
+            && let Some(entry) = table.find_mut(hash.table_hash(), |e| is(e, hash, key))
+        {
             keep(entry, self.parity, &mut self.capture);
             changed(entry, &mut self.volatile, &mut self.fields, change);
             return false;
@@ -316,7 +318,7 @@ impl Part {
         self.volatile.insert(&entry);
         self.fields.insert(&entry);
         let slot = hash.slot_in_shard();
-        self.slots[slot].insert_unique(hash.table_hash(), entry, table_hash);
+        self.slots.table_or_new(slot).insert_unique(hash.table_hash(), entry, table_hash);
         self.filled |= 1 << slot;
         self.len += 1;
     }
@@ -335,12 +337,13 @@ impl Part {
 
     fn remove_unindexed(&mut self, hash: KeyHash, key: &[u8]) -> Option<Entry> {
         let slot = hash.slot_in_shard();
-        let table = &mut self.slots[slot];
+        let table = self.slots.table_mut(slot)?;
         let mut entry = table.remove(hash.table_hash(), |e| is(e, hash, key), table_hash)?;
         keep(&mut entry, self.parity, &mut self.capture);
         self.len -= 1;
         if table.is_empty() {
             self.filled &= !(1 << slot);
+            self.slots.release(slot, self.filled);
         }
         Some(entry)
     }
@@ -363,7 +366,8 @@ impl Part {
             }
             let mut from = Some(capture.from);
             while let Some(hash) = from {
-                let (flow, next) = self.slots[slot].visit_segment_mut(hash, |entry| {
+                let table = self.slots.table_mut(slot).expect("a slot that is filled has a table");
+                let (flow, next) = table.visit_segment_mut(hash, |entry| {
                     if entry.parity() != self.parity {
                         capture.take(entry);
                         entry.set_parity(self.parity);
@@ -432,7 +436,8 @@ impl Part {
             }
             let hash = hash(&key);
             let slot = hash.slot_in_shard();
-            let entry = self.slots[slot].find_mut(hash.table_hash(), |e| is(e, hash, &key));
+            let table = self.slots.table_mut(slot);
+            let entry = table.and_then(|table| table.find_mut(hash.table_hash(), |e| is(e, hash, &key)));
             let entry = entry.expect("the index of deadlines holds only keys that exist");
             keep(entry, self.parity, &mut self.capture);
             let (mut names, mut deadlines) = (Vec::new(), Vec::new());
@@ -452,16 +457,13 @@ impl Part {
     }
 
     /// Its tables, without the index of deadlines: for what is about to be freed.
-    pub fn into_slots(self) -> [Table<Entry>; SLOTS_PER_SHARD] {
+    pub fn into_slots(self) -> Slots {
         self.slots
     }
 
     /// Bytes of tables and indexes, without the entries themselves.
     pub fn overhead(&self) -> usize {
-        size_of::<Part>()
-            + self.slots.iter().map(Table::allocated_bytes).sum::<usize>()
-            + self.volatile.memory()
-            + self.fields.memory()
+        size_of::<Part>() + self.slots.allocated_bytes() + self.volatile.memory() + self.fields.memory()
     }
 }
 
@@ -476,7 +478,7 @@ fn keep(entry: &mut Entry, parity: Parity, capture: &mut Option<Box<Capture>>) {
 #[cold]
 fn keep_for(entry: &mut Entry, parity: Parity, capture: &mut Capture) {
     if entry.parity() != parity {
-        capture.take(entry);
+        capture.take_before_change(entry);
         entry.set_parity(parity);
     }
 }

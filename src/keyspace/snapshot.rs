@@ -9,6 +9,11 @@
 //! Taking an entry is cheap: a short string becomes bytes at once, anything else is copied (a large value by reference
 //! to its segments) and becomes bytes when no lock is held. A part that is flushed is handed over as a whole.
 //!
+//! What is taken because somebody is about to change it would wait for the walk to come along, and while many write that
+//! is a good part of the data set. So a part hands over what it has as soon as that is a few kilobytes, and the walk writes
+//! what was handed over before it goes on: the order of keys does not matter to a snapshot, and each is written once
+//! in any case.
+//!
 //! What must stay true: a walk ends with every entry at the new parity, even if nobody wants the snapshot any longer,
 //! for the next one flips them again. There is one at a time.
 
@@ -16,24 +21,38 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::thread;
 
 use parking_lot::Mutex;
 
 use crate::keyspace::entry::{Entry, Value};
 use crate::keyspace::hold::Hold;
 use crate::keyspace::shard::{Part, SHARDS, Shard};
+use crate::observe::crash::prepare_thread;
+
+/// Takes bytes out of a buffer that is growing, so that a large value needs no buffer of its size.
+pub type Relief<'r> = Option<&'r mut (dyn FnMut(&mut Vec<u8>) + 'r)>;
 
 /// Makes bytes of entries; knows the format.
 pub trait Encode: Send + Sync {
-    /// Appends an entry to `out`.
-    fn encode(&self, entry: &Entry, out: &mut Vec<u8>);
+    /// Appends an entry to `out`. Whenever that holds [`BATCH_BYTES`] or more, `relief` may be called, between any two
+    /// elements of the entry.
+    fn encode(&self, entry: &Entry, out: &mut Vec<u8>, relief: Relief<'_>);
 }
 
 /// A longer string is copied and encoded later: compressing it takes longer than copying it.
 const AT_ONCE_BYTES: usize = 20;
 /// So many bytes, or entries, are collected before the lock is given back.
-const BATCH_BYTES: usize = 64 * 1024;
+pub const BATCH_BYTES: usize = 64 * 1024;
 const BATCH_ENTRIES: u64 = 1024;
+/// About so many bytes an element of a collection takes.
+const ELEMENT_BYTES: usize = 32;
+/// So many batches are captured before the first of them is encoded.
+const AHEAD: usize = 4;
+/// So many bytes are kept in a part that the walk has not come to. There are some hundred parts, and what they keep is
+/// what a snapshot costs at least.
+const PART_BYTES: usize = 4 * 1024;
 
 /// What was taken of one database in one shard.
 pub struct Capture {
@@ -51,6 +70,25 @@ pub struct Capture {
 }
 
 impl Capture {
+    /// Takes an entry that is about to be changed or removed.
+    pub fn take_before_change(&mut self, entry: &Entry) {
+        self.take(entry);
+        // From here on the snapshot alone may refer to what was shared.
+        let shared = match entry.value() {
+            Value::Int(_) | Value::Bytes(_) => 0,
+            Value::Large(large) => large.bytes().len(),
+            Value::Object(object) => object.len() * ELEMENT_BYTES,
+        };
+        if self.wanted.is_some() {
+            self.kept_bytes += shared;
+            self.progress.keeps(shared);
+        }
+        if self.bytes.len() + self.kept_bytes >= PART_BYTES {
+            let collected = self.collected();
+            self.progress.0.handed_over.lock().push(collected);
+        }
+    }
+
     /// Takes an entry.
     pub fn take(&mut self, entry: &Entry) {
         self.entries += 1;
@@ -59,7 +97,7 @@ impl Capture {
             Value::Bytes(bytes) if bytes.len() > AT_ONCE_BYTES => bytes.len(),
             Value::Int(_) | Value::Bytes(_) => {
                 let before = self.bytes.len();
-                encode.encode(entry, &mut self.bytes);
+                encode.encode(entry, &mut self.bytes, None);
                 return self.progress.keeps(self.bytes.len() - before);
             }
             // What is shared costs little.
@@ -120,6 +158,8 @@ struct Figures {
     done: AtomicU64,
     kept_bytes: AtomicU64,
     peak_bytes: AtomicU64,
+    /// What parts have handed over before the walk came to them.
+    handed_over: Mutex<Vec<Capture>>,
 }
 
 impl Progress {
@@ -138,8 +178,8 @@ impl Progress {
         self.0.done.load(Ordering::Relaxed)
     }
 
-    /// About how many bytes were taken and not written yet. Segments of large values that were changed since, and are
-    /// there twice for that, do not count.
+    /// About how many bytes were taken and not written yet. A collection that was about to be changed counts as if it were
+    /// there twice, though only the segments that did change are.
     pub fn kept_bytes(&self) -> u64 {
         self.0.kept_bytes.load(Ordering::Relaxed)
     }
@@ -262,48 +302,43 @@ impl Snapshot {
         mut sink: impl FnMut(Piece<'_>) -> Result<(), E>,
     ) -> Result<(), Option<E>> {
         let progress = self.progress;
-        let mut failed = None;
-        let mut batch = |capture: Capture| {
-            let Capture { db, wanted, mut bytes, kept, kept_bytes, entries, .. } = capture;
-            progress.0.done.fetch_add(entries, Ordering::Relaxed);
-            progress.gave(bytes.len() + kept_bytes);
-            let Some(encode) = wanted.filter(|_| failed.is_none() && !progress.is_stopped()) else { return };
-            let mut pieces = kept.into_iter();
-            let mut keys = entries - pieces.len() as u64;
-            loop {
-                for entry in pieces.by_ref() {
-                    encode.encode(&entry, &mut bytes);
-                    keys += 1;
-                    if bytes.len() >= BATCH_BYTES {
-                        break;
-                    }
+        let mut feed = Feed { db: 0, keys: 0, bytes: Vec::new(), failed: None, progress: &progress, sink: &mut sink };
+        let apart = hold.held().is_empty()
+            && thread::scope(|scope| {
+                let (sender, receiver) = sync_channel(AHEAD);
+                let hold = &mut *hold;
+                let walk = move || {
+                    prepare_thread();
+                    // After a panic of the sink's nobody receives, and all must be turned nevertheless.
+                    capture_all(hold, |capture| drop(sender.send(capture)));
+                };
+                if thread::Builder::new().name("walk".into()).spawn_scoped(scope, walk).is_err() {
+                    return false;
                 }
-                if bytes.is_empty() {
-                    return;
+                for capture in receiver {
+                    feed.add(capture);
+                    feed.add_handed_over();
                 }
-                if let Err(error) = sink(Piece { db, keys, bytes: &bytes }) {
-                    failed = Some(error);
-                    // The others are to be turned only, not encoded.
-                    return progress.stop();
-                }
-                bytes.clear();
-                keys = 0;
-            }
-        };
-        for shard in 0..SHARDS {
-            while let Some((capture, _)) = hold.visit(shard, |shard: &mut Shard| shard.captured_mut()?.capture_some()) {
-                batch(capture);
-            }
+                true
+            });
+        if !apart {
+            capture_all(hold, |capture| {
+                feed.add(capture);
+                feed.add_handed_over();
+            });
         }
         // Whatever could still be flushed was done with, so nothing is added to these.
         for mut part in std::mem::take(&mut *running.flushed.lock()) {
             while let Some((capture, flow)) = part.capture_some() {
-                batch(capture);
+                feed.add(capture);
                 if flow == ControlFlow::Break(()) {
                     break;
                 }
             }
         }
+        feed.add_handed_over();
+        feed.pass_on();
+        let failed = feed.failed;
         running.active.store(false, Ordering::Release);
         match failed {
             Some(error) => Err(Some(error)),
@@ -311,6 +346,92 @@ impl Snapshot {
             None => Ok(()),
         }
     }
+}
+
+/// Captures all that is there, batch by batch.
+///
+/// What becomes of the batches is another thread's work where there can be one: this one then sleeps most of the time, and
+/// who sleeps most of the time is not sent to sleep by the system while it holds a shard that clients wait for.
+fn capture_all(hold: &mut Hold<'_>, mut captured: impl FnMut(Capture)) {
+    for shard in 0..SHARDS {
+        while let Some((capture, _)) = hold.visit(shard, |shard: &mut Shard| shard.captured_mut()?.capture_some()) {
+            captured(capture);
+        }
+    }
+}
+
+/// Encodes what was captured, and passes it on in pieces.
+struct Feed<'f, S, E> {
+    /// Of what database `bytes` are.
+    db: usize,
+    /// How many keys end in them.
+    keys: u64,
+    bytes: Vec<u8>,
+    failed: Option<E>,
+    progress: &'f Progress,
+    sink: &'f mut S,
+}
+
+impl<E, S: FnMut(Piece<'_>) -> Result<(), E>> Feed<'_, S, E> {
+    fn add(&mut self, capture: Capture) {
+        let Capture { db, wanted, bytes, kept, kept_bytes, entries, .. } = capture;
+        if self.db != db {
+            self.pass_on();
+            self.db = db;
+        }
+        if let Some(encode) = wanted.filter(|_| !self.progress.is_stopped()) {
+            self.bytes.extend_from_slice(&bytes);
+            self.keys += entries - kept.len() as u64;
+            for entry in kept {
+                let Feed { keys, bytes, failed, progress, sink, .. } = self;
+                let mut relief = |bytes: &mut Vec<u8>| give(bytes, db, keys, failed, progress, sink);
+                encode.encode(&entry, bytes, Some(&mut relief));
+                self.keys += 1;
+                if self.bytes.len() >= BATCH_BYTES {
+                    self.pass_on();
+                }
+            }
+        }
+        self.progress.gave(bytes.len() + kept_bytes);
+        self.progress.0.done.fetch_add(entries, Ordering::Relaxed);
+    }
+
+    /// Adds what parts have handed over, and what they hand over meanwhile.
+    fn add_handed_over(&mut self) {
+        loop {
+            let handed_over = std::mem::take(&mut *self.progress.0.handed_over.lock());
+            if handed_over.is_empty() {
+                return;
+            }
+            handed_over.into_iter().for_each(|capture| self.add(capture));
+        }
+    }
+
+    fn pass_on(&mut self) {
+        let Feed { db, keys, bytes, failed, progress, sink } = self;
+        give(bytes, *db, keys, failed, progress, sink);
+    }
+}
+
+fn give<E>(
+    bytes: &mut Vec<u8>,
+    db: usize,
+    keys: &mut u64,
+    failed: &mut Option<E>,
+    progress: &Progress,
+    sink: &mut impl FnMut(Piece<'_>) -> Result<(), E>,
+) {
+    if failed.is_none()
+        && !progress.is_stopped()
+        && !bytes.is_empty()
+        && let Err(error) = sink(Piece { db, keys: *keys, bytes })
+    {
+        *failed = Some(error);
+        // The others are to be turned only, not encoded.
+        progress.stop();
+    }
+    bytes.clear();
+    *keys = 0;
 }
 
 #[cfg(test)]
@@ -329,7 +450,7 @@ mod tests {
     struct Lines;
 
     impl Encode for Lines {
-        fn encode(&self, entry: &Entry, out: &mut Vec<u8>) {
+        fn encode(&self, entry: &Entry, out: &mut Vec<u8>, _relief: Relief<'_>) {
             out.extend_from_slice(entry.key());
             out.push(b'=');
             match entry.value() {
@@ -547,6 +668,41 @@ mod tests {
         assert_eq!(taken(&keyspace, &mut model, &mut steps), was);
         let was = model.clone();
         assert_eq!(taken(&keyspace, &mut model, &mut std::iter::empty()), was);
+    }
+
+    #[test]
+    fn what_is_changed_before_the_walk_comes_along_is_not_kept_until_then() {
+        let keyspace = Keyspace::new(Routing::Hash, 1).unwrap();
+        let keys = if cfg!(miri) { 50 } else { 60_000u32 };
+        let set = |from: u32, to: u32, value: &str| {
+            let mut effects = Effects::default();
+            let moment = Moment { now_ms: 1000, policy: AccessPolicy::Lru };
+            let mut db = Db::new(&keyspace, keyspace.hold(ShardSet::ALL), &mut effects, 0, moment, Touch::Yes);
+            for n in from..to {
+                let key = format!("key:{n}");
+                db.set(&db.key(key.as_bytes()), Str::Bytes(value.as_bytes()), Expiry::Clear);
+            }
+        };
+        let (before, after) = ("a".repeat(100), "b".repeat(100));
+        set(0, keys, &before);
+        let snapshot = begin(&keyspace).unwrap();
+        let progress = snapshot.progress.clone();
+        // As fast as the walk takes keys, others are changed.
+        let (mut next, mut taken) = (0, 0);
+        let walked = snapshot.walk(keyspace.snapshot(), &mut keyspace.hold_none(), |piece| {
+            let text = std::str::from_utf8(piece.bytes).map_err(|_| ())?;
+            assert!(text.lines().all(|line| line.ends_with(&before)));
+            assert!(text.len() < 2 * BATCH_BYTES);
+            taken += text.lines().count();
+            let to = keys.min(next + 500);
+            set(next, to, &after);
+            next = to;
+            Ok::<(), ()>(())
+        });
+        assert_eq!((walked, taken), (Ok(()), keys as usize));
+        let (kept, most) = (progress.peak_bytes(), SHARDS * PART_BYTES + 4 * BATCH_BYTES);
+        assert!(kept > 0 && kept < most as u64, "{kept} bytes were kept");
+        assert_eq!(progress.kept_bytes(), 0);
     }
 
     #[test]

@@ -501,7 +501,7 @@ impl Flushed {
             if let Some(slot) = self.slots.pop() {
                 self.entries = Some(Box::new(slot.into_values()));
             } else if let Some(part) = self.parts.pop() {
-                self.slots.extend(part.into_slots().into_iter().filter(|slot| !slot.is_empty()));
+                self.slots.extend(part.into_slots().into_tables().filter(|slot| !slot.is_empty()));
             } else {
                 return false;
             }

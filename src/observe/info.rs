@@ -312,7 +312,6 @@ pub fn answer_from_stats(stats: &Stats, field: &str, to: &mut Answer<'_>) -> boo
         "acl_access_denied_cmd" => Counter::AccessDeniedCommand,
         "acl_access_denied_key" => Counter::AccessDeniedKey,
         "acl_access_denied_channel" => Counter::AccessDeniedChannel,
-        "lazyfreed_objects" => Counter::LazyFreedObjects,
         _ => return answer_from_figures(stats, field, to),
     };
     to.put(stats.total(counter));

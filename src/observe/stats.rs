@@ -100,8 +100,6 @@ counters! {
     SyncPartialOk,
     /// Partial synchronisations refused to replicas.
     SyncPartialErr,
-    /// Values freed off the data path.
-    LazyFreedObjects,
     /// Snapshots begun: what Redis forks for.
     Forks,
     /// Turns of the workers' loops.

@@ -17,6 +17,7 @@ const BLOCK_BYTES: usize = 16 * 1024;
 pub struct Backlog {
     /// Blocks that are complete, oldest first, each with the offset of its first byte.
     closed: VecDeque<(u64, Bytes)>,
+    closed_bytes: usize,
     /// The block that grows.
     open: Vec<u8>,
     /// How many bytes the stream had before the first that is held.
@@ -28,7 +29,7 @@ pub struct Backlog {
 impl Backlog {
     /// An empty one for a stream that had `at` bytes until now.
     pub fn new(at: u64) -> Backlog {
-        Backlog { closed: VecDeque::new(), open: Vec::new(), first: at, end: at }
+        Backlog { closed: VecDeque::new(), closed_bytes: 0, open: Vec::new(), first: at, end: at }
     }
 
     /// How many bytes the stream had before the first that is held.
@@ -53,8 +54,7 @@ impl Backlog {
 
     /// The memory that it takes, in bytes.
     pub fn memory(&self) -> usize {
-        let closed: usize = self.closed.iter().map(|(_, block)| block.len() + size_of::<(u64, Bytes)>()).sum();
-        closed + self.open.capacity()
+        self.closed_bytes + self.closed.len() * size_of::<(u64, Bytes)>() + self.open.capacity()
     }
 
     /// Whether who has `at` bytes of the stream can go on from there.
@@ -64,15 +64,32 @@ impl Backlog {
 
     /// Appends to the stream; returns whether there may be something to be given back by [`Backlog::trim`].
     pub fn append(&mut self, bytes: &[u8]) -> bool {
-        let started = self.end - self.open.len() as u64;
+        // A block that outgrew its allocation would get one of twice the size.
+        let fits = self.open.len() + bytes.len() <= self.open.capacity();
+        let before = !fits && self.open.len() >= BLOCK_BYTES / 2;
+        if before {
+            self.close();
+        }
+        if !fits {
+            self.open.reserve_exact(bytes.len().max(BLOCK_BYTES - self.open.len()));
+        }
         self.open.extend_from_slice(bytes);
         self.end += bytes.len() as u64;
         let full = self.open.len() >= BLOCK_BYTES;
         if full {
-            let block = std::mem::replace(&mut self.open, Vec::with_capacity(BLOCK_BYTES));
-            self.closed.push_back((started, block.into()));
+            self.close();
         }
-        full
+        before || full
+    }
+
+    fn close(&mut self) {
+        let start = self.end - self.open.len() as u64;
+        let mut block = std::mem::take(&mut self.open);
+        if block.capacity() - block.len() > block.len() / 8 {
+            block.shrink_to_fit();
+        }
+        self.closed_bytes += block.len();
+        self.closed.push_back((start, block.into()));
     }
 
     /// Gives back what is older than the last `keep` bytes, but for what somebody needs who has `needed` bytes.
@@ -84,6 +101,7 @@ impl Backlog {
                 break;
             }
             self.first = end;
+            self.closed_bytes -= block.len();
             self.closed.pop_front();
         }
     }

@@ -43,9 +43,16 @@ pub struct Tools {
     spare_ns: u64,
 }
 
+/// Room for more arguments than this is given back: a batch of a thousand MSETs of ten keys has fewer.
+const KEPT_SPANS: usize = 1 << 15;
+
 impl Tools {
     /// Counts a connection's turn, which is what Redis calls a cycle of the event loop, if it ran anything.
     pub fn count_turn(&mut self, engine: &Engine, started: Ticks) {
+        if self.spans.capacity() > KEPT_SPANS {
+            // A request of a hundred thousand arguments comes once; the next one has its own.
+            self.spans = Vec::new();
+        }
         let ran = std::mem::take(&mut self.ran);
         if ran == 0 {
             return;

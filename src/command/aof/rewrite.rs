@@ -276,7 +276,7 @@ pub fn write_held(engine: &Engine, config: &Config, hold: &mut Hold<'_>, base: &
             bytes.extend(commands::select(db));
             let mut cursor = 0;
             loop {
-                cursor = engine.keyspace.scan(hold, db, cursor, 1024, |entry| Commands.encode(entry, &mut bytes));
+                cursor = engine.keyspace.scan(hold, db, cursor, 1024, |entry| Commands.encode(entry, &mut bytes, None));
                 to.write_all(&bytes)?;
                 bytes.clear();
                 if cursor == 0 {

@@ -246,6 +246,11 @@ impl Appender {
         self.files.lock().rest.len() + self.buffer.lock().bytes.len()
     }
 
+    /// About the same, without waiting for a write that goes on.
+    pub fn unwritten(&self) -> u64 {
+        self.buffer.lock().end.saturating_sub(self.written.load(Ordering::Acquire))
+    }
+
     /// Whether a sync goes on.
     pub fn is_syncing(&self) -> bool {
         self.syncing.load(Ordering::Acquire)

@@ -1,7 +1,7 @@
 //! Commands that make an entry: a base for those who do not want a snapshot.
 
 use crate::keyspace::entry::{Entry, Value};
-use crate::keyspace::snapshot::Encode;
+use crate::keyspace::snapshot::{BATCH_BYTES, Encode, Relief};
 use crate::resp::reply::{Output, Protocol};
 use crate::stdx::number::double::append_double_17;
 use crate::types::ObjectRef;
@@ -19,8 +19,8 @@ const ELEMENTS: usize = 64;
 pub struct Commands;
 
 impl Encode for Commands {
-    fn encode(&self, entry: &Entry, out: &mut Vec<u8>) {
-        let mut commands = Writer { out, key: entry.key(), name: "", words: Vec::new(), elements: 0 };
+    fn encode(&self, entry: &Entry, out: &mut Vec<u8>, relief: Relief<'_>) {
+        let mut commands = Writer { out, relief, key: entry.key(), name: "", words: Vec::new(), elements: 0 };
         match entry.value() {
             Value::Int(n) => commands.whole("SET", &[itoa::Buffer::new().format(n).as_bytes()]),
             Value::Bytes(bytes) => commands.whole("SET", &[bytes]),
@@ -34,7 +34,7 @@ impl Encode for Commands {
     }
 }
 
-fn write_object(commands: &mut Writer<'_>, object: ObjectRef<'_>) {
+fn write_object(commands: &mut Writer<'_, '_>, object: ObjectRef<'_>) {
     match object {
         ObjectRef::List(list) => {
             commands.begin("RPUSH");
@@ -70,7 +70,7 @@ fn write_object(commands: &mut Writer<'_>, object: ObjectRef<'_>) {
     }
 }
 
-fn write_stream(commands: &mut Writer<'_>, stream: &Stream) {
+fn write_stream(commands: &mut Writer<'_, '_>, stream: &Stream) {
     let counters = stream.log.counters();
     for entry in stream.log.entries(Id::MIN, Id::MAX) {
         let mut words = vec![entry.id.to_vec()];
@@ -113,21 +113,23 @@ fn write_stream(commands: &mut Writer<'_>, stream: &Stream) {
 }
 
 /// Writes commands for one key.
-struct Writer<'o> {
+struct Writer<'o, 'r> {
     out: &'o mut Vec<u8>,
+    relief: Relief<'r>,
     key: &'o [u8],
     name: &'static str,
     words: Vec<u8>,
     elements: usize,
 }
 
-impl Writer<'_> {
+impl Writer<'_, '_> {
     /// One command.
     fn whole(&mut self, name: &str, words: &[&[u8]]) {
         self.out.extend_from_slice(format!("*{}\r\n", words.len() + 2).as_bytes());
         bulk(self.out, name.as_bytes());
         bulk(self.out, self.key);
         words.iter().for_each(|word| bulk(self.out, word));
+        self.command_done();
     }
 
     /// One command whose key follows a word.
@@ -137,6 +139,7 @@ impl Writer<'_> {
         bulk(self.out, word.as_bytes());
         bulk(self.out, self.key);
         words.iter().for_each(|word| bulk(self.out, word));
+        self.command_done();
     }
 
     /// The following elements are added by commands of this name.
@@ -162,6 +165,15 @@ impl Writer<'_> {
         bulk(self.out, self.key);
         self.out.append(&mut self.words);
         self.elements = 0;
+        self.command_done();
+    }
+
+    fn command_done(&mut self) {
+        if self.out.len() >= BATCH_BYTES
+            && let Some(relief) = &mut self.relief
+        {
+            relief(self.out);
+        }
     }
 }
 

@@ -234,39 +234,39 @@ impl<'r, 's, 'c> Records<'r, 's, 'c> {
 }
 
 /// Writes the head of a file.
-pub fn write_head(writer: &mut Writer) {
+pub fn write_head(writer: &mut Writer<'_>) {
     // Writing to a vector cannot fail.
     let _ = write!(writer.bytes, "REDIS{VERSION:04}");
 }
 
 /// Writes an auxiliary field.
-pub fn write_aux(writer: &mut Writer, name: &str, text: &[u8]) {
+pub fn write_aux(writer: &mut Writer<'_>, name: &str, text: &[u8]) {
     writer.byte(opcode::AUX);
     writer.string(name.as_bytes());
     writer.string(text);
 }
 
 /// Writes a library of functions.
-pub fn write_function(writer: &mut Writer, source: &[u8]) {
+pub fn write_function(writer: &mut Writer<'_>, source: &[u8]) {
     writer.byte(opcode::FUNCTION2);
     writer.string(source);
 }
 
 /// Selects a database.
-pub fn write_select(writer: &mut Writer, db: usize) {
+pub fn write_select(writer: &mut Writer<'_>, db: usize) {
     writer.byte(opcode::SELECTDB);
     writer.count(db);
 }
 
 /// Says how many keys the selected database has, and how many with a deadline.
-pub fn write_size(writer: &mut Writer, keys: u64, volatile: u64) {
+pub fn write_size(writer: &mut Writer<'_>, keys: u64, volatile: u64) {
     writer.byte(opcode::RESIZEDB);
     writer.length(keys);
     writer.length(volatile);
 }
 
 /// Writes a key; the deadline is its own, and `about` says the rest.
-pub fn write_key(writer: &mut Writer, entry: &Entry, about: About) {
+pub fn write_key(writer: &mut Writer<'_>, entry: &Entry, about: About) {
     if let Some(deadline) = entry.deadline() {
         writer.byte(opcode::EXPIRETIME_MS);
         writer.u64_le(deadline);

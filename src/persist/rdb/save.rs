@@ -10,7 +10,7 @@ use crate::keyspace::entry::Entry;
 use crate::keyspace::hold::Hold;
 use crate::keyspace::moment::Moment;
 use crate::keyspace::shard::{SHARDS, SLOTS_PER_SHARD};
-use crate::keyspace::snapshot::{Encode, Piece, Progress, Running, Snapshot};
+use crate::keyspace::snapshot::{BATCH_BYTES, Encode, Piece, Progress, Relief, Running, Snapshot};
 use crate::keyspace::space::Keyspace;
 use crate::persist::rdb::file::{self, About};
 use crate::persist::rdb::opcode;
@@ -36,9 +36,8 @@ struct Records {
 }
 
 impl Encode for Records {
-    fn encode(&self, entry: &Entry, out: &mut Vec<u8>) {
-        let mut writer = Writer::new(self.compression);
-        std::mem::swap(&mut writer.bytes, out);
+    fn encode(&self, entry: &Entry, out: &mut Vec<u8>, relief: Relief<'_>) {
+        let mut writer = Writer::onto(std::mem::take(out), self.compression, relief);
         let about = match self.clocks {
             Clocks::None => About::default(),
             Clocks::Idle => About { idle_seconds: Some(self.moment.idle_seconds(entry.clock())), ..About::default() },
@@ -47,7 +46,7 @@ impl Encode for Records {
             }
         };
         file::write_key(&mut writer, entry, about);
-        std::mem::swap(&mut writer.bytes, out);
+        *out = writer.bytes;
     }
 }
 
@@ -137,9 +136,6 @@ impl Summing<'_> {
     }
 }
 
-/// How much is collected before `sink` gets it.
-const BATCH_BYTES: usize = 64 * 1024;
-
 /// Writes all that is there as a file into `sink`; `hold` holds everything. A snapshot that is being taken goes on.
 ///
 /// # Errors
@@ -163,7 +159,15 @@ pub fn write_held(
             let Some(part) = hold.shard_ref(shard).part(db) else { continue };
             for slot in 0..SLOTS_PER_SHARD {
                 for entry in part.slot(slot).iter() {
-                    encoder.encode(entry, &mut writer.bytes);
+                    let mut failed = None;
+                    let mut relief = |bytes: &mut Vec<u8>| {
+                        if failed.is_none() {
+                            failed = sink.put(bytes).err();
+                        }
+                        bytes.clear();
+                    };
+                    encoder.encode(entry, &mut writer.bytes, Some(&mut relief));
+                    failed.map_or(Ok(()), Err)?;
                     wait(manner.key_delay, &never);
                     if writer.bytes.len() >= BATCH_BYTES {
                         sink.put(&writer.bytes)?;
@@ -254,5 +258,40 @@ fn wait(time: Duration, progress: &Progress) {
             return;
         }
         std::thread::sleep(left.min(LOOK));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyspace::moment::AccessPolicy;
+    use crate::persist::aof::commands::Commands;
+    use crate::types::Object;
+    use crate::types::set::{Limits, Probe, Set};
+
+    #[test]
+    fn a_large_value_is_given_away_piece_by_piece() {
+        let mut set = Set::default();
+        let limits = Limits { intset_entries: 5, listpack_entries: 5, listpack_value: 64 };
+        for n in 0..40_000 {
+            set.add(&Probe::new(format!("member:{n}").as_bytes()), &limits);
+        }
+        let entry = Entry::with_object(0, b"key", Object::Set(set), Some(5), 0);
+        let moment = Moment { now_ms: 1000, policy: AccessPolicy::Lru };
+        let records = encoder(&Config::default(), moment);
+        for encode in [&*records, &Commands] {
+            let mut whole = b"before".to_vec();
+            encode.encode(&entry, &mut whole, None);
+            assert!(whole.len() > 6 * BATCH_BYTES);
+            let (mut given, mut rest) = (Vec::new(), b"before".to_vec());
+            let mut relief = |bytes: &mut Vec<u8>| {
+                assert!((BATCH_BYTES..BATCH_BYTES + 4096).contains(&bytes.len()), "{} bytes", bytes.len());
+                given.append(bytes);
+            };
+            encode.encode(&entry, &mut rest, Some(&mut relief));
+            assert!(rest.len() < BATCH_BYTES);
+            given.append(&mut rest);
+            assert!(given == whole);
+        }
     }
 }

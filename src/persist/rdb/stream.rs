@@ -37,13 +37,13 @@ pub fn form_of(stream: &Stream) -> u8 {
     }
 }
 
-fn write_id(writer: &mut Writer, id: Id) {
+fn write_id(writer: &mut Writer<'_>, id: Id) {
     writer.length(id.ms);
     writer.length(id.seq);
 }
 
 /// Writes a stream.
-pub fn write(writer: &mut Writer, stream: &Stream) {
+pub fn write(writer: &mut Writer<'_>, stream: &Stream) {
     let form = form_of(stream);
     if form == form::STREAM_LISTPACKS_3 {
         writer.needs(VERSION_7_2);
@@ -53,6 +53,7 @@ pub fn write(writer: &mut Writer, stream: &Stream) {
     for (id, pack) in chunks {
         writer.string(&id.to_bytes());
         writer.string(pack.as_bytes());
+        writer.element_done();
     }
     let counters = stream.log.counters();
     writer.count(stream.log.len());
@@ -70,6 +71,7 @@ pub fn write(writer: &mut Writer, stream: &Stream) {
             writer.raw(&id.to_bytes());
             writer.u64_le(pending.delivered_ms);
             writer.length(pending.deliveries);
+            writer.element_done();
         }
         let consumers = group.consumers();
         writer.count(consumers.len());

@@ -540,7 +540,7 @@ pub fn form_of(value: Value<'_>) -> u8 {
 }
 
 /// Writes a value, without the number of its form.
-pub fn write(writer: &mut Writer, value: Value<'_>) {
+pub fn write(writer: &mut Writer<'_>, value: Value<'_>) {
     match value {
         Value::Int(n) => writer.integer(n),
         Value::Bytes(bytes) => writer.string(bytes),
@@ -558,13 +558,17 @@ pub fn write(writer: &mut Writer, value: Value<'_>) {
                         writer.string(bytes);
                     }
                 }
+                writer.element_done();
             }
         }
         Value::Object(ObjectRef::Set(set)) => match set.as_intset() {
             Some(ints) => writer.string(ints.as_bytes()),
             None => {
                 writer.count(set.len());
-                set.iter().for_each(|member| item(writer, member));
+                for member in set.iter() {
+                    item(writer, member);
+                    writer.element_done();
+                }
             }
         },
         Value::Object(ObjectRef::SortedSet(set)) => match set.listpack() {
@@ -575,6 +579,7 @@ pub fn write(writer: &mut Writer, value: Value<'_>) {
                 for (member, score) in set.iter(set.len().saturating_sub(1), Direction::Down) {
                     item(writer, member);
                     writer.double(score);
+                    writer.element_done();
                 }
             }
         },
@@ -583,14 +588,14 @@ pub fn write(writer: &mut Writer, value: Value<'_>) {
     }
 }
 
-fn item(writer: &mut Writer, item: Item<'_>) {
+fn item(writer: &mut Writer<'_>, item: Item<'_>) {
     match item {
         Item::Int(n) => writer.integer(n),
         Item::Bytes(bytes) => writer.string(bytes),
     }
 }
 
-fn write_hash(writer: &mut Writer, hash: HashRef<'_>) {
+fn write_hash(writer: &mut Writer<'_>, hash: HashRef<'_>) {
     let first = hash.first_deadline();
     if let Some(first) = first {
         writer.needs(VERSION_7_4);
@@ -606,6 +611,7 @@ fn write_hash(writer: &mut Writer, hash: HashRef<'_>) {
                 }
                 name.with(|name| writer.string(name));
                 found.value.with(|value| writer.string(value));
+                writer.element_done();
             });
         }
     }

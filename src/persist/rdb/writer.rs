@@ -1,5 +1,6 @@
 //! Writing: numbers, lengths and strings into a buffer.
 
+use crate::keyspace::snapshot::{BATCH_BYTES, Relief};
 use crate::persist::rdb::VERSION;
 use crate::stdx::lzf;
 use crate::stdx::number::{append_i64, parse_i64};
@@ -27,19 +28,41 @@ impl From<bool> for Compression {
 }
 
 /// A buffer that is written.
-#[derive(Debug)]
-pub struct Writer {
-    /// What was written.
+pub struct Writer<'r> {
+    /// What was written, but for what was given away.
     pub bytes: Vec<u8>,
     compression: Compression,
     /// The version that a reader must know.
     pub version: u32,
+    /// Takes what was written out of `bytes` when it gets much.
+    relief: Relief<'r>,
 }
 
-impl Writer {
+impl std::fmt::Debug for Writer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Writer({} bytes)", self.bytes.len())
+    }
+}
+
+impl<'r> Writer<'r> {
     /// An empty one.
-    pub fn new(compression: Compression) -> Writer {
-        Writer { bytes: Vec::new(), compression, version: VERSION }
+    pub fn new(compression: Compression) -> Writer<'static> {
+        Writer { bytes: Vec::new(), compression, version: VERSION, relief: None }
+    }
+
+    /// One that goes on behind `bytes`, and has `relief` take what it has written between elements of what is large.
+    pub fn onto(bytes: Vec<u8>, compression: Compression, relief: Relief<'r>) -> Writer<'r> {
+        Writer { bytes, compression, version: VERSION, relief }
+    }
+
+    /// An element is done: what was written may be given away.
+    #[inline]
+    pub fn element_done(&mut self) {
+        if self.bytes.len() >= BATCH_BYTES
+            && let Some(relief) = &mut self.relief
+        {
+            relief(&mut self.bytes);
+        }
     }
 
     /// One byte: an opcode or a type.
