@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -22,7 +22,7 @@ use crate::command::aof;
 use crate::command::dispatch::{Executor, Request, Stop};
 use crate::command::engine::{Engine, Refusal};
 use crate::command::replication::failover;
-use crate::command::replication::role::{Arrival, Taking, take};
+use crate::command::replication::role::{Arrival, Taking, check, take};
 use crate::config::choice::{PropagationErrorBehavior, ReplDisklessLoad};
 use crate::config::table::Config;
 use crate::observe::crash;
@@ -40,6 +40,8 @@ use crate::resp::value::Value;
 
 /// How often a link that waits looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long after a link that was up began the next one is tried, at the least.
+const BRIEF: Duration = Duration::from_millis(100);
 /// How long a link that failed rests before the next.
 const REST: Duration = Duration::from_secs(1);
 /// How often the primary is told how far we are.
@@ -93,8 +95,9 @@ pub fn start(engine: Arc<Engine>) -> io::Result<Running> {
             if let Err(reason) = ended {
                 warning!("{reason}");
             }
-            // What has lasted for a while is tried again at once, and so is another primary.
-            let until = if was_connected { began + REST } else { Instant::now() + REST };
+            // What was up is tried again at once, and so is another primary: the longer nobody asks, the less of the
+            // stream is still held.
+            let until = if was_connected { began + BRIEF } else { Instant::now() + REST };
             while Instant::now() < until {
                 if asked.load(Ordering::Acquire) || engine.replication.turn() != turn {
                     break;
@@ -150,8 +153,11 @@ fn follow(engine: &Arc<Engine>, turn: u64, stop: &AtomicBool) -> Result<(), Stri
         }
         Step::Full(stream) => {
             let result = receive(engine, &config, &mut wire, stream);
-            // What the log held was of another data set: it begins anew with this one.
-            aof::begin_anew(engine);
+            let kept = result.is_err() && engine.replication.state().primary.resumes;
+            if !kept {
+                // What the log held was of another data set: it begins anew with this one.
+                aof::begin_anew(engine);
+            }
             result?;
         }
         Step::Later(reason) | Step::Failed(reason) => return Err(reason),
@@ -410,8 +416,6 @@ fn receive(
 ) -> Result<(), String> {
     {
         let mut state = engine.replication.state();
-        // What we have is no part of what follows.
-        state.primary.resumes = false;
         state.primary.stage = Stage::Transfer;
         state.primary.total_bytes = None;
         state.primary.read_bytes = 0;
@@ -457,8 +461,21 @@ fn receive(
             _ => Err("Replication stream EOF marker is broken".into()),
         };
     }
-    let path = save_to_file(engine, config, &mut incoming)?;
+    let received = save_to_file(engine, config, &mut incoming)?;
     let wire = incoming.wire;
+    if !empty() {
+        // Nothing is given up for a data set that cannot be read.
+        let opened = disk::open(received.path()).ok().flatten();
+        let (file, _) = opened.ok_or("Failed trying to open the RDB file that was received")?;
+        check(engine, &mut Shown { file, wire: &mut *wire })?;
+    }
+    let path = crate::command::save::path(config);
+    received.commit(&path).map_err(|error| {
+        format!(
+            "Failed trying to rename the temp DB into {} in MASTER <-> REPLICA synchronization: {error}",
+            path.display()
+        )
+    })?;
     let (file, length) =
         disk::open(&path).ok().flatten().ok_or("Failed trying to open the RDB file that was received")?;
     let mut shown = Shown { file, wire };
@@ -470,8 +487,8 @@ fn receive(
     Ok(())
 }
 
-/// Writes a data set to the file that saves are written to.
-fn save_to_file(engine: &Engine, config: &Config, incoming: &mut Incoming<'_, '_>) -> Result<PathBuf, String> {
+/// Writes a data set to a file beside that which saves are written to.
+fn save_to_file(engine: &Engine, config: &Config, incoming: &mut Incoming<'_, '_>) -> Result<Temporary, String> {
     use std::os::unix::ffi::OsStrExt;
     let say = |error: io::Error| {
         format!(
@@ -489,14 +506,7 @@ fn save_to_file(engine: &Engine, config: &Config, incoming: &mut Incoming<'_, '_
             Err(error) => return Err(error.to_string()),
         }
     }
-    let path = crate::command::save::path(config);
-    file.commit(&path).map_err(|error| {
-        format!(
-            "Failed trying to rename the temp DB into {} in MASTER <-> REPLICA synchronization: {error}",
-            path.display()
-        )
-    })?;
-    Ok(path)
+    Ok(file)
 }
 
 /// Follows the stream until the link ends.

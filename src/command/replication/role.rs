@@ -22,7 +22,7 @@ use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::shard::SHARDS;
 use crate::keyspace::space::Keyspace;
 use crate::observe::log::{notice, warning};
-use crate::persist::rdb::load::{self, Loaded, Overdue, Twice};
+use crate::persist::rdb::load::{self, Loaded, Overdue, Progress, Twice};
 use crate::persist::rdb::reader::Reader;
 use crate::replication::history::History;
 use crate::replication::{Primary, Stage};
@@ -227,7 +227,7 @@ fn alone<R>(engine: &Engine, turn: u64, f: impl FnOnce(&mut Hold<'_>) -> R) -> R
 /// Takes over a data set; the stream follows it.
 ///
 /// # Errors
-/// What is to be logged. What was there is gone then, unless the new data set was made aside.
+/// What is to be logged. What was there is gone then, unless the new data set was made aside, or the link ended before.
 pub fn take(engine: &Engine, arrival: Arrival<'_>) -> Result<(), String> {
     let Arrival { source, taking, stream, turn, total_bytes } = arrival;
     let config = engine.config.load_full();
@@ -241,6 +241,11 @@ pub fn take(engine: &Engine, arrival: Arrival<'_>) -> Result<(), String> {
         alone(engine, turn, |hold| {
             leave_behind(engine);
             empty(engine, hold);
+            // From here on there is nothing that could go on, here or at replicas of ours.
+            let mut state = engine.replication.state();
+            state.primary.resumes = false;
+            state.history = History::begin();
+            drop(state);
             loading.active.store(true, Ordering::Release);
             engine.refuse(Refusal::Loading, true);
         })?;
@@ -256,16 +261,8 @@ pub fn take(engine: &Engine, arrival: Arrival<'_>) -> Result<(), String> {
     loading.progress.bytes.store(0, Ordering::Relaxed);
     loading.progress.stopped.store(false, Ordering::Relaxed);
     notice!("MASTER <-> REPLICA sync: Loading DB in memory");
-    let manner = load::Manner {
-        config: &config,
-        moment: engine.moment(&config),
-        // Whether they are to go is for the primary to say.
-        overdue: Overdue::Keep,
-        twice: Twice::Refuse,
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let into: &Keyspace = aside.as_ref().unwrap_or(&engine.keyspace);
-    let loaded = load::load(into, &mut Reader::new(source), manner, threads, &loading.progress);
+    let loaded = load::load(into, &mut Reader::new(source), manner(engine, &config), threads(), &loading.progress);
     let result = match loaded {
         Ok(loaded) => settle(engine, turn, aside, &loaded, stream),
         Err(error) => {
@@ -284,6 +281,29 @@ pub fn take(engine: &Engine, arrival: Arrival<'_>) -> Result<(), String> {
     engine.refuse(Refusal::Loading, false);
     engine.refuse(Refusal::LoadingAside, false);
     result
+}
+
+fn manner<'c>(engine: &Engine, config: &'c Config) -> load::Manner<'c> {
+    // Whether what has passed is to go is for the primary to say.
+    load::Manner { config, moment: engine.moment(config), overdue: Overdue::Keep, twice: Twice::Refuse }
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Reads a data set that came from a primary, and changes nothing.
+///
+/// # Errors
+/// What is to be logged of one that cannot be read.
+pub fn check(engine: &Engine, source: &mut (dyn io::Read + Send)) -> Result<(), String> {
+    let config = engine.config.load_full();
+    let read = load::check(&mut Reader::new(source), manner(engine, &config), threads(), &Progress::default());
+    read.map(|_| ()).map_err(|error| {
+        warning!("Failed trying to load the MASTER synchronization DB, check server logs: {error}");
+        notice!("MASTER <-> REPLICA sync: Keeping the old data set");
+        error.to_string()
+    })
 }
 
 /// Ends the connections of our replicas: what they followed goes on no more.

@@ -107,10 +107,10 @@ struct Batch {
 
 /// What stores keys: one for each thread.
 struct Store<'a> {
-    keyspace: &'a Keyspace,
+    /// Where to; `None` where they are only read.
+    keyspace: Option<(&'a Keyspace, Hold<'a>)>,
     manner: Manner<'a>,
     limits: Limits<'a>,
-    hold: Hold<'a>,
     stored: Stored,
 }
 
@@ -123,9 +123,9 @@ struct Stored {
 }
 
 impl<'a> Store<'a> {
-    fn new(keyspace: &'a Keyspace, manner: Manner<'a>, limits: Limits<'a>) -> Store<'a> {
-        let hold = keyspace.hold_none();
-        Store { keyspace, manner, limits, hold, stored: Stored::default() }
+    fn new(keyspace: Option<&'a Keyspace>, manner: Manner<'a>, limits: Limits<'a>) -> Store<'a> {
+        let keyspace = keyspace.map(|keyspace| (keyspace, keyspace.hold_none()));
+        Store { keyspace, manner, limits, stored: Stored::default() }
     }
 
     fn is_over(&self, about: &About) -> bool {
@@ -138,16 +138,21 @@ impl<'a> Store<'a> {
     /// # Errors
     /// What is to be said of a key that is there already.
     fn put(&mut self, db: usize, key: &[u8], about: &About, value: Decoded) -> std::result::Result<(), String> {
-        let (keyspace, replace) = (self.keyspace, self.manner.twice == Twice::Replace);
+        let replace = self.manner.twice == Twice::Replace;
         if self.is_over(about) {
             self.stored.expired += 1;
             return Ok(());
         }
+        let Some((keyspace, hold)) = &mut self.keyspace else {
+            self.stored.keys += 1;
+            return Ok(());
+        };
+        let keyspace: &Keyspace = keyspace;
         let hash = keyspace.hasher().hash(key);
         let entry = value.into_entry(hash.bits(), key, about.deadline, clock(&self.manner.moment, about));
         let shard = hash.shard();
         let deadlines = [entry.deadline(), entry.field_deadline()];
-        let twice = self.hold.visit(shard, |held| {
+        let twice = hold.visit(shard, |held| {
             let part = held.part_or_new(db);
             if part.find(hash, key).is_some() {
                 if !replace {
@@ -201,6 +206,25 @@ impl<'a> Store<'a> {
 /// Whatever is wrong with the file; [`Reason::Stopped`] where `progress` was told to stop.
 pub fn load(
     keyspace: &Keyspace,
+    reader: &mut Reader<'_>,
+    manner: Manner<'_>,
+    threads: usize,
+    progress: &Progress,
+) -> Result<Loaded> {
+    read(Some(keyspace), reader, manner, threads, progress)
+}
+
+/// Reads a file as [`load`] does and keeps nothing of it, so that it is known to be good before anything is given up for it.
+/// What goes unnoticed is a key that the file has twice.
+///
+/// # Errors
+/// As with [`load`].
+pub fn check(reader: &mut Reader<'_>, manner: Manner<'_>, threads: usize, progress: &Progress) -> Result<Loaded> {
+    read(None, reader, manner, threads, progress)
+}
+
+fn read(
+    keyspace: Option<&Keyspace>,
     reader: &mut Reader<'_>,
     manner: Manner<'_>,
     threads: usize,
@@ -323,7 +347,9 @@ fn walk(
             }
             Record::Empty(key) => store.stored.empty.push(key),
             Record::Aux(name, text) => {
-                tell(&name, &text, &store.manner.moment, progress);
+                if store.keyspace.is_some() {
+                    tell(&name, &text, &store.manner.moment, progress);
+                }
                 loaded.aux.push((name, text));
             }
             Record::Function(source) => loaded.functions.push(source),
