@@ -583,7 +583,7 @@ impl Engine {
     /// Hands on what goes to replicas only.
     #[inline]
     fn pass_messages(&self, effects: &mut Effects) {
-        effects.messages.drain(..).for_each(|message| self.log.pass(&message));
+        effects.messages.drain(..).for_each(|(db, message)| self.log.pass_in(db, &message));
     }
 
     /// Sees to it that changes up to `offset` of the log are as safe as the configuration wants them before their

@@ -79,7 +79,7 @@ impl Eviction {
     #[inline]
     pub fn make_room(&mut self, engine: &Engine, config: &Config, moment: &Moment) -> Room {
         let limit = engine.memory_limit(config);
-        if limit == 0 || memory::used() as u64 <= limit {
+        if limit == 0 || memory::used() as u64 <= limit + engine.replication.beyond_bytes() {
             if engine.exceeded_since_us.load(Ordering::Relaxed) != 0 {
                 exceeded(engine, false);
             }
@@ -109,7 +109,8 @@ impl Eviction {
         effects.begin(engine.interest());
         for evicted in 1.. {
             // What is about to be freed elsewhere needs no second key to go.
-            if memory::used() as u64 <= limit + engine.keyspace.reclaimer().pending_bytes() {
+            let beyond = engine.replication.beyond_bytes();
+            if memory::used() as u64 <= limit + beyond + engine.keyspace.reclaimer().pending_bytes() {
                 break;
             }
             let pass_on = |effects: &mut Effects| engine.pass_on(0, effects, &Vec::new());
@@ -123,7 +124,8 @@ impl Eviction {
                 break;
             }
         }
-        if memory::used() as u64 <= limit + limit / TOLERATED { Room::Enough } else { Room::Soon }
+        let tolerated = limit + limit / TOLERATED + engine.replication.beyond_bytes();
+        if memory::used() as u64 <= tolerated { Room::Enough } else { Room::Soon }
     }
 }
 

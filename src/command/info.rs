@@ -27,6 +27,7 @@ use crate::observe::info::{
 use crate::observe::process::{self, CpuTime, Whose};
 use crate::observe::stats::Counter;
 use crate::pubsub::Kind;
+use crate::replication::replicas::{self, Replica};
 use crate::replication::{Primary, Stage};
 use crate::spec::{Arity, Flag, Group};
 use crate::stdx::ticks::Ticks;
@@ -267,13 +268,13 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
                 backlog.min(self.config.repl_backlog_size)
             }
             "mem_total_replication_buffers" => self.stream_memory(),
-            "mem_not_counted_for_evict" => self.stream_memory().saturating_sub(self.config.repl_backlog_size),
+            "mem_not_counted_for_evict" => self.engine.replication.beyond_bytes(),
             "mem_clients_slaves" => {
                 let state = self.engine.replication.state();
                 let own: usize =
                     state.replicas.iter().map(|replica| replica.client.memory() + replica.feed.waiting()).sum();
                 drop(state);
-                own as u64 + self.stream_memory().saturating_sub(self.config.repl_backlog_size)
+                own as u64 + self.engine.replication.beyond_bytes()
             }
             "mem_cluster_links" => self.links(|machine| machine.links().map(|(_, link)| link.queued as u64).sum()),
             "mem_aof_buffer" => self.engine.aof.appender.buffered() as u64,
@@ -453,6 +454,11 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "repl_backlog_first_byte_offset" => to.put(backlog.map_or(0, |backlog| backlog.first() + 1)),
             "repl_backlog_histlen" => to.put(backlog.map_or(0, |backlog| backlog.len())),
             "replicas_repl_buffer_size" | "replicas_repl_buffer_peak" => {}
+            // Those that have a data set and have not yet said that they read it.
+            "replicas_waiting_psync" => {
+                let loads = |replica: &&Replica| replica.stage == replicas::Stage::Loading;
+                to.put(state.replicas.iter().filter(loads).count());
+            }
             _ => return self.primary(field, &state.primary, to),
         }
         true

@@ -124,6 +124,18 @@ impl WriteLog {
         encode(&mut state.bytes, command);
         state.end(Wants::Messages);
     }
+
+    /// The same with one that a client sent while it had `db` selected, which is told where somebody wants messages.
+    pub fn pass_in(&self, db: usize, command: &dyn Words) {
+        let mut state = self.state.lock();
+        if state.readers.iter().any(|(_, wants, _)| *wants == Wants::Messages) {
+            state.select(db);
+            // All readers know one selected database.
+            state.end(Wants::Changes);
+        }
+        encode(&mut state.bytes, command);
+        state.end(Wants::Messages);
+    }
 }
 
 impl State {
@@ -237,9 +249,18 @@ mod tests {
         log.pass(&vec![b"M".to_vec()]);
         log.append(&[(0, vec![b"Y".to_vec()])]);
         assert_eq!(log.offset() - before, 11);
+        let seen = (file.lock().clone(), stream.lock().clone());
+        assert_eq!(seen.1.len(), seen.0.len() + 11);
+        assert!(seen.1.ends_with(b"*1\r\n$1\r\nM\r\n*1\r\n$1\r\nY\r\n"));
+        // A client's message names its database where that is another one, to all.
+        log.pass_in(0, &vec![b"M".to_vec()]);
+        log.pass_in(7, &vec![b"N".to_vec()]);
+        log.append(&[(7, vec![b"Z".to_vec()])]);
         let (file, stream) = (file.lock().clone(), stream.lock().clone());
-        assert_eq!(stream.len(), file.len() + 11);
-        assert!(stream.ends_with(b"*1\r\n$1\r\nM\r\n*1\r\n$1\r\nY\r\n"));
+        let (select, z) = ("*2\r\n$6\r\nSELECT\r\n$1\r\n7\r\n", "*1\r\n$1\r\nZ\r\n");
+        assert_eq!(file[seen.0.len()..], *format!("{select}{z}").as_bytes());
+        let expected = format!("*1\r\n$1\r\nM\r\n{select}*1\r\n$1\r\nN\r\n{z}");
+        assert_eq!(stream[seen.1.len()..], *expected.as_bytes());
     }
 
     #[test]

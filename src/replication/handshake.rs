@@ -97,7 +97,10 @@ impl Handshake {
                 }
                 self.introduce()
             }
-            Stage::Auth if refused => Step::Failed(format!("Unable to AUTH to MASTER: {}", text(line))),
+            // In the words of old and new: somebody may look for either.
+            Stage::Auth if refused => {
+                Step::Failed(format!("Unable to AUTH to MASTER: {} (Unable to AUTH to PRIMARY)", text(line)))
+            }
             Stage::Auth => self.go_on(Stage::Port),
             // An old primary does not know these, and needs none of them.
             Stage::Port => self.go_on(if self.me.ip.is_some() { Stage::Ip } else { Stage::Capa }),

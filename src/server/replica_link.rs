@@ -112,20 +112,20 @@ pub fn start(engine: Arc<Engine>) -> io::Result<Running> {
 /// Says that the link is down; returns whether it was up.
 fn note_end(engine: &Engine, turn: u64) -> bool {
     let mut state = engine.replication.state();
-    let client = state.primary.client.take();
-    if let Some(client) = &client {
-        engine.clients.remove(client.id);
+    // Else what is there is of another link.
+    if engine.replication.turn() != turn || !engine.replication.is_following() {
+        return false;
     }
-    if engine.replication.turn() == turn && engine.replication.is_following() {
-        let primary = &mut state.primary;
-        if primary.stage == Stage::Connected {
-            primary.down_since_ms = engine.clock.now_ms();
-        }
-        primary.stage = Stage::Connect;
-        drop(state);
-        engine.refuse(Refusal::CutOff, true);
+    let primary = &mut state.primary;
+    primary.client = None;
+    let was_up = primary.stage == Stage::Connected;
+    if was_up {
+        primary.down_since_ms = engine.clock.now_ms();
     }
-    client.is_some()
+    primary.stage = Stage::Connect;
+    drop(state);
+    engine.refuse(Refusal::CutOff, true);
+    was_up
 }
 
 /// One link, from its beginning to its end.
@@ -324,7 +324,10 @@ impl Wire<'_> {
         let until = Instant::now() + self.patience;
         loop {
             match self.read_some()? {
-                0 if Instant::now() >= until => return Err("Timeout connecting to the MASTER...".into()),
+                0 if Instant::now() >= until => {
+                    // In the words of old and new: somebody may look for either.
+                    return Err("Timeout connecting to the MASTER... (Timeout connecting to the PRIMARY)".into());
+                }
                 0 => {}
                 n => return Ok(n),
             }
@@ -473,7 +476,7 @@ fn receive(
     received.commit(&path).map_err(|error| {
         format!(
             "Failed trying to rename the temp DB into {} in MASTER <-> REPLICA synchronization: {error}",
-            path.display()
+            String::from_utf8_lossy(&config.dbfilename)
         )
     })?;
     let (file, length) =
@@ -532,6 +535,7 @@ fn run_stream(engine: &Arc<Engine>, mut wire: Wire<'_>) -> Result<(), String> {
         primary.read_offset = engine.replication.offset();
     }
     engine.clients.add(shared.clone());
+    let _listed = Listed(engine, id);
     engine.refuse(Refusal::CutOff, false);
     let mut stream = Stream {
         engine,
@@ -570,6 +574,15 @@ fn run_stream(engine: &Arc<Engine>, mut wire: Wire<'_>) -> Result<(), String> {
                 return Err("MASTER timeout: no data nor PING received...".into());
             }
         }
+    }
+}
+
+/// The primary among the clients, as long as this is there.
+struct Listed<'e>(&'e Engine, u64);
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        self.0.clients.remove(self.1);
     }
 }
 
@@ -646,6 +659,7 @@ impl Stream<'_> {
         let mut done = 0;
         while done < self.requests.len() {
             let requests = &self.requests[done..];
+            let from_batch = done;
             let (ran, mut stop) =
                 self.executor.run(self.engine, &mut self.session, &mut self.out, buf, &self.spans, requests);
             done += ran;
@@ -653,7 +667,7 @@ impl Stream<'_> {
                 let rest = self.executor.resume(self.engine, &mut self.session, &mut self.out, pending);
                 stop = rest.map_or(Stop::Done, Stop::Pending);
             }
-            self.look_at_replies();
+            self.look_at_replies(buf, from_batch..done);
             if matches!(stop, Stop::Close) {
                 return Err("The link to the master was ended".into());
             }
@@ -673,18 +687,29 @@ impl Stream<'_> {
     }
 
     /// Nobody reads replies, but an error means that we are no longer what the primary takes us for.
-    fn look_at_replies(&mut self) {
+    fn look_at_replies(&mut self, buf: &[u8], ran: std::ops::Range<usize>) {
         if self.out.is_empty() {
             return;
         }
+        let name = |request: &Request| {
+            let span = self.spans[request.first];
+            String::from_utf8_lossy(&buf[span.start..span.start + span.len]).to_ascii_lowercase()
+        };
+        // Each has one reply, but for this.
+        let mut names = self.requests[ran].iter().map(name).filter(|name| name != "replconf");
         let replies = self.out.to_vec();
         self.out.advance(replies.len());
         let mut rest = &replies[..];
         while let Ok(Some((reply, size))) = Value::decode(rest) {
+            let name = names.next();
             if let Value::Error(line) = &reply {
                 let line = String::from_utf8_lossy(line);
                 self.engine.stats.add(Counter::UnexpectedErrorReplies, 1);
-                warning!("== CRITICAL == This replica is sending an error to its master: '-{line}'");
+                let known = name.filter(|name| self.engine.commands.resolve(name.as_bytes(), None).is_ok());
+                let name = known.as_deref().unwrap_or("<unknown>");
+                warning!(
+                    "== CRITICAL == This replica is sending an error to its master: '{line}' after processing the command '{name}'"
+                );
                 let behavior = self.engine.config.load().propagation_error_behavior;
                 assert!(
                     behavior == PropagationErrorBehavior::Ignore,

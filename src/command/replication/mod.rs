@@ -483,6 +483,7 @@ pub fn tick(engine: &Engine, second: bool) {
     }
     failover::look(engine);
     farewell::look(engine);
+    sync::stop_useless(engine);
     sync::look_at_waiting(engine);
     look_at_acks(engine);
     if !second {

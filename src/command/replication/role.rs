@@ -22,6 +22,7 @@ use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::shard::SHARDS;
 use crate::keyspace::space::Keyspace;
 use crate::observe::log::{notice, warning};
+use crate::persist::rdb;
 use crate::persist::rdb::load::{self, Loaded, Overdue, Progress, Twice};
 use crate::persist::rdb::reader::Reader;
 use crate::replication::history::History;
@@ -42,13 +43,20 @@ fn configure(engine: &Engine, primary: Option<PrimaryAddress>) {
     engine.config.store(Arc::new(new));
 }
 
+/// Ends the link of the present turn, whatever it is about.
+fn end_turn(engine: &Engine) {
+    engine.replication.next_turn();
+    // A data set that is on its way is nobody's any more.
+    engine.saves.loading.progress.stopped.store(true, Ordering::Relaxed);
+}
+
 /// Makes this server a replica of the one at `host` and `port`. The caller runs alone.
 pub fn follow(engine: &Engine, host: &str, port: u16) {
     let replication = &engine.replication;
     configure(engine, Some(PrimaryAddress { host: host.to_owned(), port }));
     let led = !replication.is_following();
     replication.set_following(true);
-    replication.next_turn();
+    end_turn(engine);
     let selected = engine.log.selected().unwrap_or(0);
     let mut state = replication.state();
     if led {
@@ -89,7 +97,7 @@ pub fn lead(engine: &Engine) {
     }
     configure(engine, None);
     replication.set_following(false);
-    replication.next_turn();
+    end_turn(engine);
     let mut state = replication.state();
     let offset = replication.offset();
     state.history.part(offset);
@@ -266,7 +274,7 @@ pub fn take(engine: &Engine, arrival: Arrival<'_>) -> Result<(), String> {
     let result = match loaded {
         Ok(loaded) => settle(engine, turn, aside, &loaded, stream),
         Err(error) => {
-            warning!("Failed trying to load the MASTER synchronization DB, check server logs: {error}");
+            tell_broken(&error);
             if taking == Taking::Emptied {
                 // Nobody is to see half of it.
                 let _ = alone(engine, turn, |hold| empty(engine, hold));
@@ -281,6 +289,11 @@ pub fn take(engine: &Engine, arrival: Arrival<'_>) -> Result<(), String> {
     engine.refuse(Refusal::Loading, false);
     engine.refuse(Refusal::LoadingAside, false);
     result
+}
+
+fn tell_broken(error: &rdb::Error) {
+    warning!("Internal error in RDB reading offset {}: {error}", error.offset);
+    warning!("Failed trying to load the MASTER synchronization DB, check server logs");
 }
 
 fn manner<'c>(engine: &Engine, config: &'c Config) -> load::Manner<'c> {
@@ -300,7 +313,7 @@ pub fn check(engine: &Engine, source: &mut (dyn io::Read + Send)) -> Result<(), 
     let config = engine.config.load_full();
     let read = load::check(&mut Reader::new(source), manner(engine, &config), threads(), &Progress::default());
     read.map(|_| ()).map_err(|error| {
-        warning!("Failed trying to load the MASTER synchronization DB, check server logs: {error}");
+        tell_broken(&error);
         notice!("MASTER <-> REPLICA sync: Keeping the old data set");
         error.to_string()
     })

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -17,6 +17,8 @@ use crate::persist::rdb::value::{Decoded, Limits};
 use crate::persist::rdb::{Dialect, Error, Reason, Result};
 use crate::stdx::number::parse_i64;
 
+/// How often who delays looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(100);
 /// How often progress is told: after so many records.
 const STRIDE: u64 = 256;
 
@@ -111,6 +113,7 @@ struct Store<'a> {
     keyspace: Option<(&'a Keyspace, Hold<'a>)>,
     manner: Manner<'a>,
     limits: Limits<'a>,
+    progress: &'a Progress,
     stored: Stored,
 }
 
@@ -123,9 +126,30 @@ struct Stored {
 }
 
 impl<'a> Store<'a> {
-    fn new(keyspace: Option<&'a Keyspace>, manner: Manner<'a>, limits: Limits<'a>) -> Store<'a> {
+    fn new(
+        keyspace: Option<&'a Keyspace>,
+        manner: Manner<'a>,
+        limits: Limits<'a>,
+        progress: &'a Progress,
+    ) -> Store<'a> {
         let keyspace = keyspace.map(|keyspace| (keyspace, keyspace.hold_none()));
-        Store { keyspace, manner, limits, stored: Stored::default() }
+        Store { keyspace, manner, limits, progress, stored: Stored::default() }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.progress.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps as long as somebody wants what is read.
+    fn sleep(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while !self.is_stopped() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(LOOK));
+        }
     }
 
     fn is_over(&self, about: &About) -> bool {
@@ -172,7 +196,7 @@ impl<'a> Store<'a> {
         self.stored.keys += 1;
         match self.manner.config.key_load_delay {
             0 => {}
-            us @ 1.. => std::thread::sleep(Duration::from_micros(us.unsigned_abs().into())),
+            us @ 1.. => self.sleep(Duration::from_micros(us.unsigned_abs().into())),
             // A microsecond after so many keys.
             keys if self.stored.keys.is_multiple_of(keys.unsigned_abs().into()) => {
                 std::thread::sleep(Duration::from_micros(1));
@@ -244,7 +268,7 @@ fn read(
     let (receiver, finished) = (Mutex::new(receiver), Mutex::new(Vec::new()));
     let walked = std::thread::scope(|scope| {
         let work = || {
-            let mut store = Store::new(keyspace, manner, limits);
+            let mut store = Store::new(keyspace, manner, limits, progress);
             loop {
                 let batch = receiver.lock().recv();
                 let Ok(batch) = batch else { break };
@@ -263,7 +287,7 @@ fn read(
         if apart && (0..threads).filter(start).count() > 0 {
             records.pass_over_keys();
         }
-        let mut store = Store::new(keyspace, manner, limits);
+        let mut store = Store::new(keyspace, manner, limits, progress);
         let walked = walk(&mut records, &mut store, &mut loaded, progress, |batch| {
             // The receiver is there as long as we are.
             let _ = sender.send(batch);
@@ -318,9 +342,9 @@ fn walk(
         count += 1;
         if count.is_multiple_of(STRIDE) {
             progress.bytes.store(records.reader.offset(), Ordering::Relaxed);
-            if progress.stopped.load(Ordering::Relaxed) {
-                return Err(records.reader.error(Reason::Stopped));
-            }
+        }
+        if store.is_stopped() {
+            return Err(records.reader.error(Reason::Stopped));
         }
         match record {
             Record::Raw(key) => {
