@@ -574,8 +574,12 @@ impl Engine {
     /// Called while the shards are still held.
     pub fn end_group(&self, effects: &mut Effects) {
         if let Some(group) = effects.group.take().filter(|group| !group.is_empty()) {
-            effects.logged = self.log.append(&group);
+            effects.logged = match effects.only.is_empty() {
+                true => self.log.append(&group),
+                false => self.log.append_apart(&group, &effects.only),
+            };
         }
+        effects.only.clear();
         self.pass_messages(effects);
         tracking::broadcast(self, effects);
     }

@@ -139,6 +139,17 @@ pub struct Effects {
     pub postponed: Vec<(usize, Vec<u8>)>,
     /// While a command runs others inside of it (EXEC, a script): what goes to the log once it ends.
     pub group: Option<Vec<(usize, Effect)>>,
+    /// Those of the group, by their place in it, that not everybody is told of who reads the log.
+    pub only: Vec<(std::ops::Range<usize>, Only)>,
+}
+
+/// Who alone is told of a change, because a script wants it so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Only {
+    /// The log's file.
+    File,
+    /// Replicas.
+    Replicas,
 }
 
 impl Effects {

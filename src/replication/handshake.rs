@@ -179,7 +179,7 @@ impl Handshake {
             return Step::Later(format!("Master is currently unable to PSYNC but should be in the future: {why}"));
         }
         if self.me.failover {
-            return Step::Failed(format!("Failover target rejected psync request: {}", text(line)));
+            return Step::Failed(format!("The target of the failover answered PSYNC with: {}", text(line)));
         }
         // It knows no PSYNC.
         Step::SendForFull(command(&[b"SYNC"]))

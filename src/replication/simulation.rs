@@ -13,7 +13,7 @@ use crate::replication::handshake::{Handshake, Introduction, Step};
 use crate::replication::history::History;
 
 /// So much of the stream is kept.
-const KEEP_BYTES: u64 = 40_000;
+const KEEP_BYTES: u64 = 16_000;
 /// Servers in a run.
 const SERVERS: usize = 5;
 /// What happens in a run.
@@ -120,7 +120,7 @@ impl Run {
     }
 
     fn write(&mut self, server: usize) {
-        let len = if self.rng.u8(..8) == 0 { self.rng.usize(5000..20_000) } else { self.rng.usize(1..200) };
+        let len = if self.rng.u8(..8) == 0 { self.rng.usize(2000..8000) } else { self.rng.usize(1..200) };
         let bytes: Vec<u8> = (0..len).map(|_| self.rng.u8(..)).collect();
         let needed = self.needed(server);
         self.servers[server].append(&bytes, needed);

@@ -3,7 +3,9 @@
 //! Data of all kinds are changed at random while links are cut; at rest the data sets are equal, to the digest of all
 //! that is there. A run is decided by its seed, which a failure prints and `SPINEL_SEED` repeats.
 
+mod hostile;
 mod moving;
+mod restarts;
 mod sentinel;
 
 use std::process::Command;

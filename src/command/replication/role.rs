@@ -23,7 +23,7 @@ use crate::keyspace::shard::SHARDS;
 use crate::keyspace::space::Keyspace;
 use crate::observe::log::{notice, warning};
 use crate::persist::rdb;
-use crate::persist::rdb::load::{self, Loaded, Overdue, Progress, Twice};
+use crate::persist::rdb::load::{self, Late, Loaded, Overdue, Progress, Twice};
 use crate::persist::rdb::reader::Reader;
 use crate::replication::history::History;
 use crate::replication::{Primary, Stage};
@@ -187,6 +187,23 @@ pub fn begin(engine: &Engine, loaded: Option<&Loaded>) {
         }
     } else {
         feed_stream(engine);
+        if found.is_some() {
+            loaded.iter().for_each(|loaded| tell_late(engine, &loaded.late, config.repl_backlog_size));
+        }
+    }
+}
+
+/// Tells those who go on where they stopped of keys that they have and we have left out. Where these are more than the
+/// stream that is kept, nobody can go on.
+fn tell_late(engine: &Engine, late: &Late, keep: u64) {
+    if late.bytes > keep {
+        let replication = &engine.replication;
+        return replication.set_offset(&mut replication.state(), replication.offset() + late.bytes);
+    }
+    let mut keys: Vec<&(usize, Vec<u8>)> = late.keys.iter().collect();
+    keys.sort_by_key(|(db, _)| *db);
+    for (db, key) in keys {
+        engine.log.append_one(*db, &vec![b"DEL".to_vec(), key.clone()]);
     }
 }
 

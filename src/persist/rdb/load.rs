@@ -71,6 +71,8 @@ pub struct Loaded {
     pub keys: u64,
     /// How many were left out because their deadline had passed.
     pub expired: u64,
+    /// Which ones these were.
+    pub late: Late,
     /// Keys without a value, which were left out.
     pub empty: Vec<Vec<u8>>,
     /// What the file says about itself.
@@ -79,6 +81,37 @@ pub struct Loaded {
     pub functions: Vec<Vec<u8>>,
     /// Modules whose data beside their values was passed over.
     pub modules: Vec<String>,
+}
+
+/// Keys that were left out because their deadline had passed: replicas that have the data set of the file still have
+/// them.
+#[derive(Debug, Default)]
+pub struct Late {
+    /// The keys, each with its database, unless they are too many.
+    pub keys: Vec<(usize, Vec<u8>)>,
+    /// How many bytes of a stream it takes to tell of all of them, about.
+    pub bytes: u64,
+}
+
+impl Late {
+    /// What a DEL takes beside the name of its key, in bytes.
+    const WORDS: usize = 30;
+
+    fn add(&mut self, db: usize, key: &[u8], most: u64) {
+        self.bytes += (key.len() + Late::WORDS) as u64;
+        if self.bytes <= most {
+            self.keys.push((db, key.to_vec()));
+        }
+    }
+
+    fn join(&mut self, other: Late, most: u64) {
+        self.bytes += other.bytes;
+        if self.bytes <= most {
+            self.keys.extend(other.keys);
+        } else {
+            self.keys = Vec::new();
+        }
+    }
 }
 
 impl Loaded {
@@ -122,6 +155,7 @@ struct Store<'a> {
 struct Stored {
     keys: u64,
     expired: u64,
+    late: Late,
     empty: Vec<Vec<u8>>,
 }
 
@@ -165,6 +199,7 @@ impl<'a> Store<'a> {
         let replace = self.manner.twice == Twice::Replace;
         if self.is_over(about) {
             self.stored.expired += 1;
+            self.stored.late.add(db, key, self.manner.config.repl_backlog_size);
             return Ok(());
         }
         let Some((keyspace, hold)) = &mut self.keyspace else {
@@ -304,6 +339,7 @@ fn read(
     for stored in finished.into_inner() {
         loaded.keys += stored.keys;
         loaded.expired += stored.expired;
+        loaded.late.join(stored.late, manner.config.repl_backlog_size);
         loaded.empty.extend(stored.empty);
     }
     Ok(loaded)
