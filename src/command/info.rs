@@ -398,8 +398,8 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "pubsub_channels" => to.put(self.engine.pubsub.topics(Kind::Channel).len()),
             "pubsub_patterns" => to.put(self.engine.pubsub.topics(Kind::Pattern).len()),
             "pubsubshard_channels" => to.put(self.engine.pubsub.topics(Kind::ShardChannel).len()),
+            "slave_expires_tracked_keys" => to.put(self.engine.replication.own.lock().len()),
             "latest_fork_usec"
-            | "slave_expires_tracked_keys"
             | "active_defrag_hits"
             | "active_defrag_misses"
             | "active_defrag_key_hits"

@@ -16,6 +16,7 @@ pub mod replicas;
 mod simulation;
 pub mod transfer;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -191,6 +192,8 @@ pub struct Replication {
     pub pinged_ms: AtomicU64,
     /// How often it was said whom to follow: a link that is of an earlier time ends.
     turn: AtomicU64,
+    /// Keys that clients of a replica gave a deadline, each with its database.
+    pub own: Mutex<BTreeSet<(usize, Vec<u8>)>>,
     /// Its number as a reader of the write log.
     pub reader: Mutex<Option<u64>>,
     /// How much of the stream the disk has, as far as it was followed from a primary: pairs of offsets in the write

@@ -185,10 +185,8 @@ fn introduce<'e>(
         connect(config, &host, port).map_err(|error| format!("Error condition on socket for SYNC: {error}"))?;
     notice!("MASTER <-> REPLICA sync started");
     set_stage(engine, turn, Stage::Handshake)?;
-    let patience = Duration::from_secs(config.repl_timeout.into());
     let chunk = vec![0; READ_BYTES].into();
-    let mut wire =
-        Wire { stream, chunk, buf: Vec::new(), at: 0, engine, turn, stop, patience, newline: Instant::now() };
+    let mut wire = Wire { stream, chunk, buf: Vec::new(), at: 0, engine, turn, stop, newline: Instant::now() };
     if let Some((id, offset)) = &has {
         notice!("Trying a partial resynchronization (request {id}:{}).", offset + 1);
     } else {
@@ -278,7 +276,6 @@ struct Wire<'e> {
     engine: &'e Arc<Engine>,
     turn: u64,
     stop: &'e AtomicBool,
-    patience: Duration,
     /// When the primary was shown that we are there.
     newline: Instant,
 }
@@ -321,10 +318,11 @@ impl Wire<'_> {
 
     /// Reads until something comes.
     fn read(&mut self) -> Result<usize, String> {
-        let until = Instant::now() + self.patience;
+        let began = Instant::now();
         loop {
             match self.read_some()? {
-                0 if Instant::now() >= until => {
+                // As it is configured by now.
+                0 if began.elapsed().as_secs() >= self.engine.config.load().repl_timeout.into() => {
                     // In the words of old and new: somebody may look for either.
                     return Err("Timeout connecting to the MASTER... (Timeout connecting to the PRIMARY)".into());
                 }
@@ -622,6 +620,10 @@ impl Stream<'_> {
             let mut end = done;
             let mut whole = false;
             while self.requests.len() < BATCH_REQUESTS {
+                // Nobody types what a primary sends: what does not begin as a request is not one.
+                if buf.get(end).is_some_and(|byte| !matches!(byte, b'*' | b'\r' | b'\n')) {
+                    return Err("Protocol error from master: an inline command".into());
+                }
                 match self.parser.next(buf, end, &limits, &mut self.spans) {
                     Ok(Parsed::Request { args, consumed }) => {
                         // What stands between requests counts with the one behind it.
@@ -710,9 +712,10 @@ impl Stream<'_> {
                 warning!(
                     "== CRITICAL == This replica is sending an error to its master: '{line}' after processing the command '{name}'"
                 );
-                let behavior = self.engine.config.load().propagation_error_behavior;
+                let config = self.engine.config.load();
+                // Where clients write, too, data differ in any case.
                 assert!(
-                    behavior == PropagationErrorBehavior::Ignore,
+                    config.propagation_error_behavior == PropagationErrorBehavior::Ignore || !config.replica_read_only,
                     "propagation-error-behavior says to stop where a command of the master fails"
                 );
             }

@@ -345,6 +345,7 @@ fn leave_behind(engine: &Engine) {
 /// Removes everything, and tells those who listen.
 fn empty(engine: &Engine, hold: &mut Hold<'_>) {
     forget_keys(engine, hold);
+    engine.replication.own.lock().clear();
     let flushed = engine.keyspace.take_all(hold, None);
     engine.keyspace.reclaimer().free(flushed.keys, flushed);
     function::replace(&engine.scripts, &[]);
