@@ -43,8 +43,10 @@ pub enum Mark {
     Replica = 1 << 6,
     /// `M`: the primary.
     Primary = 1 << 7,
-    /// `r`: reads on a replica of a cluster.
+    /// `r`: reads on a replica, of a cluster or otherwise.
     ReadOnly = 1 << 8,
+    /// It knows what a redirection is: CLIENT CAPA REDIRECT.
+    Redirect = 1 << 9,
 }
 
 /// Names that a client gave itself.

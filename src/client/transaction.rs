@@ -28,6 +28,8 @@ pub struct Transaction {
     pub writes: bool,
     /// One of them changes data.
     pub changes: bool,
+    /// One of them reads data.
+    pub reads: bool,
     /// Each may be answered by a replica that is cut off.
     pub stale: bool,
     /// One of them may need more memory.
@@ -45,6 +47,7 @@ impl Default for Transaction {
             alone: false,
             writes: false,
             changes: false,
+            reads: false,
             stale: true,
             grows: false,
         }

@@ -16,6 +16,7 @@ use crate::command::client::tracking;
 use crate::command::context::{Context, Job, Outcome, Reply};
 use crate::command::engine::Engine;
 use crate::command::error::Error;
+use crate::command::replication::own;
 use crate::command::table::{Entry, Way};
 use crate::config::table::Config;
 use crate::observe::crash;
@@ -44,6 +45,9 @@ pub fn call(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, before: T
     let mode = context.session.reply;
     let interest = engine.interest();
     context.db.effects.begin(interest);
+    if engine.is_refusing_any() {
+        own::judge(context, entry);
+    }
     context.session.shared.figures.command.store(entry.index + 1, Ordering::Relaxed);
     let (ended, rest) = match run(context, entry, args) {
         Ok(Outcome::Done) => (Ended::Done, None),
@@ -62,6 +66,9 @@ pub fn call(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, before: T
     // piece does.
     if context.db.effects.any() {
         engine.pass_on(context.db.index(), context.db.effects, args);
+        if engine.is_refusing_any() {
+            own::note(context, entry, args);
+        }
         if !context.db.effects.ready.is_empty() {
             serve_ready(context);
         }
@@ -87,6 +94,9 @@ pub fn call_inside(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>) ->
     let before = Ticks::now();
     let engine = context.engine;
     context.db.effects.begin(engine.interest());
+    if engine.is_refusing_any() {
+        own::judge(context, entry);
+    }
     let mut reply = run(context, entry, args);
     let ended = loop {
         match reply {
@@ -108,6 +118,9 @@ pub fn call_inside(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>) ->
     }
     if context.db.effects.any() {
         engine.pass_on(context.db.index(), context.db.effects, args);
+        if engine.is_refusing_any() {
+            own::note(context, entry, args);
+        }
     }
     if context.session.tracks_reads {
         tracking::remember(context, entry, args);

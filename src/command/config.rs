@@ -129,6 +129,10 @@ fn set(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         if new.repl_backlog_size != old.repl_backlog_size {
             engine.replication.set_keep(new.repl_backlog_size);
         }
+        if new.rdb_key_save_delay < old.rdb_key_save_delay {
+            engine.saves.hurry();
+            engine.aof.hurry_rewrite();
+        }
         replication::look_at_acks(engine);
         tracking::make_room(engine, ctx.db.effects);
     }

@@ -259,7 +259,7 @@ fn reset(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
     pubsub::leave(ctx.engine, session);
     client::tracking::stop(ctx.engine, session);
     let shared = &session.shared;
-    for mark in [Mark::Monitor, Mark::NoEvict, Mark::NoTouch, Mark::ReadOnly] {
+    for mark in [Mark::Monitor, Mark::NoEvict, Mark::NoTouch, Mark::ReadOnly, Mark::Redirect] {
         shared.mark(mark, false);
     }
     {

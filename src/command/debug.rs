@@ -20,6 +20,7 @@ use crate::command::table::Command;
 use crate::command::{aof, config, help};
 use crate::config::memory::parse_bytes;
 use crate::config::table::Config;
+use crate::keyspace::change::Due;
 use crate::keyspace::entry::{Entry, Str, Value};
 use crate::keyspace::shard::{SHARDS, SLOTS_PER_SHARD};
 use crate::observe::allocator;
@@ -131,6 +132,11 @@ const SUBCOMMANDS: &[Sub] = &[
     ("PROTOCOL", 3..=3, protocol),
     ("QUICKLIST-PACKED-THRESHOLD", 3..=3, packed_threshold),
     ("RELOAD", 2..=ANY, reload),
+    ("REPLICATE", 3..=ANY, |ctx, args| {
+        ctx.engine.log.pass(&args.from(2).map(<[u8]>::to_vec).collect::<Vec<_>>());
+        ctx.engine.replication.wake_replicas();
+        ok(ctx)
+    }),
     ("REPLYBUFFER", 4..=4, reply_buffer),
     ("SEGFAULT", 2..=2, |ctx, _| {
         ctx.engine.host.crash();
@@ -336,6 +342,15 @@ fn protocol(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 const SHARED_INTEGERS: i64 = 10_000;
 
 fn object(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    // What is there is shown, whether its time has passed or not.
+    let due = std::mem::replace(&mut ctx.db.effects.due, Due::Keep);
+    let text = described(ctx, args);
+    ctx.db.effects.due = due;
+    ctx.out.simple(&text?);
+    DONE
+}
+
+fn described(ctx: &mut Context<'_>, args: &Args<'_>) -> Result<String, Error> {
     let key = args.key(&ctx.db, 2);
     let moment = *ctx.db.moment();
     let entry = ctx.db.look(&key).ok_or(Error::NoSuchKey)?;
@@ -350,12 +365,10 @@ fn object(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         entry.clock(),
         moment.idle_seconds(entry.clock()),
     );
-    let text = match entry.value() {
+    Ok(match entry.value() {
         Value::Object(ObjectRef::List(list)) if list.encoding() == "quicklist" => text + &chain(list, ctx.config),
         _ => text,
-    };
-    ctx.out.simple(&text);
-    DONE
+    })
 }
 
 /// What is told of a list of several nodes.
@@ -579,6 +592,10 @@ fn help_text(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
             (
                 "RELOAD [MERGE] [NOFLUSH] [NOSAVE]",
                 &["Save the data set to its file, forget it, and read it again, but for what is told not to be done."],
+            ),
+            (
+                "REPLICATE <command> [<arg> ...]",
+                &["Send a command to replicas that is not run here: their data may differ then."],
             ),
             ("REPLYBUFFER <PEAK-RESET-TIME|RESIZING> <value>", &["Accepted without effect."]),
             ("SEGFAULT", &["Crash by a signal."]),

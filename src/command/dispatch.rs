@@ -17,6 +17,7 @@ use arc_swap::{ArcSwap, Cache};
 use smallvec::SmallVec;
 
 use crate::client::session::{Asking, Fate, ReplyMode, Session};
+use crate::client::shared::Mark;
 use crate::cluster::stats::Cost;
 use crate::cluster::view::View;
 use crate::command::args::Args;
@@ -44,6 +45,7 @@ use crate::keyspace::shard::Part;
 use crate::observe::crash;
 use crate::observe::log::warning;
 use crate::observe::stats::{Counter, Outcome as Ended};
+use crate::replication::Failover;
 use crate::resp::reply::{Output, Protocol};
 use crate::resp::request::Span;
 use crate::script::cache::Reach;
@@ -133,7 +135,7 @@ enum Verdict<'e> {
     Run(&'e Entry),
     Queue(&'e Entry),
     Refuse(Option<&'e Entry>, Error),
-    /// Its slot is another node's.
+    /// It is another server's to serve.
     Redirect(&'e Entry, Error),
     Hold(u64),
 }
@@ -1009,6 +1011,12 @@ fn check<'e>(
     {
         return Verdict::Redirect(entry, error);
     }
+    if engine.is_refusing(Refusal::Following)
+        && session.shared.has(Mark::Redirect)
+        && let Some(verdict) = lead_on(engine, session, entry, now_ms)
+    {
+        return verdict;
+    }
     if session.subscriptions.is_some() && !pubsub::may_run(session, entry) {
         return Verdict::Refuse(Some(entry), Error::text(pubsub::refused(&entry.full_name)));
     }
@@ -1049,6 +1057,30 @@ fn check<'e>(
         return Verdict::Queue(entry);
     }
     Verdict::Run(entry)
+}
+
+/// How long a client waits at most before it is looked at again who leads.
+const LOOK_MS: u64 = 100;
+
+/// What becomes on a replica of a request that reads or writes data, of a client that can be sent elsewhere: it is sent to the
+/// primary, as soon as it is certain who that is.
+#[cold]
+fn lead_on<'e>(engine: &'e Engine, session: &Session, entry: &'e Entry, now_ms: u64) -> Option<Verdict<'e>> {
+    if engine.config.load().cluster_enabled {
+        return None;
+    }
+    let queued = session.transaction.as_ref().filter(|_| entry.way == Way::Transaction);
+    let writes = entry.has(Flag::Write) || queued.is_some_and(|queued| queued.changes);
+    let reads = entry.has(Flag::ReadOnly) || queued.is_some_and(|queued| queued.reads);
+    if !writes && (!reads || session.shared.has(Mark::ReadOnly)) {
+        return None;
+    }
+    let state = engine.replication.state();
+    if state.takeover.stage != Failover::None {
+        return Some(Verdict::Hold(now_ms + LOOK_MS));
+    }
+    let primary = &state.primary;
+    Some(Verdict::Redirect(entry, Error::text(format!("REDIRECT {}:{}", primary.host, primary.port))))
 }
 
 /// Adds to what a slot costs.
@@ -1209,6 +1241,7 @@ fn queue(engine: &Engine, session: &mut Session, entry: &Entry, args: &Args<'_>)
     queued.alone |= entry.way != Way::Batched;
     queued.writes |= may_write(engine, entry, args);
     queued.changes |= entry.has(Flag::Write);
+    queued.reads |= entry.has(Flag::ReadOnly);
     queued.stale &= entry.has(Flag::Stale);
     queued.grows |= entry.has(Flag::DenyOom);
     let figures = &session.shared.figures;

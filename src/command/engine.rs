@@ -471,19 +471,16 @@ impl Engine {
 
     /// Bytes that do not count towards `maxmemory`, because no key that goes would make them less: what replicas have yet
     /// to be sent, as far as it is more than the backlog, and what has yet to be written to the log's file.
-    pub fn uncounted_memory(&self, config: &Config) -> u64 {
-        self.replicas_memory(config) + self.aof.appender.unwritten()
+    pub fn uncounted_memory(&self) -> u64 {
+        self.replicas_memory() + self.aof.appender.unwritten()
     }
 
     /// Bytes of what replicas have yet to be sent, and of their connections.
-    pub fn replicas_memory(&self, config: &Config) -> u64 {
+    pub fn replicas_memory(&self) -> u64 {
         let state = self.replication.state();
-        if state.replicas.iter().next().is_none() {
-            return 0;
-        }
         let own: usize = state.replicas.iter().map(|replica| replica.client.memory() + replica.feed.waiting()).sum();
-        let stream = state.backlog.as_ref().map_or(0, |backlog| backlog.memory() as u64);
-        own as u64 + stream.saturating_sub(config.repl_backlog_size)
+        drop(state);
+        own as u64 + self.replication.beyond_bytes()
     }
 
     /// Refuses commands for this reason from now on, or no longer.
@@ -591,8 +588,12 @@ impl Engine {
     /// Called while the shards are still held.
     pub fn end_group(&self, effects: &mut Effects) {
         if let Some(group) = effects.group.take().filter(|group| !group.is_empty()) {
-            effects.logged = self.log.append(&group);
+            effects.logged = match effects.only.is_empty() {
+                true => self.log.append(&group),
+                false => self.log.append_apart(&group, &effects.only),
+            };
         }
+        effects.only.clear();
         self.pass_messages(effects);
         tracking::broadcast(self, effects);
     }
@@ -600,7 +601,7 @@ impl Engine {
     /// Hands on what goes to replicas only.
     #[inline]
     fn pass_messages(&self, effects: &mut Effects) {
-        effects.messages.drain(..).for_each(|message| self.log.pass(&message));
+        effects.messages.drain(..).for_each(|(db, message)| self.log.pass_in(db, &message));
     }
 
     /// Sees to it that changes up to `offset` of the log are as safe as the configuration wants them before their

@@ -79,7 +79,7 @@ impl Eviction {
     #[inline]
     pub fn make_room(&mut self, engine: &Engine, config: &Config, moment: &Moment) -> Room {
         let limit = engine.memory_limit(config);
-        if limit == 0 || memory::used() as u64 <= limit {
+        if limit == 0 || memory::used() as u64 <= limit + engine.replication.beyond_bytes() {
             if engine.exceeded_since_us.load(Ordering::Relaxed) != 0 {
                 exceeded(engine, false);
             }
@@ -101,7 +101,7 @@ impl Eviction {
     }
 
     fn evict(&mut self, engine: &Engine, config: &Config, moment: &Moment, started: Ticks) -> Room {
-        let limit = engine.memory_limit(config) + engine.uncounted_memory(config);
+        let limit = engine.memory_limit(config) + engine.uncounted_memory();
         if memory::used() as u64 <= limit {
             return Room::Enough;
         }

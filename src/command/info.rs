@@ -27,6 +27,7 @@ use crate::observe::info::{
 use crate::observe::process::{self, CpuTime, Whose};
 use crate::observe::stats::Counter;
 use crate::pubsub::Kind;
+use crate::replication::replicas::{self, Replica};
 use crate::replication::{Primary, Stage};
 use crate::spec::{Arity, Flag, Group};
 use crate::stdx::ticks::Ticks;
@@ -268,8 +269,8 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
                 backlog.min(self.config.repl_backlog_size)
             }
             "mem_total_replication_buffers" => self.stream_memory(),
-            "mem_not_counted_for_evict" => self.engine.uncounted_memory(self.config),
-            "mem_clients_slaves" => self.engine.replicas_memory(self.config),
+            "mem_not_counted_for_evict" => self.engine.uncounted_memory(),
+            "mem_clients_slaves" => self.engine.replicas_memory(),
             "mem_cluster_links" => self.links(|machine| machine.links().map(|(_, link)| link.queued as u64).sum()),
             "mem_aof_buffer" => self.engine.aof.appender.buffered() as u64,
             // A table that grows rehashes one segment at a time and keeps no second copy of itself.
@@ -392,8 +393,8 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "pubsub_channels" => to.put(self.engine.pubsub.topics(Kind::Channel).len()),
             "pubsub_patterns" => to.put(self.engine.pubsub.topics(Kind::Pattern).len()),
             "pubsubshard_channels" => to.put(self.engine.pubsub.topics(Kind::ShardChannel).len()),
+            "slave_expires_tracked_keys" => to.put(self.engine.replication.own.lock().len()),
             "latest_fork_usec"
-            | "slave_expires_tracked_keys"
             | "active_defrag_hits"
             | "active_defrag_misses"
             | "active_defrag_key_hits"
@@ -448,6 +449,11 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "repl_backlog_first_byte_offset" => to.put(backlog.map_or(0, |backlog| backlog.first() + 1)),
             "repl_backlog_histlen" => to.put(backlog.map_or(0, |backlog| backlog.len())),
             "replicas_repl_buffer_size" | "replicas_repl_buffer_peak" => {}
+            // Those that have a data set and have not yet said that they read it.
+            "replicas_waiting_psync" => {
+                let loads = |replica: &&Replica| replica.stage == replicas::Stage::Loading;
+                to.put(state.replicas.iter().filter(loads).count());
+            }
             _ => return self.primary(field, &state.primary, to),
         }
         true

@@ -413,7 +413,7 @@ pub fn end<'k>(engine: &'k Engine, hold: &mut Hold<'k>, request: ShutdownRequest
     if aof::end(engine).is_err() {
         if !request.force {
             warning!("Writing initial AOF, can't exit.");
-            return Err("ERR Errors trying to SHUTDOWN. Check logs.".into());
+            return Err(not_ended());
         }
         warning!("Writing initial AOF. Exit anyway.");
     }
@@ -423,7 +423,7 @@ pub fn end<'k>(engine: &'k Engine, hold: &mut Hold<'k>, request: ShutdownRequest
         if save_now(engine, &config, hold).is_err() {
             if !request.force {
                 warning!("Error trying to save the DB, can't exit.");
-                return Err("ERR Errors trying to SHUTDOWN. Check logs.".into());
+                return Err(not_ended());
             }
             warning!("Error trying to save the DB, but the shutdown is forced.");
         }
@@ -432,6 +432,12 @@ pub fn end<'k>(engine: &'k Engine, hold: &mut Hold<'k>, request: ShutdownRequest
     engine.refuse(Refusal::Ending, true);
     saves.loading.progress.stopped.store(true, Ordering::Relaxed);
     Ok(())
+}
+
+/// What is told where the server stays.
+fn not_ended() -> String {
+    warning!("Errors trying to shut down the server. Check the logs for more information.");
+    "ERR Errors trying to SHUTDOWN. Check logs.".into()
 }
 
 /// DEBUG RELOAD: saves the data set, forgets it and reads it again. The caller runs alone, `hold` holds everything.

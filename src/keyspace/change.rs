@@ -132,13 +132,24 @@ pub struct Effects {
     /// What becomes of keys whose deadline has passed.
     pub due: Due,
     /// Messages on their way to replicas: they change no data, and so go to no file.
-    pub messages: Vec<Effect>,
+    pub messages: Vec<(usize, Effect)>,
     /// Changed keys that clients are blocked on, to be served before their shards are released.
     pub ready: VecDeque<(usize, Vec<u8>)>,
     /// Ready keys whose clients need shards that are not held: served as soon as these are released.
     pub postponed: Vec<(usize, Vec<u8>)>,
     /// While a command runs others inside of it (EXEC, a script): what goes to the log once it ends.
     pub group: Option<Vec<(usize, Effect)>>,
+    /// Those of the group, by their place in it, that not everybody is told of who reads the log.
+    pub only: Vec<(std::ops::Range<usize>, Only)>,
+}
+
+/// Who alone is told of a change, because a script wants it so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Only {
+    /// The log's file.
+    File,
+    /// Replicas.
+    Replicas,
 }
 
 impl Effects {
@@ -218,11 +229,12 @@ impl Effects {
         }
     }
 
-    /// Notes a message for replicas, which changes no data. `message` runs only while somebody reads the log.
+    /// Notes a message for replicas, which changes no data, from a client that has `db` selected. `message` runs only
+    /// while somebody reads the log.
     #[inline]
-    pub fn pass_to_replicas(&mut self, message: impl FnOnce() -> Effect) {
+    pub fn pass_to_replicas(&mut self, db: usize, message: impl FnOnce() -> Effect) {
         if self.interest.has(Interest::LOG) {
-            self.messages.push(message());
+            self.messages.push((db, message()));
         }
     }
 

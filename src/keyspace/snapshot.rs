@@ -155,6 +155,7 @@ pub struct Progress(Arc<Figures>);
 #[derive(Debug, Default)]
 struct Figures {
     stopped: AtomicBool,
+    hurried: AtomicBool,
     done: AtomicU64,
     kept_bytes: AtomicU64,
     peak_bytes: AtomicU64,
@@ -171,6 +172,16 @@ impl Progress {
     /// Whether somebody said so.
     pub fn is_stopped(&self) -> bool {
         self.0.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Says that nobody wants it slow any longer.
+    pub fn hurry(&self) {
+        self.0.hurried.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody said so.
+    pub fn is_hurried(&self) -> bool {
+        self.0.hurried.load(Ordering::Relaxed)
     }
 
     /// How many keys it has so far.

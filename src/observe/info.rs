@@ -146,6 +146,7 @@ pub const SECTIONS: &[Section] = &[
         master_sync_perc: Sometimes, master_sync_last_io_seconds_ago: Sometimes,
         master_link_down_since_seconds: Sometimes, slave_priority: Sometimes, slave_read_only: Sometimes,
         replica_announced: Sometimes, connected_slaves, min_slaves_good_slaves: Sometimes, slave: Rows,
+        replicas_waiting_psync,
         master_failover_state, master_replid, master_replid2, master_repl_offset, second_repl_offset,
         repl_backlog_active, repl_backlog_size, repl_backlog_first_byte_offset, repl_backlog_histlen,
     ]),

@@ -107,6 +107,11 @@ impl Temporary {
         self.file.sync_all()
     }
 
+    /// Where it is until it has its name.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Gives the file its name, in the place of what had it: whoever reads it sees the old bytes or the new ones,
     /// also after a crash.
     ///

@@ -3,11 +3,12 @@
 //! What must stay true: a change is appended while the shards it touched are still held, so the log's
 //! order is the order in which each key changed. Readers get the same bytes; an offset counts them.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::keyspace::change::{Effect, Words};
+use crate::keyspace::change::{Effect, Only, Words};
 
 /// A reader of the log: called with the bytes of one command, or of those that took effect together, with a SELECT
 /// before each that is for another database, in the log's order, under the log's lock. It must be quick and must not touch keys.
@@ -110,6 +111,39 @@ impl WriteLog {
         state.end(Wants::Changes)
     }
 
+    /// The same where some of the commands, by their place, are not for everybody.
+    pub fn append_apart(&self, effects: &[(usize, Effect)], only: &[(Range<usize>, Only)]) -> u64 {
+        let mut state = self.state.lock();
+        for (who, reads) in [(Only::File, Wants::Changes), (Only::Replicas, Wants::Messages)] {
+            let told = |at: usize| only.iter().all(|(places, only)| *only == who || !places.contains(&at));
+            let effects = effects.iter().enumerate().filter(|(at, _)| told(*at)).map(|(_, effect)| effect);
+            let count = effects.clone().count();
+            if count == 0 {
+                continue;
+            }
+            // Neither knows what the other was told, so both are told of the database each time.
+            state.db = None;
+            if count > 1 {
+                encode(&mut state.bytes, &Word("MULTI"));
+            }
+            for (db, effect) in effects {
+                state.select(*db);
+                encode(&mut state.bytes, effect);
+            }
+            if count > 1 {
+                encode(&mut state.bytes, &Word("EXEC"));
+            }
+            let State { readers, bytes, offset, .. } = &mut *state;
+            if who == Only::File {
+                *offset += bytes.len() as u64;
+            }
+            readers.iter_mut().filter(|(_, wants, _)| *wants == reads).for_each(|(_, _, reader)| reader(bytes));
+            bytes.clear();
+        }
+        state.db = None;
+        state.offset
+    }
+
     /// Appends a command on database `db`; returns the offset behind it.
     pub fn append_one(&self, db: usize, command: &dyn Words) -> u64 {
         let mut state = self.state.lock();
@@ -121,6 +155,18 @@ impl WriteLog {
     /// Hands a command that changes no data to those who want messages.
     pub fn pass(&self, command: &dyn Words) {
         let mut state = self.state.lock();
+        encode(&mut state.bytes, command);
+        state.end(Wants::Messages);
+    }
+
+    /// The same with one that a client sent while it had `db` selected, which is told where somebody wants messages.
+    pub fn pass_in(&self, db: usize, command: &dyn Words) {
+        let mut state = self.state.lock();
+        if state.readers.iter().any(|(_, wants, _)| *wants == Wants::Messages) {
+            state.select(db);
+            // All readers know one selected database.
+            state.end(Wants::Changes);
+        }
         encode(&mut state.bytes, command);
         state.end(Wants::Messages);
     }
@@ -237,9 +283,44 @@ mod tests {
         log.pass(&vec![b"M".to_vec()]);
         log.append(&[(0, vec![b"Y".to_vec()])]);
         assert_eq!(log.offset() - before, 11);
+        let seen = (file.lock().clone(), stream.lock().clone());
+        assert_eq!(seen.1.len(), seen.0.len() + 11);
+        assert!(seen.1.ends_with(b"*1\r\n$1\r\nM\r\n*1\r\n$1\r\nY\r\n"));
+        // A client's message names its database where that is another one, to all.
+        log.pass_in(0, &vec![b"M".to_vec()]);
+        log.pass_in(7, &vec![b"N".to_vec()]);
+        log.append(&[(7, vec![b"Z".to_vec()])]);
         let (file, stream) = (file.lock().clone(), stream.lock().clone());
-        assert_eq!(stream.len(), file.len() + 11);
-        assert!(stream.ends_with(b"*1\r\n$1\r\nM\r\n*1\r\n$1\r\nY\r\n"));
+        let (select, z) = ("*2\r\n$6\r\nSELECT\r\n$1\r\n7\r\n", "*1\r\n$1\r\nZ\r\n");
+        assert_eq!(file[seen.0.len()..], *format!("{select}{z}").as_bytes());
+        let expected = format!("*1\r\n$1\r\nM\r\n{select}*1\r\n$1\r\nN\r\n{z}");
+        assert_eq!(stream[seen.1.len()..], *expected.as_bytes());
+    }
+
+    #[test]
+    fn what_is_for_one_kind_of_reader_reaches_no_other() {
+        let log = WriteLog::default();
+        let seen: [Arc<Mutex<Vec<u8>>>; 2] = Default::default();
+        for (wants, seen) in [Wants::Changes, Wants::Messages].into_iter().zip(&seen) {
+            let theirs = seen.clone();
+            log.join(wants, |_| Box::new(move |bytes| theirs.lock().extend_from_slice(bytes)));
+        }
+        let taken = |n: usize| {
+            let bytes = std::mem::take(&mut *seen[n].lock());
+            let text = String::from_utf8(bytes).unwrap();
+            let words = text.split("\r\n").filter(|word| !word.starts_with(['*', '$']) && !word.is_empty());
+            words.collect::<Vec<_>>().join(" ")
+        };
+        let commands: Vec<_> = ["a", "b", "c"].map(|name| (2, vec![name.as_bytes().to_vec()])).into();
+        let before = log.offset();
+        log.append_apart(&commands, &[(0..1, Only::File), (1..2, Only::Replicas)]);
+        let length = seen[0].lock().len() as u64;
+        assert_eq!(log.offset() - before, length);
+        assert_eq!((taken(0), taken(1)), ("MULTI SELECT 2 a c EXEC".into(), "MULTI SELECT 2 b c EXEC".into()));
+        log.append_apart(&commands[..1], &[(0..1, Only::Replicas)]);
+        assert_eq!((taken(0), taken(1)), (String::new(), "SELECT 2 a".into()));
+        log.append(&commands[..1]);
+        assert_eq!((taken(0), taken(1)), ("SELECT 2 a".into(), "SELECT 2 a".into()));
     }
 
     #[test]

@@ -90,6 +90,11 @@ impl Saves {
         self.running.lock().as_ref().map(|running| running.progress.stop()).is_some()
     }
 
+    /// Has the one in the background go on without delays, if there is one.
+    pub fn hurry(&self) {
+        self.running.lock().iter().for_each(|running| running.progress.hurry());
+    }
+
     /// Notes that a save succeeded.
     pub fn succeeded(&self, now_ms: u64) {
         self.last_s.store(now_ms / 1000, Ordering::Relaxed);

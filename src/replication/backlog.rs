@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-/// From so many bytes on a block is closed, and handed to readers without a copy.
+/// A block of so many bytes is closed, and handed to readers without a copy.
 const BLOCK_BYTES: usize = 16 * 1024;
 
 /// The last part of a stream.
@@ -17,7 +17,6 @@ const BLOCK_BYTES: usize = 16 * 1024;
 pub struct Backlog {
     /// Blocks that are complete, oldest first, each with the offset of its first byte.
     closed: VecDeque<(u64, Bytes)>,
-    closed_bytes: usize,
     /// The block that grows.
     open: Vec<u8>,
     /// How many bytes the stream had before the first that is held.
@@ -29,7 +28,7 @@ pub struct Backlog {
 impl Backlog {
     /// An empty one for a stream that had `at` bytes until now.
     pub fn new(at: u64) -> Backlog {
-        Backlog { closed: VecDeque::new(), closed_bytes: 0, open: Vec::new(), first: at, end: at }
+        Backlog { closed: VecDeque::new(), open: Vec::new(), first: at, end: at }
     }
 
     /// How many bytes the stream had before the first that is held.
@@ -54,7 +53,8 @@ impl Backlog {
 
     /// The memory that it takes, in bytes.
     pub fn memory(&self) -> usize {
-        self.closed_bytes + self.closed.len() * size_of::<(u64, Bytes)>() + self.open.capacity()
+        let closed = self.len() as usize - self.open.len();
+        closed + self.closed.len() * size_of::<(u64, Bytes)>() + self.open.capacity()
     }
 
     /// Whether who has `at` bytes of the stream can go on from there.
@@ -64,32 +64,23 @@ impl Backlog {
 
     /// Appends to the stream; returns whether there may be something to be given back by [`Backlog::trim`].
     pub fn append(&mut self, bytes: &[u8]) -> bool {
-        // A block that outgrew its allocation would get one of twice the size.
-        let fits = self.open.len() + bytes.len() <= self.open.capacity();
-        let before = !fits && self.open.len() >= BLOCK_BYTES / 2;
-        if before {
-            self.close();
+        let mut rest = bytes;
+        let mut full = false;
+        while !rest.is_empty() {
+            if self.open.capacity() == 0 {
+                self.open.reserve_exact(BLOCK_BYTES);
+            }
+            // A block takes as much memory as it has bytes: none grows beyond what was asked for it.
+            let (now, later) = rest.split_at(rest.len().min(BLOCK_BYTES - self.open.len()));
+            self.open.extend_from_slice(now);
+            self.end += now.len() as u64;
+            if self.open.len() == BLOCK_BYTES {
+                full = true;
+                self.closed.push_back((self.end - BLOCK_BYTES as u64, std::mem::take(&mut self.open).into()));
+            }
+            rest = later;
         }
-        if !fits {
-            self.open.reserve_exact(bytes.len().max(BLOCK_BYTES - self.open.len()));
-        }
-        self.open.extend_from_slice(bytes);
-        self.end += bytes.len() as u64;
-        let full = self.open.len() >= BLOCK_BYTES;
-        if full {
-            self.close();
-        }
-        before || full
-    }
-
-    fn close(&mut self) {
-        let start = self.end - self.open.len() as u64;
-        let mut block = std::mem::take(&mut self.open);
-        if block.capacity() - block.len() > block.len() / 8 {
-            block.shrink_to_fit();
-        }
-        self.closed_bytes += block.len();
-        self.closed.push_back((start, block.into()));
+        full
     }
 
     /// Gives back what is older than the last `keep` bytes, but for what somebody needs who has `needed` bytes.
@@ -101,7 +92,6 @@ impl Backlog {
                 break;
             }
             self.first = end;
-            self.closed_bytes -= block.len();
             self.closed.pop_front();
         }
     }
@@ -178,7 +168,7 @@ mod tests {
                         prop_assert!(backlog.first() <= needed.unwrap());
                         // No whole block is kept that nobody needs.
                         let least = keep.max(backlog.end() - needed.unwrap());
-                        prop_assert!(backlog.len() < least + 60_000);
+                        prop_assert!(backlog.len() < least + BLOCK_BYTES as u64);
                     }
                 }
                 prop_assert_eq!(backlog.end(), begins + stream.len() as u64);

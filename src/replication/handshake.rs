@@ -97,7 +97,10 @@ impl Handshake {
                 }
                 self.introduce()
             }
-            Stage::Auth if refused => Step::Failed(format!("Unable to AUTH to MASTER: {}", text(line))),
+            // In the words of old and new: somebody may look for either.
+            Stage::Auth if refused => {
+                Step::Failed(format!("Unable to AUTH to MASTER: {} (Unable to AUTH to PRIMARY)", text(line)))
+            }
             Stage::Auth => self.go_on(Stage::Port),
             // An old primary does not know these, and needs none of them.
             Stage::Port => self.go_on(if self.me.ip.is_some() { Stage::Ip } else { Stage::Capa }),
@@ -176,7 +179,7 @@ impl Handshake {
             return Step::Later(format!("Master is currently unable to PSYNC but should be in the future: {why}"));
         }
         if self.me.failover {
-            return Step::Failed(format!("Failover target rejected psync request: {}", text(line)));
+            return Step::Failed(format!("The target of the failover answered PSYNC with: {}", text(line)));
         }
         // It knows no PSYNC.
         Step::SendForFull(command(&[b"SYNC"]))

@@ -16,6 +16,7 @@ pub mod replicas;
 mod simulation;
 pub mod transfer;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -158,6 +159,17 @@ pub struct State {
     pub takeover: Takeover,
     /// How many data sets were begun for replicas.
     pub makings: u64,
+    /// The one that is being made.
+    pub making: Option<Making>,
+}
+
+/// A data set that is being made for replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Making {
+    /// Its number.
+    pub number: u64,
+    /// Whether it is sent as it is made, and no file remains.
+    pub diskless: bool,
 }
 
 /// What one server has to do with others.
@@ -167,6 +179,8 @@ pub struct Replication {
     offset: AtomicU64,
     /// How many bytes of the stream are kept for those who come back.
     keep: AtomicU64,
+    /// How much memory is taken beyond that, by what replicas have yet to be sent.
+    beyond: AtomicU64,
     news: AtomicBool,
     state: Mutex<State>,
     listening: RwLock<Vec<Arc<Shared>>>,
@@ -178,6 +192,8 @@ pub struct Replication {
     pub pinged_ms: AtomicU64,
     /// How often it was said whom to follow: a link that is of an earlier time ends.
     turn: AtomicU64,
+    /// Keys that clients of a replica gave a deadline, each with its database.
+    pub own: Mutex<BTreeSet<(usize, Vec<u8>)>>,
     /// Its number as a reader of the write log.
     pub reader: Mutex<Option<u64>>,
     /// How much of the stream the disk has, as far as it was followed from a primary: pairs of offsets in the write
@@ -235,16 +251,34 @@ impl Replication {
         if let Some(backlog) = &mut state.backlog {
             *backlog = Backlog::new(offset);
         }
+        self.weigh(state);
+    }
+
+    /// Memory that the stream takes beyond what is kept of it in any case, in bytes: what replicas have yet to be sent. No
+    /// key has to go for it, because the DEL that is told of would make it more.
+    #[inline]
+    pub fn beyond_bytes(&self) -> u64 {
+        self.beyond.load(Ordering::Relaxed)
+    }
+
+    fn weigh(&self, state: &State) {
+        let held = state.backlog.as_ref().map_or(0, |backlog| backlog.memory() as u64);
+        self.beyond.store(held.saturating_sub(self.keep.load(Ordering::Relaxed)), Ordering::Relaxed);
+    }
+
+    /// Gives back what nobody needs any more of what is held of the stream.
+    fn trim(&self, state: &mut State) {
+        let State { backlog, replicas, .. } = state;
+        if let Some(backlog) = backlog {
+            backlog.trim(self.keep.load(Ordering::Relaxed), replicas.needed_from());
+        }
+        self.weigh(state);
     }
 
     /// Says how many bytes of the stream are kept for those who come back.
     pub fn set_keep(&self, bytes: u64) {
         self.keep.store(bytes, Ordering::Relaxed);
-        let mut state = self.state.lock();
-        let needed = state.replicas.needed_from();
-        if let Some(backlog) = &mut state.backlog {
-            backlog.trim(bytes, needed);
-        }
+        self.trim(&mut self.state.lock());
     }
 
     /// Begins to keep the stream, if it is not kept.
@@ -257,15 +291,15 @@ impl Replication {
     /// Appends to the stream, if it is kept.
     pub fn append(&self, bytes: &[u8]) {
         let mut state = self.state.lock();
-        let State { backlog, replicas, .. } = &mut *state;
-        let Some(backlog) = backlog else {
+        let Some(backlog) = &mut state.backlog else {
             self.offset.fetch_add(bytes.len() as u64, Ordering::AcqRel);
             return;
         };
-        if backlog.append(bytes) {
-            backlog.trim(self.keep.load(Ordering::Relaxed), replicas.needed_from());
-        }
+        let full = backlog.append(bytes);
         self.offset.store(backlog.end(), Ordering::Release);
+        if full {
+            self.trim(&mut state);
+        }
         self.news.store(true, Ordering::Release);
     }
 
@@ -304,10 +338,7 @@ impl Replication {
             state.alone_since_ms = Some(now_ms);
         }
         self.note_listening(&state);
-        let State { backlog, replicas, .. } = &mut *state;
-        if let Some(backlog) = backlog {
-            backlog.trim(self.keep.load(Ordering::Relaxed), replicas.needed_from());
-        }
+        self.trim(&mut state);
         true
     }
 

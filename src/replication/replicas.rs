@@ -133,9 +133,11 @@ impl Replicas {
         self.all.values_mut()
     }
 
-    /// From where on the stream is needed by somebody; `None` where nobody needs any of it.
+    /// From where on the stream is needed by somebody; `None` where nobody needs any of it, as those do not any more whose
+    /// connection is to be closed.
     pub fn needed_from(&self) -> Option<u64> {
-        self.all.values().filter_map(|replica| replica.feed.position()).min()
+        let stay = self.all.values().filter(|replica| !replica.client.is_closing());
+        stay.filter_map(|replica| replica.feed.position()).min()
     }
 
     /// How many are online and were heard of within `lag_s` seconds.
@@ -223,6 +225,8 @@ mod tests {
         assert_eq!(replicas.needed_from(), Some(50));
         replicas.find(3).unwrap().feed.leave();
         assert_eq!(replicas.needed_from(), Some(70));
+        replicas.find(2).unwrap().client.close();
+        assert_eq!(replicas.needed_from(), None);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //! what was saved, roles that change, replicas of replicas.
 //!
 //! What is checked: two servers with the same stream and offset have the same data, at any time; at rest all have what
-//! the primary has; what WAIT has confirmed is there after a failover to the replica that has most. The handshake,
-//! histories and the backlog are those of the server; sockets and data sets are made up: a data set is a sum over the bytes of the
-//! streams that it is a result of.
+//! the primary has; what WAIT has confirmed is there after a failover to the replica that has most; nobody is given a whole
+//! data set who could have gone on where it stopped. The handshake, histories and the backlog are those of the server; sockets
+//! and data sets are made up: a data set is a sum over the bytes of the streams that it is a result of.
 
 use std::collections::HashMap;
 
@@ -13,11 +13,11 @@ use crate::replication::handshake::{Handshake, Introduction, Step};
 use crate::replication::history::History;
 
 /// So much of the stream is kept.
-const KEEP_BYTES: u64 = 40_000;
+const KEEP_BYTES: u64 = 16_000;
 /// Servers in a run.
 const SERVERS: usize = 5;
 /// What happens in a run.
-const STEPS: usize = 400;
+const STEPS: usize = 500;
 
 /// A data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,6 +45,9 @@ struct Server {
     coming: Option<(u32, Data, String, u64)>,
     /// How much of it the primary knows to be here.
     acked: u64,
+    /// The streams that it has followed or led since its data set came from elsewhere, oldest first, each with how many
+    /// bytes of it: what it could remember, to judge what it makes of what it does.
+    past: Vec<(String, u64)>,
 }
 
 impl Server {
@@ -58,6 +61,7 @@ impl Server {
             resumes: false,
             coming: None,
             acked: 0,
+            past: Vec::new(),
         }
     }
 
@@ -69,6 +73,22 @@ impl Server {
         self.data.apply(bytes);
         self.backlog.append(bytes);
         self.backlog.trim(KEEP_BYTES, needed);
+    }
+
+    /// Notes in its past how far it is.
+    fn note_past(&mut self) {
+        let (id, offset) = (self.history.id.clone(), self.offset());
+        match self.past.last_mut().filter(|last| last.0 == id) {
+            Some(last) => last.1 = offset,
+            None => self.past.push((id, offset)),
+        }
+    }
+
+    /// Says that who has `has` bytes of the stream `id` is refused them for a reason: what it has is not a part of our
+    /// past, or of one more than a stream ago, or the bytes are not held.
+    fn check_refusal(&self, id: &str, has: u64) {
+        let ago = self.past.iter().rev().position(|(past, offset)| past == id && has <= *offset);
+        assert!(ago.is_none_or(|ago| ago > 1) || !self.backlog.covers(has), "who has {has} of {id} could go on");
     }
 }
 
@@ -100,7 +120,7 @@ impl Run {
     }
 
     fn write(&mut self, server: usize) {
-        let len = if self.rng.u8(..8) == 0 { self.rng.usize(5000..20_000) } else { self.rng.usize(1..200) };
+        let len = if self.rng.u8(..8) == 0 { self.rng.usize(2000..8000) } else { self.rng.usize(1..200) };
         let bytes: Vec<u8> = (0..len).map(|_| self.rng.u8(..)).collect();
         let needed = self.needed(server);
         self.servers[server].append(&bytes, needed);
@@ -161,7 +181,8 @@ impl Run {
                         self.full += 1;
                         let data = self.servers[primary].data;
                         let me = &mut self.servers[server];
-                        (me.linked, me.resumes) = (true, false);
+                        // Until all of it is here what it has is good.
+                        me.linked = true;
                         me.coming = Some((1, data, id, offset));
                         return;
                     }
@@ -184,7 +205,10 @@ impl Run {
         let has = from.checked_sub(1).and_then(|has| u64::try_from(has).ok());
         match has.filter(|has| primary.history.shares(id, *has) && primary.backlog.covers(*has)) {
             Some(_) => format!("+CONTINUE {}", primary.history.id).into_bytes(),
-            None => format!("+FULLRESYNC {} {}", primary.history.id, primary.offset()).into_bytes(),
+            None => {
+                has.into_iter().for_each(|has| primary.check_refusal(id, has));
+                format!("+FULLRESYNC {} {}", primary.history.id, primary.offset()).into_bytes()
+            }
         }
     }
 
@@ -200,6 +224,8 @@ impl Run {
             let me = &mut self.servers[server];
             (me.data, me.history, me.backlog, me.resumes) = (data, History::of(&id), Backlog::new(offset), true);
             me.acked = 0;
+            // Of what was before nobody told it.
+            me.past.clear();
             return;
         }
         let at = self.servers[server].offset();
@@ -269,6 +295,9 @@ impl Run {
         (me.linked, me.coming) = (false, None);
         if saved && (leads || me.resumes) {
             me.backlog = Backlog::new(me.backlog.end());
+            // A file tells one name.
+            me.past.clear();
+            me.note_past();
             if leads {
                 let offset = me.offset();
                 me.history.part(offset);
@@ -283,6 +312,7 @@ impl Run {
 
     /// What must be true at any time.
     fn check(&mut self) {
+        self.servers.iter_mut().for_each(Server::note_past);
         for (i, server) in self.servers.iter().enumerate() {
             if server.primary.is_some() && !server.resumes {
                 // Its data are of no stream.
@@ -296,14 +326,14 @@ impl Run {
 
     fn step(&mut self) {
         let server = self.rng.usize(..SERVERS);
-        match self.rng.u8(..40) {
-            0..12 => self.write(self.leader),
-            12..26 => self.deliver(server),
-            26..33 if !self.servers[server].linked => self.connect(server),
-            33 => (self.servers[server].linked, self.servers[server].coming) = (false, None),
-            34 => self.fail_over(),
-            35 => self.restart(server),
-            36 if server != self.leader => {
+        match self.rng.u8(..240) {
+            0..70 => self.write(self.leader),
+            70..170 => self.deliver(server),
+            170..222 if !self.servers[server].linked => self.connect(server),
+            222..234 => (self.servers[server].linked, self.servers[server].coming) = (false, None),
+            234 => self.fail_over(),
+            235 => self.restart(server),
+            236 if server != self.leader => {
                 // It follows another: the leader, or a replica of the leader.
                 let other = self.rng.usize(..SERVERS);
                 let below = self.servers[other].primary == Some(self.leader) && other != server;
@@ -355,5 +385,5 @@ fn a_thousand_seeds_end_with_equal_data_and_fork_no_stream() {
             Err(_) => panic!("SPINEL_SEED={seed} repeats this run"),
         }
     }
-    assert!(given.is_some() || partial > 100 && full > 100, "{partial} partial, {full} full");
+    assert!(given.is_some() || partial > full / 2 && full > 100, "{partial} partial, {full} full");
 }

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -22,7 +22,7 @@ use crate::command::aof;
 use crate::command::dispatch::{Executor, Request, Stop};
 use crate::command::engine::{Engine, Refusal};
 use crate::command::replication::failover;
-use crate::command::replication::role::{Arrival, Taking, take};
+use crate::command::replication::role::{Arrival, Taking, check, take};
 use crate::config::choice::{PropagationErrorBehavior, ReplDisklessLoad};
 use crate::config::table::Config;
 use crate::observe::crash;
@@ -40,6 +40,8 @@ use crate::resp::value::Value;
 
 /// How often a link that waits looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long after a link that was up began the next one is tried, at the least.
+const BRIEF: Duration = Duration::from_millis(100);
 /// How long a link that failed rests before the next.
 const REST: Duration = Duration::from_secs(1);
 /// How often the primary is told how far we are.
@@ -93,8 +95,9 @@ pub fn start(engine: Arc<Engine>) -> io::Result<Running> {
             if let Err(reason) = ended {
                 warning!("{reason}");
             }
-            // What has lasted for a while is tried again at once, and so is another primary.
-            let until = if was_connected { began + REST } else { Instant::now() + REST };
+            // What was up is tried again at once, and so is another primary: the longer nobody asks, the less of the
+            // stream is still held.
+            let until = if was_connected { began + BRIEF } else { Instant::now() + REST };
             while Instant::now() < until {
                 if asked.load(Ordering::Acquire) || engine.replication.turn() != turn {
                     break;
@@ -109,20 +112,20 @@ pub fn start(engine: Arc<Engine>) -> io::Result<Running> {
 /// Says that the link is down; returns whether it was up.
 fn note_end(engine: &Engine, turn: u64) -> bool {
     let mut state = engine.replication.state();
-    let client = state.primary.client.take();
-    if let Some(client) = &client {
-        engine.clients.remove(client.id);
+    // Else what is there is of another link.
+    if engine.replication.turn() != turn || !engine.replication.is_following() {
+        return false;
     }
-    if engine.replication.turn() == turn && engine.replication.is_following() {
-        let primary = &mut state.primary;
-        if primary.stage == Stage::Connected {
-            primary.down_since_ms = engine.clock.now_ms();
-        }
-        primary.stage = Stage::Connect;
-        drop(state);
-        engine.refuse(Refusal::CutOff, true);
+    let primary = &mut state.primary;
+    primary.client = None;
+    let was_up = primary.stage == Stage::Connected;
+    if was_up {
+        primary.down_since_ms = engine.clock.now_ms();
     }
-    client.is_some()
+    primary.stage = Stage::Connect;
+    drop(state);
+    engine.refuse(Refusal::CutOff, true);
+    was_up
 }
 
 /// One link, from its beginning to its end.
@@ -150,8 +153,11 @@ fn follow(engine: &Arc<Engine>, turn: u64, stop: &AtomicBool) -> Result<(), Stri
         }
         Step::Full(stream) => {
             let result = receive(engine, &config, &mut wire, stream);
-            // What the log held was of another data set: it begins anew with this one.
-            aof::begin_anew(engine);
+            let kept = result.is_err() && engine.replication.state().primary.resumes;
+            if !kept {
+                // What the log held was of another data set: it begins anew with this one.
+                aof::begin_anew(engine);
+            }
             result?;
         }
         Step::Later(reason) | Step::Failed(reason) => return Err(reason),
@@ -179,10 +185,8 @@ fn introduce<'e>(
         connect(config, &host, port).map_err(|error| format!("Error condition on socket for SYNC: {error}"))?;
     notice!("MASTER <-> REPLICA sync started");
     set_stage(engine, turn, Stage::Handshake)?;
-    let patience = Duration::from_secs(config.repl_timeout.into());
     let chunk = vec![0; READ_BYTES].into();
-    let mut wire =
-        Wire { stream, chunk, buf: Vec::new(), at: 0, engine, turn, stop, patience, newline: Instant::now() };
+    let mut wire = Wire { stream, chunk, buf: Vec::new(), at: 0, engine, turn, stop, newline: Instant::now() };
     if let Some((id, offset)) = &has {
         notice!("Trying a partial resynchronization (request {id}:{}).", offset + 1);
     } else {
@@ -272,7 +276,6 @@ struct Wire<'e> {
     engine: &'e Arc<Engine>,
     turn: u64,
     stop: &'e AtomicBool,
-    patience: Duration,
     /// When the primary was shown that we are there.
     newline: Instant,
 }
@@ -315,10 +318,14 @@ impl Wire<'_> {
 
     /// Reads until something comes.
     fn read(&mut self) -> Result<usize, String> {
-        let until = Instant::now() + self.patience;
+        let began = Instant::now();
         loop {
             match self.read_some()? {
-                0 if Instant::now() >= until => return Err("Timeout connecting to the MASTER...".into()),
+                // As it is configured by now.
+                0 if began.elapsed().as_secs() >= self.engine.config.load().repl_timeout.into() => {
+                    // In the words of old and new: somebody may look for either.
+                    return Err("Timeout connecting to the MASTER... (Timeout connecting to the PRIMARY)".into());
+                }
                 0 => {}
                 n => return Ok(n),
             }
@@ -410,8 +417,6 @@ fn receive(
 ) -> Result<(), String> {
     {
         let mut state = engine.replication.state();
-        // What we have is no part of what follows.
-        state.primary.resumes = false;
         state.primary.stage = Stage::Transfer;
         state.primary.total_bytes = None;
         state.primary.read_bytes = 0;
@@ -457,8 +462,21 @@ fn receive(
             _ => Err("Replication stream EOF marker is broken".into()),
         };
     }
-    let path = save_to_file(engine, config, &mut incoming)?;
+    let received = save_to_file(engine, config, &mut incoming)?;
     let wire = incoming.wire;
+    if !empty() {
+        // Nothing is given up for a data set that cannot be read.
+        let opened = disk::open(received.path()).ok().flatten();
+        let (file, _) = opened.ok_or("Failed trying to open the RDB file that was received")?;
+        check(engine, &mut Shown { file, wire: &mut *wire })?;
+    }
+    let path = crate::command::save::path(config);
+    received.commit(&path).map_err(|error| {
+        format!(
+            "Failed trying to rename the temp DB into {} in MASTER <-> REPLICA synchronization: {error}",
+            String::from_utf8_lossy(&config.dbfilename)
+        )
+    })?;
     let (file, length) =
         disk::open(&path).ok().flatten().ok_or("Failed trying to open the RDB file that was received")?;
     let mut shown = Shown { file, wire };
@@ -470,8 +488,8 @@ fn receive(
     Ok(())
 }
 
-/// Writes a data set to the file that saves are written to.
-fn save_to_file(engine: &Engine, config: &Config, incoming: &mut Incoming<'_, '_>) -> Result<PathBuf, String> {
+/// Writes a data set to a file beside that which saves are written to.
+fn save_to_file(engine: &Engine, config: &Config, incoming: &mut Incoming<'_, '_>) -> Result<Temporary, String> {
     use std::os::unix::ffi::OsStrExt;
     let say = |error: io::Error| {
         format!(
@@ -489,14 +507,7 @@ fn save_to_file(engine: &Engine, config: &Config, incoming: &mut Incoming<'_, '_
             Err(error) => return Err(error.to_string()),
         }
     }
-    let path = crate::command::save::path(config);
-    file.commit(&path).map_err(|error| {
-        format!(
-            "Failed trying to rename the temp DB into {} in MASTER <-> REPLICA synchronization: {error}",
-            path.display()
-        )
-    })?;
-    Ok(path)
+    Ok(file)
 }
 
 /// Follows the stream until the link ends.
@@ -522,6 +533,7 @@ fn run_stream(engine: &Arc<Engine>, mut wire: Wire<'_>) -> Result<(), String> {
         primary.read_offset = engine.replication.offset();
     }
     engine.clients.add(shared.clone());
+    let _listed = Listed(engine, id);
     engine.refuse(Refusal::CutOff, false);
     let mut stream = Stream {
         engine,
@@ -563,6 +575,15 @@ fn run_stream(engine: &Arc<Engine>, mut wire: Wire<'_>) -> Result<(), String> {
     }
 }
 
+/// The primary among the clients, as long as this is there.
+struct Listed<'e>(&'e Engine, u64);
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        self.0.clients.remove(self.1);
+    }
+}
+
 /// Tells the primary how far we are.
 fn ack(engine: &Engine, wire: &mut Wire<'_>) -> Result<(), String> {
     let offset = engine.replication.offset().to_string().into_bytes();
@@ -599,6 +620,10 @@ impl Stream<'_> {
             let mut end = done;
             let mut whole = false;
             while self.requests.len() < BATCH_REQUESTS {
+                // Nobody types what a primary sends: what does not begin as a request is not one.
+                if buf.get(end).is_some_and(|byte| !matches!(byte, b'*' | b'\r' | b'\n')) {
+                    return Err("Protocol error from master: an inline command".into());
+                }
                 match self.parser.next(buf, end, &limits, &mut self.spans) {
                     Ok(Parsed::Request { args, consumed }) => {
                         // What stands between requests counts with the one behind it.
@@ -636,6 +661,7 @@ impl Stream<'_> {
         let mut done = 0;
         while done < self.requests.len() {
             let requests = &self.requests[done..];
+            let from_batch = done;
             let (ran, mut stop) =
                 self.executor.run(self.engine, &mut self.session, &mut self.out, buf, &self.spans, requests);
             done += ran;
@@ -643,7 +669,7 @@ impl Stream<'_> {
                 let rest = self.executor.resume(self.engine, &mut self.session, &mut self.out, pending);
                 stop = rest.map_or(Stop::Done, Stop::Pending);
             }
-            self.look_at_replies();
+            self.look_at_replies(buf, from_batch..done);
             if matches!(stop, Stop::Close) {
                 return Err("The link to the master was ended".into());
             }
@@ -663,21 +689,33 @@ impl Stream<'_> {
     }
 
     /// Nobody reads replies, but an error means that we are no longer what the primary takes us for.
-    fn look_at_replies(&mut self) {
+    fn look_at_replies(&mut self, buf: &[u8], ran: std::ops::Range<usize>) {
         if self.out.is_empty() {
             return;
         }
+        let name = |request: &Request| {
+            let span = self.spans[request.first];
+            String::from_utf8_lossy(&buf[span.start..span.start + span.len]).to_ascii_lowercase()
+        };
+        // Each has one reply, but for this.
+        let mut names = self.requests[ran].iter().map(name).filter(|name| name != "replconf");
         let replies = self.out.to_vec();
         self.out.advance(replies.len());
         let mut rest = &replies[..];
         while let Ok(Some((reply, size))) = Value::decode(rest) {
+            let name = names.next();
             if let Value::Error(line) = &reply {
                 let line = String::from_utf8_lossy(line);
                 self.engine.stats.add(Counter::UnexpectedErrorReplies, 1);
-                warning!("== CRITICAL == This replica is sending an error to its master: '-{line}'");
-                let behavior = self.engine.config.load().propagation_error_behavior;
+                let known = name.filter(|name| self.engine.commands.resolve(name.as_bytes(), None).is_ok());
+                let name = known.as_deref().unwrap_or("<unknown>");
+                warning!(
+                    "== CRITICAL == This replica is sending an error to its master: '{line}' after processing the command '{name}'"
+                );
+                let config = self.engine.config.load();
+                // Where clients write, too, data differ in any case.
                 assert!(
-                    behavior == PropagationErrorBehavior::Ignore,
+                    config.propagation_error_behavior == PropagationErrorBehavior::Ignore || !config.replica_read_only,
                     "propagation-error-behavior says to stop where a command of the master fails"
                 );
             }

@@ -76,14 +76,20 @@ pub const CLIENT: Command = Command {
     ..SUB
 };
 
-/// Takes note of what the client can do. Redirections are the only capability, and none are sent yet.
+/// Takes note of what the client can do. REDIRECT is the only capability: on a replica such a client is sent to the primary
+/// with what reads or writes data. What is not known is no concern of ours.
 const CAPA: Command = Command {
     name: "CAPA",
     since: "8.0.0",
     arity: Arity::AtLeast(3),
     usage: "capability...",
     summary: "A client claims its capability.",
-    run: ok,
+    run: |ctx, args| {
+        if args.from(2).any(|capability| capability.eq_ignore_ascii_case(b"REDIRECT")) {
+            ctx.session.shared.mark(Mark::Redirect, true);
+        }
+        ok(ctx, args)
+    },
     ..SUB
 };
 

@@ -126,7 +126,10 @@ pub const READWRITE: Command = Command {
 };
 
 fn read_only(ctx: &mut Context<'_>, on: bool) -> Reply {
-    cluster(ctx)?;
+    // Who is sent from a replica to its primary may say that it wants to read all the same.
+    if !ctx.session.shared.has(Mark::Redirect) {
+        cluster(ctx)?;
+    }
     ctx.session.shared.mark(Mark::ReadOnly, on);
     ctx.out.ok();
     DONE

@@ -196,7 +196,7 @@ pub fn settle(session: &mut Session) {
 /// Has the other nodes of the cluster hand a message to their clients, too.
 fn spread(ctx: &mut Context<'_>, args: &Args<'_>, sharded: bool) {
     let Some(cluster) = &ctx.engine.cluster else {
-        return ctx.db.effects.pass_to_replicas(|| args.to_vecs());
+        return ctx.db.effects.pass_to_replicas(ctx.session.db, || args.to_vecs());
     };
     if !ctx.session.replaying {
         cluster.with(ctx.engine.clock.now_ms(), |machine| machine.publish(args.at(1), args.at(2), sharded));

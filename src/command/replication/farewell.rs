@@ -51,6 +51,8 @@ pub fn waits(engine: &Engine, request: ShutdownRequest) -> bool {
     let timeout_s = engine.config.load().shutdown_timeout;
     if request.now || timeout_s == 0 || engine.replication.is_following() || all_have_all(engine) {
         *pending = None;
+        drop(pending);
+        tell_replicas(engine);
         return false;
     }
     let until_ms = engine.clock.now_ms() + u64::from(timeout_s) * 1000;
@@ -60,6 +62,33 @@ pub fn waits(engine: &Engine, request: ShutdownRequest) -> bool {
     engine.pause.end_writes(true);
     ask(engine);
     true
+}
+
+/// Says who has all of the stream and who has not; a replica, which nobody follows for what it wrote, says nothing.
+fn tell_replicas(engine: &Engine) {
+    if engine.replication.is_following() {
+        return;
+    }
+    let (offset, now_ms) = (engine.replication.offset(), engine.clock.now_ms());
+    let state = engine.replication.state();
+    if state.replicas.is_empty() {
+        return;
+    }
+    let mut in_sync = 0;
+    for replica in state.replicas.iter() {
+        if replica.acked >= offset {
+            in_sync += 1;
+            continue;
+        }
+        notice!(
+            "Lagging replica {} reported offset {} behind master, lag={}, state={}.",
+            replica.client.addr,
+            offset - replica.acked,
+            replica.lag_s(now_ms),
+            replica.stage.name()
+        );
+    }
+    notice!("{in_sync} of {} replicas are in sync when shutting down.", state.replicas.len());
 }
 
 fn ask(engine: &Engine) {
@@ -110,16 +139,9 @@ pub fn look(engine: &Engine) {
         if engine.clock.now_ms() < until_ms {
             return ask(engine);
         }
-        let offset = engine.replication.offset();
-        for replica in engine.replication.state().replicas.iter().filter(|replica| replica.acked < offset) {
-            warning!(
-                "Lagging replica {} reported offset {} behind master.",
-                replica.client.addr,
-                offset - replica.acked
-            );
-        }
     }
     let Some(pending) = engine.farewell.0.lock().take() else { return };
+    tell_replicas(engine);
     let ended = {
         let _alone = engine.keyspace.gates().alone();
         save::end(engine, &mut engine.keyspace.hold(ShardSet::ALL), pending.request)

@@ -2,10 +2,11 @@
 //!
 //! What a replica asks for and acknowledges is here; [`sync`] makes data sets for replicas, [`role`] makes a primary of a
 //! replica and the other way round, [`wait`] is for clients that want to be sure, [`failover`] changes the roles of two, [`farewell`] ends a
-//! primary.
+//! primary; [`own`] is about keys that only a replica has.
 
 pub mod failover;
 pub mod farewell;
+pub mod own;
 pub mod role;
 pub mod sync;
 pub mod wait;
@@ -483,6 +484,8 @@ pub fn tick(engine: &Engine, second: bool) {
     }
     failover::look(engine);
     farewell::look(engine);
+    own::expire(engine);
+    sync::stop_useless(engine);
     sync::look_at_waiting(engine);
     look_at_acks(engine);
     if !second {
@@ -492,7 +495,9 @@ pub fn tick(engine: &Engine, second: bool) {
     let now_ms = engine.clock.now_ms();
     let period_ms = u64::from(config.repl_ping_replica_period) * 1000;
     let mut state = replication.state();
-    let pinged = replication.pinged_ms.load(Ordering::Relaxed);
+    // The first period begins with the server.
+    let never = replication.pinged_ms.compare_exchange(0, now_ms, Ordering::Relaxed, Ordering::Relaxed);
+    let pinged = never.map_or_else(|pinged| pinged, |_| now_ms);
     let calm = state.takeover.stage == Failover::None || engine.pause.active(now_ms).is_none();
     let ping =
         !replication.is_following() && !state.replicas.is_empty() && calm && now_ms.saturating_sub(pinged) >= period_ms;

@@ -22,7 +22,8 @@ use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::shard::SHARDS;
 use crate::keyspace::space::Keyspace;
 use crate::observe::log::{notice, warning};
-use crate::persist::rdb::load::{self, Loaded, Overdue, Twice};
+use crate::persist::rdb;
+use crate::persist::rdb::load::{self, Late, Loaded, Overdue, Progress, Twice};
 use crate::persist::rdb::reader::Reader;
 use crate::replication::history::History;
 use crate::replication::{Primary, Stage};
@@ -42,13 +43,20 @@ fn configure(engine: &Engine, primary: Option<PrimaryAddress>) {
     engine.config.store(Arc::new(new));
 }
 
+/// Ends the link of the present turn, whatever it is about.
+fn end_turn(engine: &Engine) {
+    engine.replication.next_turn();
+    // A data set that is on its way is nobody's any more.
+    engine.saves.loading.progress.stopped.store(true, Ordering::Relaxed);
+}
+
 /// Makes this server a replica of the one at `host` and `port`. The caller runs alone.
 pub fn follow(engine: &Engine, host: &str, port: u16) {
     let replication = &engine.replication;
     configure(engine, Some(PrimaryAddress { host: host.to_owned(), port }));
     let led = !replication.is_following();
     replication.set_following(true);
-    replication.next_turn();
+    end_turn(engine);
     let selected = engine.log.selected().unwrap_or(0);
     let mut state = replication.state();
     if led {
@@ -89,7 +97,7 @@ pub fn lead(engine: &Engine) {
     }
     configure(engine, None);
     replication.set_following(false);
-    replication.next_turn();
+    end_turn(engine);
     let mut state = replication.state();
     let offset = replication.offset();
     state.history.part(offset);
@@ -179,6 +187,23 @@ pub fn begin(engine: &Engine, loaded: Option<&Loaded>) {
         }
     } else {
         feed_stream(engine);
+        if found.is_some() {
+            loaded.iter().for_each(|loaded| tell_late(engine, &loaded.late, config.repl_backlog_size));
+        }
+    }
+}
+
+/// Tells those who go on where they stopped of keys that they have and we have left out. Where these are more than the
+/// stream that is kept, nobody can go on.
+fn tell_late(engine: &Engine, late: &Late, keep: u64) {
+    if late.bytes > keep {
+        let replication = &engine.replication;
+        return replication.set_offset(&mut replication.state(), replication.offset() + late.bytes);
+    }
+    let mut keys: Vec<&(usize, Vec<u8>)> = late.keys.iter().collect();
+    keys.sort_by_key(|(db, _)| *db);
+    for (db, key) in keys {
+        engine.log.append_one(*db, &vec![b"DEL".to_vec(), key.clone()]);
     }
 }
 
@@ -227,7 +252,7 @@ fn alone<R>(engine: &Engine, turn: u64, f: impl FnOnce(&mut Hold<'_>) -> R) -> R
 /// Takes over a data set; the stream follows it.
 ///
 /// # Errors
-/// What is to be logged. What was there is gone then, unless the new data set was made aside.
+/// What is to be logged. What was there is gone then, unless the new data set was made aside, or the link ended before.
 pub fn take(engine: &Engine, arrival: Arrival<'_>) -> Result<(), String> {
     let Arrival { source, taking, stream, turn, total_bytes } = arrival;
     let config = engine.config.load_full();
@@ -241,6 +266,11 @@ pub fn take(engine: &Engine, arrival: Arrival<'_>) -> Result<(), String> {
         alone(engine, turn, |hold| {
             leave_behind(engine);
             empty(engine, hold);
+            // From here on there is nothing that could go on, here or at replicas of ours.
+            let mut state = engine.replication.state();
+            state.primary.resumes = false;
+            state.history = History::begin();
+            drop(state);
             loading.active.store(true, Ordering::Release);
             engine.refuse(Refusal::Loading, true);
         })?;
@@ -256,20 +286,12 @@ pub fn take(engine: &Engine, arrival: Arrival<'_>) -> Result<(), String> {
     loading.progress.bytes.store(0, Ordering::Relaxed);
     loading.progress.stopped.store(false, Ordering::Relaxed);
     notice!("MASTER <-> REPLICA sync: Loading DB in memory");
-    let manner = load::Manner {
-        config: &config,
-        moment: engine.moment(&config),
-        // Whether they are to go is for the primary to say.
-        overdue: Overdue::Keep,
-        twice: Twice::Refuse,
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let into: &Keyspace = aside.as_ref().unwrap_or(&engine.keyspace);
-    let loaded = load::load(into, &mut Reader::new(source), manner, threads, &loading.progress);
+    let loaded = load::load(into, &mut Reader::new(source), manner(engine, &config), threads(), &loading.progress);
     let result = match loaded {
         Ok(loaded) => settle(engine, turn, aside, &loaded, stream),
         Err(error) => {
-            warning!("Failed trying to load the MASTER synchronization DB, check server logs: {error}");
+            tell_broken(&error);
             if taking == Taking::Emptied {
                 // Nobody is to see half of it.
                 let _ = alone(engine, turn, |hold| empty(engine, hold));
@@ -286,6 +308,34 @@ pub fn take(engine: &Engine, arrival: Arrival<'_>) -> Result<(), String> {
     result
 }
 
+fn tell_broken(error: &rdb::Error) {
+    warning!("Internal error in RDB reading offset {}: {error}", error.offset);
+    warning!("Failed trying to load the MASTER synchronization DB, check server logs");
+}
+
+fn manner<'c>(engine: &Engine, config: &'c Config) -> load::Manner<'c> {
+    // Whether what has passed is to go is for the primary to say.
+    load::Manner { config, moment: engine.moment(config), overdue: Overdue::Keep, twice: Twice::Refuse }
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Reads a data set that came from a primary, and changes nothing.
+///
+/// # Errors
+/// What is to be logged of one that cannot be read.
+pub fn check(engine: &Engine, source: &mut (dyn io::Read + Send)) -> Result<(), String> {
+    let config = engine.config.load_full();
+    let read = load::check(&mut Reader::new(source), manner(engine, &config), threads(), &Progress::default());
+    read.map(|_| ()).map_err(|error| {
+        tell_broken(&error);
+        notice!("MASTER <-> REPLICA sync: Keeping the old data set");
+        error.to_string()
+    })
+}
+
 /// Ends the connections of our replicas: what they followed goes on no more.
 fn leave_behind(engine: &Engine) {
     let state = engine.replication.state();
@@ -295,6 +345,7 @@ fn leave_behind(engine: &Engine) {
 /// Removes everything, and tells those who listen.
 fn empty(engine: &Engine, hold: &mut Hold<'_>) {
     forget_keys(engine, hold);
+    engine.replication.own.lock().clear();
     let flushed = engine.keyspace.take_all(hold, None);
     engine.keyspace.reclaimer().free(flushed.keys, flushed);
     function::replace(&engine.scripts, &[]);

@@ -23,13 +23,15 @@ use crate::observe::log::{notice, warning};
 use crate::persist::disk;
 use crate::persist::rdb::save::{Failure, Head, Manner, encoder, write, write_without_keys};
 use crate::persist::saves::Running;
-use crate::replication::State;
 use crate::replication::replicas::{Replica, Stage};
 use crate::replication::transfer::MARK_LENGTH;
+use crate::replication::{self, State};
 use crate::stdx::random;
 
 /// So many bytes may be on their way to a replica before who makes them waits.
 const ON_THE_WAY_BYTES: usize = 1 << 20;
+/// How often who waits for a replica looks whether that still has a purpose.
+const LOOK: Duration = Duration::from_millis(100);
 /// A file is read in pieces of this size.
 const PIECE_BYTES: usize = 64 * 1024;
 
@@ -97,9 +99,11 @@ pub fn look_at_waiting(engine: &Engine) {
     }
     state.makings += 1;
     let making = Making { number: state.makings, parts, diskless };
+    state.making = Some(replication::Making { number: making.number, diskless });
     drop(state);
     let mut running = engine.saves.running.lock();
     if running.is_some() {
+        engine.replication.state().making = None;
         return;
     }
     // From here on it is told as one that goes on.
@@ -114,13 +118,38 @@ pub fn look_at_waiting(engine: &Engine) {
     let work = move || {
         crash::prepare_thread();
         run(&shared, &config, making);
+        shared.replication.state().making = None;
         *shared.saves.running.lock() = None;
     };
     let target = if diskless { "replicas sockets" } else { "disk" };
     notice!("Starting BGSAVE for SYNC with target: {target}");
+    let pid = std::process::id();
+    match diskless {
+        true => notice!("Background RDB transfer started by pid {pid}"),
+        false => notice!("Background saving started by pid {pid}"),
+    }
     if let Err(error) = std::thread::Builder::new().name("sync".into()).spawn(work) {
         warning!("BGSAVE for replication failed: {error}");
+        engine.replication.state().making = None;
         *engine.saves.running.lock() = None;
+    }
+}
+
+/// Stops the making of a data set that nobody waits for any more; a file that save points ask for is made all the same.
+pub fn stop_useless(engine: &Engine) {
+    let state = engine.replication.state();
+    let Some(making) = state.making else { return };
+    let waits = |replica: &Replica| {
+        matches!(replica.stage, Stage::Saving(n) | Stage::Sending(n) if n == making.number)
+            && !replica.client.is_closing()
+    };
+    let any = state.replicas.iter().any(|replica| waits(replica) || replica.stage == Stage::Waiting);
+    drop(state);
+    if !any && (making.diskless || engine.config.load().save.0.is_empty()) && engine.saves.stop() {
+        match making.diskless {
+            true => notice!("Diskless rdb transfer, last replica dropped, killing fork child."),
+            false => notice!("No replica waits for the RDB that is being written: stopping it."),
+        }
     }
 }
 
@@ -212,16 +241,44 @@ fn begin(engine: &Engine, config: &Config, making: Making) -> Option<Begun> {
 struct Several<'e> {
     engine: &'e Engine,
     to: Vec<(Arc<Shared>, Arc<Feed>)>,
-    patience: Duration,
 }
 
 impl<'e> Several<'e> {
     /// Those of a making that are at this stage.
-    fn of(engine: &'e Engine, config: &Config, stage: Stage) -> Several<'e> {
+    fn of(engine: &'e Engine, stage: Stage) -> Several<'e> {
         let state = engine.replication.state();
         let to = state.replicas.iter().filter(|replica| replica.stage == stage);
         let to = to.map(|replica| (replica.client.clone(), replica.feed.clone())).collect();
-        Several { engine, to, patience: Duration::from_secs(config.repl_timeout.into()) }
+        Several { engine, to }
+    }
+
+    /// Whether the one in the background was told to stop.
+    fn is_stopped(&self) -> bool {
+        self.engine.saves.running.lock().as_ref().is_some_and(|running| running.progress.is_stopped())
+    }
+
+    /// Waits until one of them has room, or has taken nothing for too long; returns whether it goes on.
+    fn wait_for(&self, client: &Shared, feed: &Feed) -> bool {
+        let (mut left, mut since) = (usize::MAX, Instant::now());
+        while !feed.wait_for_room(ON_THE_WAY_BYTES, LOOK) {
+            if feed.is_gone() {
+                return false;
+            }
+            if self.is_stopped() {
+                return true;
+            }
+            let waiting = feed.waiting();
+            if waiting < left {
+                (left, since) = (waiting, Instant::now());
+            }
+            // As it is configured by now.
+            if since.elapsed() > Duration::from_secs(self.engine.config.load().repl_timeout.into()) {
+                warning!("Disconnecting timedout replica (full sync): {}", client.addr);
+                client.close();
+                return false;
+            }
+        }
+        true
     }
 }
 
@@ -232,22 +289,15 @@ impl Write for Several<'_> {
             feed.push(piece.clone());
             client.wake();
         }
-        self.to.retain(|(client, feed)| {
-            let goes_on = feed.wait_for_room(ON_THE_WAY_BYTES, self.patience);
-            if !goes_on && !feed.is_gone() {
-                warning!("Disconnecting timedout replica (full sync): {}", client.addr);
-                client.close();
-            }
-            goes_on
-        });
+        let mut to = std::mem::take(&mut self.to);
+        to.retain(|(client, feed)| self.wait_for(client, feed));
+        self.to = to;
+        if self.is_stopped() {
+            return Err(io::Error::other("stopped"));
+        }
         if self.to.is_empty() {
             warning!("Diskless rdb transfer, last replica dropped, killing fork child.");
             return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        if let Some(running) = &*self.engine.saves.running.lock()
-            && running.progress.is_stopped()
-        {
-            return Err(io::Error::other("stopped"));
         }
         Ok(bytes.len())
     }
@@ -271,12 +321,14 @@ fn write_to(engine: &Engine, config: &Config, begun: Begun, to: &mut dyn Write) 
 
 /// Sends a data set as it is made.
 fn send(engine: &Engine, config: &Config, making: Making, begun: Begun) -> Result<(), String> {
-    let mut to = Several::of(engine, config, Stage::Sending(making.number));
+    let mut to = Several::of(engine, Stage::Sending(making.number));
     let mark: [u8; MARK_LENGTH] = random::run_id();
     // What cannot be written is told by the walk, which must be made in any case.
     let _ = to.write_all(&[b"$EOF:", &mark[..], b"\r\n"].concat());
     let written = write_to(engine, config, begun, &mut to).map_err(|failure| failure.to_string());
-    written.and_then(|()| to.write_all(&mark).map_err(|error| error.to_string()))
+    written.and_then(|()| to.write_all(&mark).map_err(|error| error.to_string()))?;
+    notice!("Diskless rdb transfer, done reading from pipe, {} replicas still up.", to.to.len());
+    Ok(())
 }
 
 /// Writes a data set to the file that every save writes, and sends that.
@@ -301,7 +353,7 @@ fn through_file(engine: &Engine, config: &Config, making: Making, begun: Begun) 
     let _ = engine.dirty.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
     engine.saves.succeeded(engine.clock.now_ms());
     notice!("Background saving terminated with success");
-    let sent = send_file(engine, config, making, &path);
+    let sent = send_file(engine, making, &path);
     if config.rdb_del_sync_files && config.save.0.is_empty() && !config.appendonly {
         notice!("Removing the RDB file used to feed replicas in a persistence-less instance");
         disk::remove(&path);
@@ -309,14 +361,14 @@ fn through_file(engine: &Engine, config: &Config, making: Making, begun: Begun) 
     sent
 }
 
-fn send_file(engine: &Engine, config: &Config, making: Making, path: &std::path::Path) -> Result<(), String> {
+fn send_file(engine: &Engine, making: Making, path: &std::path::Path) -> Result<(), String> {
     // Nobody joins those who wait for the file from here on.
     for replica in engine.replication.state().replicas.iter_mut() {
         if replica.stage == Stage::Saving(making.number) {
             replica.stage = Stage::Sending(making.number);
         }
     }
-    let mut to = Several::of(engine, config, Stage::Sending(making.number));
+    let mut to = Several::of(engine, Stage::Sending(making.number));
     if to.to.is_empty() {
         return Ok(());
     }

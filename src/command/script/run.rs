@@ -19,6 +19,7 @@ use crate::command::error::Error;
 use crate::command::permission;
 use crate::command::script::prepare::{cannot_compile, cannot_load};
 use crate::command::table::{Entry, Way};
+use crate::keyspace::change::Only;
 use crate::keyspace::hold::ShardSet;
 use crate::observe::log::{debug, notice, verbose, warning};
 use crate::resp::reply::Output;
@@ -149,7 +150,7 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
         subject,
         request: args,
         read_only: access == Access::ReadOnly || says_no_writes,
-        logged: true,
+        tells: Tells::All,
         declared,
         // One that says nothing of itself may touch any slot that is served here, as before there were flags.
         one_slot: subject.flags().is_some_and(|flags| !flags.has(source::Flag::AllowCrossSlotKeys)),
@@ -238,6 +239,14 @@ fn write_log(level: u8, text: &[u8]) {
     }
 }
 
+/// Who is told of what a script changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tells {
+    All,
+    Only(Only),
+    Nobody,
+}
+
 /// Runs what one script asks for.
 struct Runner<'r, 'c> {
     ctx: &'r mut Context<'c>,
@@ -247,8 +256,8 @@ struct Runner<'r, 'c> {
     read_only: bool,
     /// Whether memory is at its limit, and it did not say that this is no matter.
     short_of_room: bool,
-    /// Whether what it changes goes to the log: `redis.set_repl`.
-    logged: bool,
+    /// Who is told of what it changes: `redis.set_repl`.
+    tells: Tells,
     /// The shards of the keys that it declared.
     declared: ShardSet,
     /// Whether all keys that it touches have to be of one slot, in a cluster.
@@ -389,13 +398,19 @@ impl Runner<'_, '_> {
     }
 
     fn run_inside(&mut self, entry: &Entry, args: &Args<'_>, reply: &mut Output) {
-        let logged = self.logged;
+        let tells = self.tells;
         let before = self.ctx.db.effects.group.as_ref().map_or(0, Vec::len);
         std::mem::swap(self.ctx.out, reply);
         call_inside(self.ctx, entry, args);
         std::mem::swap(self.ctx.out, reply);
-        if let Some(group) = self.ctx.db.effects.group.as_mut().filter(|_| !logged) {
-            group.truncate(before);
+        let effects = &mut *self.ctx.db.effects;
+        if let Some(group) = &mut effects.group {
+            match tells {
+                Tells::All => {}
+                Tells::Nobody => group.truncate(before),
+                Tells::Only(only) if group.len() > before => effects.only.push((before..group.len(), only)),
+                Tells::Only(_) => {}
+            }
         }
     }
 }
@@ -425,8 +440,12 @@ impl Caller for Runner<'_, '_> {
     }
 
     fn propagate(&mut self, to_log: bool, to_replicas: bool) {
-        // There is one log for both.
-        self.logged = to_log || to_replicas;
+        self.tells = match (to_log, to_replicas) {
+            (true, true) => Tells::All,
+            (true, false) => Tells::Only(Only::File),
+            (false, true) => Tells::Only(Only::Replicas),
+            (false, false) => Tells::Nobody,
+        };
     }
 
     fn log(&mut self, level: u8, text: &[u8]) {

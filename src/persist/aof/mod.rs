@@ -143,6 +143,11 @@ impl Aof {
         }
     }
 
+    /// Has the rewrite go on without delays, if there is one.
+    pub fn hurry_rewrite(&self) {
+        self.rewrite.lock().iter().for_each(|rewrite| rewrite.progress.hurry());
+    }
+
     /// Bytes in all files.
     pub fn bytes(&self) -> u64 {
         self.others_bytes.load(Ordering::Relaxed) + self.appender.size.load(Ordering::Relaxed)

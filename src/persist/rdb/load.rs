@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -17,6 +17,8 @@ use crate::persist::rdb::value::{Decoded, Limits};
 use crate::persist::rdb::{Dialect, Error, Reason, Result};
 use crate::stdx::number::parse_i64;
 
+/// How often who delays looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(100);
 /// How often progress is told: after so many records.
 const STRIDE: u64 = 256;
 
@@ -69,6 +71,8 @@ pub struct Loaded {
     pub keys: u64,
     /// How many were left out because their deadline had passed.
     pub expired: u64,
+    /// Which ones these were.
+    pub late: Late,
     /// Keys without a value, which were left out.
     pub empty: Vec<Vec<u8>>,
     /// What the file says about itself.
@@ -77,6 +81,37 @@ pub struct Loaded {
     pub functions: Vec<Vec<u8>>,
     /// Modules whose data beside their values was passed over.
     pub modules: Vec<String>,
+}
+
+/// Keys that were left out because their deadline had passed: replicas that have the data set of the file still have
+/// them.
+#[derive(Debug, Default)]
+pub struct Late {
+    /// The keys, each with its database, unless they are too many.
+    pub keys: Vec<(usize, Vec<u8>)>,
+    /// How many bytes of a stream it takes to tell of all of them, about.
+    pub bytes: u64,
+}
+
+impl Late {
+    /// What a DEL takes beside the name of its key, in bytes.
+    const WORDS: usize = 30;
+
+    fn add(&mut self, db: usize, key: &[u8], most: u64) {
+        self.bytes += (key.len() + Late::WORDS) as u64;
+        if self.bytes <= most {
+            self.keys.push((db, key.to_vec()));
+        }
+    }
+
+    fn join(&mut self, other: Late, most: u64) {
+        self.bytes += other.bytes;
+        if self.bytes <= most {
+            self.keys.extend(other.keys);
+        } else {
+            self.keys = Vec::new();
+        }
+    }
 }
 
 impl Loaded {
@@ -107,10 +142,11 @@ struct Batch {
 
 /// What stores keys: one for each thread.
 struct Store<'a> {
-    keyspace: &'a Keyspace,
+    /// Where to; `None` where they are only read.
+    keyspace: Option<(&'a Keyspace, Hold<'a>)>,
     manner: Manner<'a>,
     limits: Limits<'a>,
-    hold: Hold<'a>,
+    progress: &'a Progress,
     stored: Stored,
 }
 
@@ -119,13 +155,35 @@ struct Store<'a> {
 struct Stored {
     keys: u64,
     expired: u64,
+    late: Late,
     empty: Vec<Vec<u8>>,
 }
 
 impl<'a> Store<'a> {
-    fn new(keyspace: &'a Keyspace, manner: Manner<'a>, limits: Limits<'a>) -> Store<'a> {
-        let hold = keyspace.hold_none();
-        Store { keyspace, manner, limits, hold, stored: Stored::default() }
+    fn new(
+        keyspace: Option<&'a Keyspace>,
+        manner: Manner<'a>,
+        limits: Limits<'a>,
+        progress: &'a Progress,
+    ) -> Store<'a> {
+        let keyspace = keyspace.map(|keyspace| (keyspace, keyspace.hold_none()));
+        Store { keyspace, manner, limits, progress, stored: Stored::default() }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.progress.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps as long as somebody wants what is read.
+    fn sleep(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while !self.is_stopped() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(LOOK));
+        }
     }
 
     fn is_over(&self, about: &About) -> bool {
@@ -138,16 +196,22 @@ impl<'a> Store<'a> {
     /// # Errors
     /// What is to be said of a key that is there already.
     fn put(&mut self, db: usize, key: &[u8], about: &About, value: Decoded) -> std::result::Result<(), String> {
-        let (keyspace, replace) = (self.keyspace, self.manner.twice == Twice::Replace);
+        let replace = self.manner.twice == Twice::Replace;
         if self.is_over(about) {
             self.stored.expired += 1;
+            self.stored.late.add(db, key, self.manner.config.repl_backlog_size);
             return Ok(());
         }
+        let Some((keyspace, hold)) = &mut self.keyspace else {
+            self.stored.keys += 1;
+            return Ok(());
+        };
+        let keyspace: &Keyspace = keyspace;
         let hash = keyspace.hasher().hash(key);
         let entry = value.into_entry(hash.bits(), key, about.deadline, clock(&self.manner.moment, about));
         let shard = hash.shard();
         let deadlines = [entry.deadline(), entry.field_deadline()];
-        let twice = self.hold.visit(shard, |held| {
+        let twice = hold.visit(shard, |held| {
             let part = held.part_or_new(db);
             if part.find(hash, key).is_some() {
                 if !replace {
@@ -167,7 +231,7 @@ impl<'a> Store<'a> {
         self.stored.keys += 1;
         match self.manner.config.key_load_delay {
             0 => {}
-            us @ 1.. => std::thread::sleep(Duration::from_micros(us.unsigned_abs().into())),
+            us @ 1.. => self.sleep(Duration::from_micros(us.unsigned_abs().into())),
             // A microsecond after so many keys.
             keys if self.stored.keys.is_multiple_of(keys.unsigned_abs().into()) => {
                 std::thread::sleep(Duration::from_micros(1));
@@ -206,6 +270,25 @@ pub fn load(
     threads: usize,
     progress: &Progress,
 ) -> Result<Loaded> {
+    read(Some(keyspace), reader, manner, threads, progress)
+}
+
+/// Reads a file as [`load`] does and keeps nothing of it, so that it is known to be good before anything is given up for it.
+/// What goes unnoticed is a key that the file has twice.
+///
+/// # Errors
+/// As with [`load`].
+pub fn check(reader: &mut Reader<'_>, manner: Manner<'_>, threads: usize, progress: &Progress) -> Result<Loaded> {
+    read(None, reader, manner, threads, progress)
+}
+
+fn read(
+    keyspace: Option<&Keyspace>,
+    reader: &mut Reader<'_>,
+    manner: Manner<'_>,
+    threads: usize,
+    progress: &Progress,
+) -> Result<Loaded> {
     let limits = Limits {
         config: manner.config,
         dialect: Dialect::Redis,
@@ -220,7 +303,7 @@ pub fn load(
     let (receiver, finished) = (Mutex::new(receiver), Mutex::new(Vec::new()));
     let walked = std::thread::scope(|scope| {
         let work = || {
-            let mut store = Store::new(keyspace, manner, limits);
+            let mut store = Store::new(keyspace, manner, limits, progress);
             loop {
                 let batch = receiver.lock().recv();
                 let Ok(batch) = batch else { break };
@@ -239,7 +322,7 @@ pub fn load(
         if apart && (0..threads).filter(start).count() > 0 {
             records.pass_over_keys();
         }
-        let mut store = Store::new(keyspace, manner, limits);
+        let mut store = Store::new(keyspace, manner, limits, progress);
         let walked = walk(&mut records, &mut store, &mut loaded, progress, |batch| {
             // The receiver is there as long as we are.
             let _ = sender.send(batch);
@@ -256,6 +339,7 @@ pub fn load(
     for stored in finished.into_inner() {
         loaded.keys += stored.keys;
         loaded.expired += stored.expired;
+        loaded.late.join(stored.late, manner.config.repl_backlog_size);
         loaded.empty.extend(stored.empty);
     }
     Ok(loaded)
@@ -294,9 +378,9 @@ fn walk(
         count += 1;
         if count.is_multiple_of(STRIDE) {
             progress.bytes.store(records.reader.offset(), Ordering::Relaxed);
-            if progress.stopped.load(Ordering::Relaxed) {
-                return Err(records.reader.error(Reason::Stopped));
-            }
+        }
+        if store.is_stopped() {
+            return Err(records.reader.error(Reason::Stopped));
         }
         match record {
             Record::Raw(key) => {
@@ -323,7 +407,9 @@ fn walk(
             }
             Record::Empty(key) => store.stored.empty.push(key),
             Record::Aux(name, text) => {
-                tell(&name, &text, &store.manner.moment, progress);
+                if store.keyspace.is_some() {
+                    tell(&name, &text, &store.manner.moment, progress);
+                }
                 loaded.aux.push((name, text));
             }
             Record::Function(source) => loaded.functions.push(source),

@@ -252,7 +252,7 @@ fn wait(time: Duration, progress: &Progress) {
         return;
     }
     let until = Instant::now() + time;
-    while !progress.is_stopped() {
+    while !progress.is_stopped() && !progress.is_hurried() {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return;

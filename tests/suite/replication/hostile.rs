@@ -1,0 +1,142 @@
+//! Primaries that send what they should not, or go in the midst of it: what a replica had before it keeps, and goes on
+//! with where that is possible.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+
+use crate::support::server::Server;
+use crate::support::watch::{eventually, info};
+
+/// A replication id.
+const ID: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// Speaks as a primary up to PSYNC; returns the link and what was asked for.
+fn greet(listener: &TcpListener) -> (TcpStream, String) {
+    let (stream, _) = listener.accept().unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    let mut next = || loop {
+        let line = lines.next().unwrap().unwrap();
+        if !line.is_empty() && !line.starts_with(['*', '$']) {
+            return line;
+        }
+    };
+    loop {
+        match &*next() {
+            "PING" => (&stream).write_all(b"+PONG\r\n").unwrap(),
+            "REPLCONF" => (&stream).write_all(b"+OK\r\n").unwrap(),
+            "PSYNC" => return (stream, format!("{} {}", next(), next())),
+            _ => {}
+        }
+    }
+}
+
+/// A file that Spinel wrote, with one key.
+fn good_file() -> Vec<u8> {
+    let server = Server::subject(&[]);
+    let mut client = server.connect();
+    client.cmd(&["SET", "theirs", &"x".repeat(100_000)]);
+    client.cmd(&["CONFIG", "SET", "rdbcompression", "no"]);
+    assert_eq!(client.cmd(&["SAVE"]), b"+OK\r\n");
+    std::fs::read(server.dir().join("dump.rdb")).unwrap()
+}
+
+/// What a primary sends for a whole data set of these bytes.
+fn full(data: &[u8]) -> Vec<u8> {
+    [format!("+FULLRESYNC {ID} 1000\r\n${}\r\n", data.len()).as_bytes(), data].concat()
+}
+
+#[test]
+fn a_broken_data_set_is_refused_and_the_old_one_kept() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let good = good_file();
+    let mut flipped = good.clone();
+    flipped[50_000] ^= 1;
+    let mut strange = good.clone();
+    strange[4] = b'!';
+    let spent = good.len() / 2;
+    for load in ["disabled", "swapdb"] {
+        let replica = Server::subject(&["--repl-diskless-load", load]);
+        let mut ours = replica.connect();
+        ours.cmd(&["SET", "ours", "1"]);
+        assert_eq!(ours.cmd(&["REPLICAOF", "127.0.0.1", &port]), b"+OK\r\n");
+        let broken: [(&str, Vec<u8>); 4] = [
+            ("a sum that is wrong", full(&flipped)),
+            ("no such file at all", full(&strange)),
+            ("an end in its midst", full(&good[..spent])),
+            ("a link that is cut", full(&good)[..spent].to_vec()),
+        ];
+        for (what, bytes) in broken {
+            let (mut link, asked) = greet(&listener);
+            assert!(!asked.starts_with('?'), "{what}: what it has is good as long as it is there, it asked {asked}");
+            link.write_all(&bytes).unwrap();
+            if bytes.len() < good.len() {
+                drop(link);
+            } else {
+                // It ends the link itself.
+                let mut end = Vec::new();
+                let _ = std::io::Read::read_to_end(&mut link, &mut end);
+            }
+            assert_eq!(ours.cmd(&["GET", "ours"]), b"$1\r\n1\r\n", "{load}, {what}");
+            assert_eq!(ours.cmd(&["DBSIZE"]), b":1\r\n", "{load}, {what}");
+        }
+        assert!(replica.logs("Internal error in RDB"), "it says why");
+        assert!(replica.logs("Wrong RDB checksum"), "it says why");
+        let (mut link, _) = greet(&listener);
+        link.write_all(&full(&good)).unwrap();
+        eventually("a good one is taken", || ours.cmd(&["EXISTS", "theirs"]) == b":1\r\n");
+        assert_eq!(ours.cmd(&["EXISTS", "ours"]), b":0\r\n");
+        drop(link);
+        let (_link, asked) = greet(&listener);
+        assert_eq!(asked, format!("{ID} 1001"), "it goes on from there");
+    }
+}
+
+#[test]
+fn a_full_sync_that_is_cut_off_costs_nothing_at_the_old_primary() {
+    let primary = Server::subject(super::AT_ONCE);
+    let replica = Server::subject(&[]);
+    let (mut theirs, mut ours) = (primary.connect(), replica.connect());
+    theirs.cmd(&["SET", "a", "1"]);
+    super::follow(&mut ours, &primary);
+    // Another one promises a data set and goes.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    assert_eq!(ours.cmd(&["REPLICAOF", "127.0.0.1", &port]), b"+OK\r\n");
+    let (mut link, _) = greet(&listener);
+    link.write_all(format!("+FULLRESYNC {ID} 1000\r\n$1000000\r\nREDIS0009").as_bytes()).unwrap();
+    eventually("it is on its way", || info(&mut ours, "master_sync_read_bytes") == "9");
+    drop(link);
+    theirs.cmd(&["SET", "a", "2"]);
+    super::follow(&mut ours, &primary);
+    super::assert_equal(&mut theirs, &mut ours, "after a detour");
+    assert_eq!(super::figure(&mut theirs, "sync_full"), 1);
+    assert_eq!(super::figure(&mut theirs, "sync_partial_ok"), 1);
+}
+
+#[test]
+fn a_stream_that_is_none_ends_the_link_and_nothing_else() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let replica = Server::subject(&[]);
+    let mut ours = replica.connect();
+    assert_eq!(ours.cmd(&["REPLICAOF", "127.0.0.1", &port]), b"+OK\r\n");
+    let (mut link, _) = greet(&listener);
+    link.write_all(&full(&good_file())).unwrap();
+    eventually("it is taken", || ours.cmd(&["EXISTS", "theirs"]) == b":1\r\n");
+    for garbage in
+        [&b"*99999999999\r\n"[..], b"*1\r\n$-5\r\n", b"no request\r\n", b"*2\r\n$3\r\nGET\r\n:1\r\n", b"\x00\xff\r\n"]
+    {
+        link.write_all(garbage).unwrap();
+        let mut end = Vec::new();
+        let _ = std::io::Read::read_to_end(&mut link, &mut end);
+        let asked;
+        (link, asked) = greet(&listener);
+        assert_eq!(asked, format!("{ID} 1001"), "none of it counts: {}", garbage.escape_ascii());
+        link.write_all(b"+CONTINUE\r\n").unwrap();
+        eventually("the link is up", || info(&mut ours, "master_link_status") == "up");
+    }
+    link.write_all(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\n1\r\n").unwrap();
+    eventually("the stream goes on", || ours.cmd(&["GET", "a"]) == b"$1\r\n1\r\n");
+    assert_eq!(ours.cmd(&["EXISTS", "theirs"]), b":1\r\n");
+}
