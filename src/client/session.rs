@@ -66,6 +66,8 @@ pub struct Session {
     pub authenticated: bool,
     /// The user it is: what it may do.
     pub account: Arc<Account>,
+    /// The slot that the current command turned out to be about, where its arguments do not tell.
+    pub slot: Option<u16>,
     /// Which replies are sent.
     pub reply: ReplyMode,
     /// Whether the connection goes on.
@@ -92,6 +94,8 @@ pub struct Session {
     pub replaying: bool,
     /// Executes what a primary sends: nothing is refused that was done there.
     pub follows: Option<Box<Follow>>,
+    /// The migration of slots whose commands it sends: 40 letters. Its keys are not this node's yet.
+    pub imports: Option<[u8; 40]>,
     /// What it has said of itself, if it is to be a replica.
     pub introduction: Option<Box<Introduction>>,
     /// What is sent to it beside replies, since it is a replica.
@@ -112,6 +116,7 @@ impl Session {
             db: 0,
             authenticated: account.is_open(),
             account,
+            slot: None,
             reply: ReplyMode::On,
             fate: Fate::Stay,
             asking: Asking::No,
@@ -125,6 +130,7 @@ impl Session {
             in_process: false,
             replaying: false,
             follows: None,
+            imports: None,
             introduction: None,
             feed: None,
             streamed: 0,

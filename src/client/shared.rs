@@ -47,6 +47,8 @@ pub enum Mark {
     ReadOnly = 1 << 8,
     /// It knows what a redirection is: CLIENT CAPA REDIRECT.
     Redirect = 1 << 9,
+    /// `i`: sends slots that are on their way here.
+    Imports = 1 << 10,
 }
 
 /// Names that a client gave itself.

@@ -20,6 +20,8 @@ pub struct Transaction {
     ends: Vec<usize>,
     /// A command was refused: EXEC will be too.
     pub aborted: bool,
+    /// The bytes of all requests since MULTI, that one included, as they were sent; counted where slots are.
+    pub sent_bytes: u64,
     /// The shards of all their keys.
     pub shards: ShardSet,
     /// One of them cannot share the keyspace: it walks over all of it, or takes locks of its own.
@@ -43,6 +45,7 @@ impl Default for Transaction {
             spans: Vec::new(),
             ends: Vec::new(),
             aborted: false,
+            sent_bytes: 0,
             shards: ShardSet::default(),
             alone: false,
             writes: false,

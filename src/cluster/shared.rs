@@ -15,6 +15,8 @@ use parking_lot::Mutex;
 
 use crate::cluster::file::{self, BadLine};
 use crate::cluster::machine::{Action, Durability, Machine, Replication, Settings};
+use crate::cluster::migrations::Migrations;
+use crate::cluster::slots::SlotSet;
 use crate::cluster::stats::SlotStats;
 use crate::cluster::view::View;
 use crate::observe::log::notice;
@@ -78,6 +80,8 @@ impl NodesFile {
 pub struct Cluster {
     /// What each slot costs.
     pub stats: SlotStats,
+    /// Slots that move as a whole, from here or to here.
+    pub migrations: Migrations,
     machine: Mutex<Machine>,
     view: Arc<ArcSwap<View>>,
     version: AtomicU64,
@@ -99,6 +103,7 @@ impl Cluster {
         let machine = Machine::new(settings, random, now);
         Cluster {
             stats: SlotStats::default(),
+            migrations: Migrations::default(),
             view: Arc::new(ArcSwap::from_pointee(View::of(&machine))),
             version: AtomicU64::new(machine.version()),
             machine: Mutex::new(machine),
@@ -167,6 +172,20 @@ impl Cluster {
     /// What is to be done outside, in this order; it is forgotten here.
     pub fn take_actions(&self) -> Vec<Action> {
         std::mem::take(&mut *self.actions.lock())
+    }
+
+    /// Has the keys of slots removed that were on their way here and stay elsewhere.
+    pub fn remove_keys(&self, slots: SlotSet) {
+        self.actions.lock().push(Action::RollBack(slots));
+        if let Some(bell) = self.bell.get() {
+            bell();
+        }
+    }
+
+    /// Bytes of messages that wait to be handed to their connections.
+    pub fn waiting_bytes(&self) -> u64 {
+        let bytes = |action: &Action| if let Action::Send(_, bytes) = action { bytes.len() as u64 } else { 0 };
+        self.actions.lock().iter().map(bytes).sum()
     }
 
     /// The picture that commands look at.

@@ -32,6 +32,8 @@ struct Server {
     /// How much its clock is ahead.
     skew_ms: i64,
     copies: Option<usize>,
+    /// How often it began to copy somebody.
+    turn: u64,
     promotions: usize,
     offset: u64,
     heard_at: u64,
@@ -103,6 +105,7 @@ impl Simulation {
                 disk: Vec::new(),
                 skew_ms: 0,
                 copies: None,
+                turn: 0,
                 promotions: 0,
                 offset: 0,
                 heard_at: START_MS,
@@ -145,7 +148,16 @@ impl Simulation {
         };
         let mine = &mut self.servers[server];
         let silent_ms = self.now.saturating_sub(mine.heard_at);
-        mine.machine.enter(now, Replication { offset, silent_ms, copies: mine.copies.is_some() });
+        mine.machine.enter(
+            now,
+            Replication {
+                offset,
+                silent_ms,
+                copies: mine.copies.is_some(),
+                linked: mine.copies.is_some(),
+                turn: mine.turn,
+            },
+        );
         let result = f(&mut mine.machine);
         let actions = mine.machine.leave();
         actions.into_iter().for_each(|action| self.act(server, action));
@@ -192,6 +204,7 @@ impl Simulation {
                 let at = self.now;
                 let mine = &mut self.servers[server];
                 (mine.copies, mine.heard_at) = (primary, at);
+                mine.turn += 1;
             }
             Action::Promote => {
                 let mine = &mut self.servers[server];
@@ -203,7 +216,11 @@ impl Simulation {
                 self.servers[server].pauses += 1;
             }
             Action::Resume => self.servers[server].paused_until = 0,
-            Action::Empty | Action::DropKeys(_) | Action::DropChannels(_) | Action::Publish { .. } => {}
+            Action::Empty
+            | Action::DropKeys(_)
+            | Action::RollBack(_)
+            | Action::DropChannels(_)
+            | Action::Publish { .. } => {}
         }
     }
 

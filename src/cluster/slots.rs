@@ -53,6 +53,11 @@ impl SlotSet {
         new
     }
 
+    /// Adds slots.
+    pub fn extend(&mut self, slots: impl IntoIterator<Item = usize>) {
+        slots.into_iter().for_each(|slot| _ = self.add(slot));
+    }
+
     /// Takes a slot out; returns whether it was there.
     pub fn remove(&mut self, slot: usize) -> bool {
         let there = self.has(slot);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::cluster::machine::Machine;
 use crate::cluster::node::{Name, Node};
+use crate::cluster::slots::SlotSet;
 use crate::config::choice::EndpointType;
 use crate::keyspace::shard::SLOTS;
 
@@ -66,6 +67,7 @@ pub struct View {
     endpoints: Vec<Endpoint>,
     migrating: BTreeMap<u16, Place>,
     importing: BTreeMap<u16, Place>,
+    held: SlotSet,
 }
 
 impl View {
@@ -95,6 +97,7 @@ impl View {
             owners: (0..SLOTS).map(|slot| machine.owner(slot).and_then(place)).collect(),
             migrating: moves(machine.migrating()),
             importing: moves(machine.importing()),
+            held: machine.held().clone(),
             endpoints,
         }
     }
@@ -119,6 +122,24 @@ impl View {
     #[inline]
     pub fn is_in_motion(&self) -> bool {
         !self.migrating.is_empty() || !self.importing.is_empty()
+    }
+
+    /// Whether writes to any slot are held back.
+    #[inline]
+    pub fn holds_any(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Whether writes to a slot are held back, for another node is about to take it over.
+    #[inline]
+    pub fn holds(&self, slot: u16) -> bool {
+        self.held.has(slot.into())
+    }
+
+    /// Where the node of this name is; `None` where it is unknown.
+    pub fn place_of(&self, name: &Name) -> Option<Place> {
+        let at = self.endpoints.iter().position(|endpoint| endpoint.name == *name)?;
+        u16::try_from(at).ok().map(Place)
     }
 
     /// Where a node is.

@@ -328,6 +328,11 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// The slot of the first key that it waits for.
+    pub fn slot(&self) -> Option<usize> {
+        self.waiter.keys.first().map(|(_, hash)| hash.slot())
+    }
+
     /// Whether it is over, and its command can end.
     pub fn is_over(&self) -> bool {
         self.waiter.is_over()
@@ -347,6 +352,12 @@ impl Waiting {
     pub fn request(&self) -> Vec<Vec<u8>> {
         let (words, spans) = &self.waiter.request;
         Args::new(words, spans).to_vecs()
+    }
+
+    /// How many bytes its command has as a request.
+    pub fn sent_bytes(&self) -> u64 {
+        let (words, spans) = &self.waiter.request;
+        Args::new(words, spans).wire_bytes()
     }
 
     /// Whether its command was refused in the end, and so has not run.

@@ -13,6 +13,7 @@ use crate::client::shared::Link;
 use crate::command::args::Args;
 use crate::command::blocking::{Wait, serve_ready};
 use crate::command::client::tracking;
+use crate::command::cluster::migration::import;
 use crate::command::context::{Context, Job, Outcome, Reply};
 use crate::command::engine::Engine;
 use crate::command::error::Error;
@@ -178,6 +179,9 @@ fn finish_reply_mode(context: &mut Context<'_>, before: ReplyMode, mark: Mark) {
 /// Writes an error reply, and counts it.
 pub fn write_error(context: &mut Context<'_>, error: &Error) {
     count_error(context.engine, error, context.worker);
+    if context.session.imports.is_some() {
+        import::failed(context.engine, context.session, &error.line());
+    }
     context.out.error_bytes(&error.line());
 }
 

@@ -9,6 +9,7 @@ use crate::command::testing::Bench;
 use crate::config::table::Config;
 use crate::keyspace::entry::{Entry, Str};
 use crate::keyspace::hash::Routing;
+use crate::keyspace::hidden::Walked;
 use crate::keyspace::hold::ShardSet;
 use crate::keyspace::moment::{AccessPolicy, Moment};
 use crate::keyspace::space::Keyspace;
@@ -69,7 +70,7 @@ fn entries(bench: &Bench, mut f: impl FnMut(&Entry)) {
     let keyspace = &bench.engine.keyspace;
     let mut cursor = 0;
     loop {
-        cursor = keyspace.scan(&mut keyspace.hold(ShardSet::ALL), 0, cursor, 100, &mut f);
+        cursor = keyspace.scan(&mut keyspace.hold(ShardSet::ALL), 0, Walked::All, cursor, 100, &mut f);
         if cursor == 0 {
             return;
         }

@@ -151,6 +151,15 @@ const SUBCOMMANDS: &[Sub] = &[
     ("SET-SKIP-CHECKSUM-VALIDATION", 3..=3, |ctx, args| {
         throw(ctx, &ctx.engine.debug.ignore_checksums, leading_number(args.at(2)) != 0)
     }),
+    ("SLOTMIGRATION", 4..=4, |ctx, args| {
+        let debug = &ctx.engine.debug;
+        let switch = match args.at(2) {
+            word if word.eq_ignore_ascii_case(b"PREVENT-PAUSE") => &debug.keep_slots,
+            word if word.eq_ignore_ascii_case(b"PREVENT-FAILOVER") => &debug.leave_slots,
+            _ => return Err(Error::Syntax),
+        };
+        throw(ctx, switch, leading_number(args.at(3)) != 0)
+    }),
     ("SLEEP", 3..=3, |ctx, args| {
         let seconds = parse_f64(args.at(2)).filter(|s| *s > 0.0).unwrap_or(0.0);
         std::thread::sleep(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
@@ -602,6 +611,10 @@ fn help_text(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
             ("SET-ACTIVE-EXPIRE <0|1>", &["Stop removing keys that nobody accesses when they expire."]),
             ("SET-DISABLE-DENY-SCRIPTS <0|1>", &["Let scripts call what is denied to them."]),
             ("SET-SKIP-CHECKSUM-VALIDATION <0|1>", &["Restore payloads whose checksum is wrong."]),
+            (
+                "SLOTMIGRATION PREVENT-PAUSE|PREVENT-FAILOVER <0|1>",
+                &["Do not hand over slots that move; do not take over those that are handed over."],
+            ),
             ("SLEEP <seconds>", &["Stop the server for so long. Decimals allowed."]),
         ],
     )

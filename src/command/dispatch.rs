@@ -24,6 +24,7 @@ use crate::command::args::Args;
 use crate::command::blocking::{Waiting, enqueue, serve_ready, shards_to_serve};
 use crate::command::call::{Rest, call, count_call, count_error, notable_ns, note_slow, write_error};
 use crate::command::cluster::route;
+use crate::command::cluster::{self, migration::import};
 use crate::command::context::{Context, Job, Outcome, Renewal};
 use crate::command::engine::{Engine, PauseMode, Refusal, access_policy};
 use crate::command::error::Error;
@@ -61,6 +62,9 @@ const TOGETHER: usize = 64;
 
 /// Who waits for keys on their way to another server looks after so many milliseconds at the latest.
 const LOOK_AGAIN_MS: u64 = 1000;
+
+/// Who waits until a slot has been handed over looks after so many milliseconds: he may have begun to wait just as it was.
+const HAND_OVER_MS: u64 = 20;
 
 /// Where a request's arguments are among the batch's spans.
 #[derive(Debug, Clone, Copy)]
@@ -369,7 +373,7 @@ impl Executor {
                 let mut rest = None;
                 let mut ran = 0;
                 let taken = memory::used_by_this_thread();
-                let counts_slots = view.is_some() && context.config.cluster_slot_stats_enabled;
+                let counts_slots = engine.cluster.is_some() && context.config.cluster_slot_stats_enabled;
                 for ready in &ready {
                     let mut args = args_of(buf, spans, ready.request);
                     if let Some((index, hash)) = ready.first_key {
@@ -378,10 +382,13 @@ impl Executor {
                     let written = context.out.len();
                     match call(&mut context, ready.entry, &args, before) {
                         Ok(after) => {
-                            if counts_slots && let Some((_, hash)) = ready.first_key {
-                                let bytes_out = context.out.len().saturating_sub(written) as u64;
-                                let cost = Cost { ns: after.since_ns(before), bytes_in: args.wire_bytes(), bytes_out };
-                                count_slot(engine, hash.slot(), cost);
+                            if counts_slots && let Some(slot) = slot_of(context.session, ready, &args) {
+                                // A primary is not answered.
+                                let bytes_out = if follows { 0 } else { context.out.len().saturating_sub(written) };
+                                let bytes_out = bytes_out as u64;
+                                let bytes_in = sent_bytes(buf, ready.request, &args);
+                                let cost = Cost { ns: after.since_ns(before), bytes_in, bytes_out };
+                                count_slot(engine, slot, cost);
                             }
                             before = after;
                         }
@@ -589,7 +596,7 @@ impl Executor {
             engine.keyspace.hold_none()
         };
         let mut hold = hold;
-        if let Some(view) = view.filter(|_| route::concerns(entry)) {
+        if let Some(view) = view.filter(|_| route::concerns(entry) || takes_all) {
             if is_outdated(engine, view) {
                 return Err(Unready::Impatient);
             }
@@ -605,17 +612,28 @@ impl Executor {
         // not be taken back, for its first pieces are on their way before the last is written.
         let mut unwanted = (mode != ReplyMode::On).then(|| Output::new(out.protocol()));
         let into = unwanted.as_mut().unwrap_or(out);
-        let counted = view.filter(|_| config.cluster_slot_stats_enabled && route::concerns(entry));
+        let counts = engine.cluster.is_some() && config.cluster_slot_stats_enabled;
+        let counted = view.filter(|_| counts && route::concerns(entry));
+        let queued_bytes = session.transaction.as_ref().map_or(0, |queued| queued.sent_bytes);
+        session.slot = None;
         // Of a transaction nothing is left when it has ended.
         let slot =
             counted.and_then(|view| route::judge(engine, view, session, entry, args, Some(&mut hold)).ok().flatten());
         let mut context = self.context(engine, session, into, config, hold, moment);
         let written = context.out.len();
         let mut ended = call(&mut context, entry, args, started);
-        if let Some(slot) = slot {
+        if let Some(slot) = slot.or(context.session.slot.take()).filter(|_| counts) {
             let bytes_out = context.out.len().saturating_sub(written) as u64;
-            let cost = Cost { ns: started.elapsed_ns(), bytes_in: args.wire_bytes(), bytes_out };
-            count_slot(engine, slot.into(), cost);
+            let ns = ended.as_ref().map_or_else(|_| started.elapsed_ns(), |after| after.since_ns(started));
+            let bytes_in = args.wire_bytes() + if entry.way == Way::Transaction { queued_bytes } else { 0 };
+            count_slot(engine, slot.into(), Cost { ns, bytes_in, bytes_out });
+        }
+        if counts
+            && queued_bytes == 0
+            && let Some(queued) = &mut context.session.transaction
+        {
+            // It began just now.
+            queued.sent_bytes = args.wire_bytes();
         }
         if context.session.follows.is_some() {
             note_followed(engine, context.session, bytes);
@@ -755,6 +773,7 @@ impl Executor {
         }
         let mark = out.mark();
         let mut ended = Ended::Done;
+        let written = out.len();
         if let Err(error) = waiting.write_end(out) {
             count_error(engine, &error, self.worker);
             out.error_bytes(&error.line());
@@ -769,6 +788,13 @@ impl Executor {
                 engine.stats.worker(worker).rejected(waiting.index);
             }
             return;
+        }
+        if config.cluster_slot_stats_enabled
+            && let Some(slot) = waiting.slot()
+        {
+            let bytes_out = out.len().saturating_sub(written) as u64;
+            let cost = Cost { ns: waiting.spent_ns, bytes_in: waiting.sent_bytes(), bytes_out };
+            count_slot(engine, slot, cost);
         }
         count_call(engine, self.worker, waiting.index, waiting.spent_ns, ended, &config);
         note_slow(engine, &config, session, waiting.spent_ns, "command", Some(|| waiting.request()));
@@ -862,7 +888,10 @@ impl Executor {
     /// The cluster as it is now, for a client whose requests may be another node's.
     #[inline]
     fn view(&mut self, session: &Session) -> Option<Arc<View>> {
-        let newest = self.newest_view.as_mut().filter(|_| !session.replaying && session.follows.is_none())?;
+        let newest = self
+            .newest_view
+            .as_mut()
+            .filter(|_| !session.replaying && session.follows.is_none() && session.imports.is_none())?;
         Some(newest.load().clone())
     }
 
@@ -943,7 +972,7 @@ fn bytes_of<'b>(buf: &'b [u8], requests: &[Request], index: usize) -> &'b [u8] {
 /// What becomes of keys whose deadline has passed, for who runs this session's requests.
 #[inline]
 fn due(engine: &Engine, session: &Session, config: &Config, paused: bool) -> Due {
-    if session.replaying || session.follows.is_some() {
+    if session.replaying || session.follows.is_some() || session.imports.is_some() {
         Due::Keep
     } else if paused || engine.replication.is_following() && config.replica_read_only {
         // Neither is there anybody who could write meanwhile.
@@ -1006,6 +1035,11 @@ fn check<'e>(
     if let Err(error) = permission::check(engine, session, entry, args) {
         return Verdict::Refuse(Some(entry), error);
     }
+    if session.imports.is_some()
+        && let Err(error) = import::check(engine, session, entry, args)
+    {
+        return Verdict::Refuse(Some(entry), error);
+    }
     if let Some(view) = view
         && let Some(error) = elsewhere(engine, view, session, entry, args, None)
     {
@@ -1042,6 +1076,12 @@ fn check<'e>(
         && let Some(error) = refusal(engine, session, entry)
     {
         return Verdict::Refuse(Some(entry), error);
+    }
+    if let Some(view) = view
+        && view.holds_any()
+        && route::holds_back(engine, view, session, entry, args, may_write(engine, entry, args))
+    {
+        return Verdict::Hold(now_ms + HAND_OVER_MS);
     }
     if let Some((mode, until_ms)) = pause
         && (mode == PauseMode::All
@@ -1081,6 +1121,22 @@ fn lead_on<'e>(engine: &'e Engine, session: &Session, entry: &'e Entry, now_ms: 
     }
     let primary = &state.primary;
     Some(Verdict::Redirect(entry, Error::text(format!("REDIRECT {}:{}", primary.host, primary.port))))
+}
+
+/// The slot that a request was about which has run.
+#[cold]
+fn slot_of(session: &mut Session, ready: &Ready<'_>, args: &Args<'_>) -> Option<usize> {
+    let told = session.slot.take().map(usize::from);
+    told.or(ready.first_key.map(|(_, hash)| hash.slot())).or_else(|| route::channel_slot(ready.entry, args))
+}
+
+/// How many bytes a request had when it was sent: in the protocol, or as a line.
+fn sent_bytes(buf: &[u8], request: Request, args: &Args<'_>) -> u64 {
+    let sent = &buf[request.start.min(buf.len())..];
+    match sent.first() {
+        Some(b'*') | None => args.wire_bytes(),
+        Some(_) => sent.iter().position(|byte| *byte == b'\n').map_or(args.wire_bytes(), |end| end as u64 + 1),
+    }
 }
 
 /// Adds to what a slot costs.
@@ -1211,7 +1267,8 @@ fn refusal(engine: &Engine, session: &Session, entry: &Entry) -> Option<Error> {
     if engine.is_refusing(Refusal::LoadingAside) && entry.has(Flag::NoAsyncLoading) {
         return Some(Error::Loading);
     }
-    (engine.is_refusing(Refusal::Loading) && !entry.has(Flag::Loading)).then_some(Error::Loading)
+    let may_load = entry.has(Flag::Loading) || cluster::tells_while_loading(entry);
+    (engine.is_refusing(Refusal::Loading) && !may_load).then_some(Error::Loading)
 }
 
 /// Whether a command may have something to tell replicas.
@@ -1238,6 +1295,7 @@ fn queue(engine: &Engine, session: &mut Session, entry: &Entry, args: &Args<'_>)
     let Some(queued) = &mut session.transaction else { return Ok(()) };
     add_keys(engine, entry, args, &mut queued.shards)?;
     queued.push(args.from(0));
+    queued.sent_bytes += args.wire_bytes();
     queued.alone |= entry.way != Way::Batched;
     queued.writes |= may_write(engine, entry, args);
     queued.changes |= entry.has(Flag::Write);
@@ -1381,6 +1439,9 @@ fn refuse(
         }
     } else if let Some(queued) = &mut session.transaction {
         queued.aborted = true;
+    }
+    if session.imports.is_some() {
+        import::failed(engine, session, &line);
     }
     if !matches!(session.reply, ReplyMode::Off | ReplyMode::Skip) {
         out.error_bytes(&line);

@@ -107,7 +107,8 @@ impl Pause {
         self.end.load(Ordering::Relaxed)
     }
 
-    fn wake(&self) {
+    /// Has those that wait look again.
+    pub fn wake(&self) {
         // They are woken without the lock: whoever has to wait on comes back.
         let waiting = std::mem::take(&mut *self.waiting.lock());
         waiting.values().for_each(|client| client.wake());
@@ -157,6 +158,8 @@ pub struct ShutdownRequest {
     pub now: bool,
     /// Go even if saving fails.
     pub force: bool,
+    /// Have a replica take over before, in a cluster.
+    pub failover: bool,
 }
 
 /// What a command asks of the server around it: whatever concerns sockets, files and the process.
@@ -202,6 +205,11 @@ pub trait Host: Send + Sync {
 
     /// Sends requests, `count` of them, to another server, and waits for what it answers: as long as `peer` allows.
     fn ask(&self, peer: &Peer, requests: &[u8], count: usize) -> Answers;
+
+    /// Sends the slots of a migration that begins now to their new node, on a thread of its own.
+    fn export_slots(&self, engine: &Arc<Engine>, name: [u8; 40]) {
+        let _ = (engine, name);
+    }
 
     /// How many connections to other servers are kept for the next such request.
     fn kept_peers(&self) -> usize;
@@ -272,6 +280,10 @@ pub struct DebugSwitches {
     pub scripts_may_all: AtomicBool,
     /// Whether payloads are restored whose checksum is wrong.
     pub ignore_checksums: AtomicBool,
+    /// Whether slots that move are not handed over, though all is ready.
+    pub keep_slots: AtomicBool,
+    /// Whether slots that were granted are not taken over.
+    pub leave_slots: AtomicBool,
 }
 
 impl DebugSwitches {
@@ -439,6 +451,8 @@ impl Engine {
                 cron: AtomicBool::new(true),
                 scripts_may_all: AtomicBool::new(false),
                 ignore_checksums: AtomicBool::new(false),
+                keep_slots: AtomicBool::new(false),
+                leave_slots: AtomicBool::new(false),
             },
             dirty: AtomicU64::new(0),
             saves: Saves::new(clock.now_ms()),

@@ -271,7 +271,10 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "mem_total_replication_buffers" => self.stream_memory(),
             "mem_not_counted_for_evict" => self.engine.uncounted_memory(),
             "mem_clients_slaves" => self.engine.replicas_memory(),
-            "mem_cluster_links" => self.links(|machine| machine.links().map(|(_, link)| link.queued as u64).sum()),
+            "mem_cluster_links" => {
+                let waiting = self.engine.cluster.as_ref().map_or(0, |cluster| cluster.waiting_bytes());
+                waiting + self.links(|machine| machine.links().map(|(_, link)| link.queued as u64).sum())
+            }
             "mem_aof_buffer" => self.engine.aof.appender.buffered() as u64,
             // A table that grows rehashes one segment at a time and keeps no second copy of itself.
             "mem_overhead_db_hashtable_rehashing" => 0,

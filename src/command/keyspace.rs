@@ -10,6 +10,7 @@ use smallvec::smallvec;
 
 use crate::command::args::{Args, word};
 use crate::command::client::tracking;
+use crate::command::cluster::migration;
 use crate::command::context::{Context, DONE, Reply, later};
 use crate::command::error::Error;
 use crate::command::key::database;
@@ -17,6 +18,7 @@ use crate::command::save;
 use crate::command::scan::{DEFAULT_COUNT, Strings, matches, parse_count, parse_cursor, pattern};
 use crate::command::table::Command;
 use crate::keyspace::entry::Entry;
+use crate::keyspace::hidden::Walked;
 use crate::keyspace::hold::ShardSet;
 use crate::keyspace::shard::SHARDS;
 use crate::keyspace::space::Flushed;
@@ -53,7 +55,7 @@ impl Walk {
             let budget = self.left.map_or(STRIDE, |left| left.min(STRIDE as u64) as usize);
             let (pattern, kind, found) = (&self.pattern, self.kind, &mut self.found);
             let mut visited = 0;
-            let next = keyspace.scan(&mut ctx.db.hold, db, self.cursor, budget, |entry: &Entry| {
+            let next = keyspace.scan(&mut ctx.db.hold, db, Walked::Visible, self.cursor, budget, |entry: &Entry| {
                 visited += 1;
                 let wanted = kind.is_none_or(|kind| entry.kind() == kind) && matches(pattern.as_deref(), entry.key());
                 if !wanted {
@@ -255,7 +257,7 @@ pub const DBSIZE: Command = Command {
 
 fn dbsize(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
     let db = ctx.db.index();
-    let keys = ctx.db.keyspace().len(&mut ctx.db.hold, db);
+    let keys = ctx.db.keyspace().visible_len(&mut ctx.db.hold, db);
     ctx.out.integer(i64::try_from(keys).unwrap_or(i64::MAX));
     DONE
 }
@@ -367,6 +369,7 @@ fn flush(ctx: &mut Context<'_>, args: &Args<'_>, db: Option<usize>) -> Reply {
     let flushed = keyspace.take_all(&mut ctx.db.hold, db);
     ctx.db.effects.dirty += flushed.keys;
     tracking::flushed(ctx.engine, ctx.db.effects);
+    migration::flushed(ctx.engine);
     if db.is_none() && save::flushed(ctx.engine, ctx.config, &mut ctx.db.hold) {
         // The file has all that changed.
         ctx.db.effects.dirty = 0;

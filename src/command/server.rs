@@ -98,17 +98,21 @@ pub const SHUTDOWN: Command = Command {
 fn shutdown(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let (mut request, mut abort) = (ShutdownRequest::default(), false);
     for arg in args.from(1) {
-        match word(arg, &["SAVE", "NOSAVE", "NOW", "FORCE", "ABORT"]) {
+        match word(arg, &["SAVE", "NOSAVE", "NOW", "FORCE", "FAILOVER", "ABORT"]) {
             Some("SAVE") => request.save = true,
             Some("NOSAVE") => request.nosave = true,
             Some("NOW") => request.now = true,
             Some("FORCE") => request.force = true,
+            Some("FAILOVER") => request.failover = true,
             Some(_) => abort = true,
             None => return Err(Error::Syntax),
         }
     }
     if abort && request != ShutdownRequest::default() || request.save && request.nosave {
         return Err(Error::Syntax);
+    }
+    if request.failover && ctx.engine.cluster.is_none() {
+        return Err(Error::text("ERR SHUTDOWN FAILOVER is only supported in cluster mode."));
     }
     if let Some(kind) = ctx.engine.scripts.running.busy()
         && !request.nosave

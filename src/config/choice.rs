@@ -139,14 +139,18 @@ pub struct ShutdownOptions {
     pub now: bool,
     /// Exit even if saving failed.
     pub force: bool,
+    /// Have a replica take over before, in a cluster.
+    pub failover: bool,
 }
 
 impl ShutdownOptions {
+    /// What is listed where a word is wrong: what Redis lists, which knows no `failover`.
     const NAMES: [&'static str; 5] = ["default", "save", "nosave", "now", "force"];
 
     fn set(&self) -> impl Iterator<Item = &'static str> {
         let set = [false, self.save, self.nosave, self.now, self.force];
-        Self::NAMES.into_iter().zip(set).filter(|(_, set)| *set).map(|(name, _)| name)
+        let known = Self::NAMES.into_iter().zip(set).filter(|(_, set)| *set).map(|(name, _)| name);
+        known.chain(self.failover.then_some("failover"))
     }
 }
 
@@ -163,6 +167,7 @@ impl Setting for ShutdownOptions {
                 b"nosave" => options.nosave = true,
                 b"now" => options.now = true,
                 b"force" => options.force = true,
+                b"failover" => options.failover = true,
                 _ => return Err(none_of(Self::NAMES.into_iter())),
             }
         }
@@ -225,8 +230,8 @@ mod tests {
     fn shutdown_options_are_a_set() {
         let mut options = ShutdownOptions::default();
         assert_eq!(options.text(()), b"default");
-        options.assign(&words("now FORCE save"), (), Manner::Replace).unwrap();
-        assert_eq!(options.text(()), b"save now force");
+        options.assign(&words("failover now FORCE save"), (), Manner::Replace).unwrap();
+        assert_eq!(options.text(()), b"save now force failover");
         let before = options;
         assert_eq!(
             options.assign(&words("save nosave"), (), Manner::Replace),

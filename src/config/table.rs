@@ -611,6 +611,13 @@ directives! {
         cluster_blacklist_ttl("cluster-blacklist-ttl"): u64 = 60, within(0, U64), [], Effective;
         /// Whether CPU time and traffic are counted for every slot.
         cluster_slot_stats_enabled("cluster-slot-stats-enabled"): bool = false, None, [], Effective;
+        /// Slots that move as a whole are handed over once no more than this has yet to be sent. Writes to them are held
+        /// back meanwhile.
+        cluster_slot_migration_handoff_max_lag_bytes("cluster-slot-migration-handoff-max-lag-bytes"): u64 = 1 << 20, bytes(0, I64), [], Effective;
+        /// The most milliseconds that writes to slots are held back while they are handed over.
+        cluster_slot_migration_write_pause_timeout("cluster-slot-migration-write-pause-timeout"): u64 = 10_000, within(0, I32), [], Effective;
+        /// How many ended moves of slots are remembered.
+        cluster_slot_migration_log_max_len("cluster-slot-migration-log-max-len"): u64 = 1000, within(0, I64), [], Effective;
     }
     ClusterNat {
         /// The address that other nodes are told, where the one that they see is wrong: behind address translation,

@@ -129,6 +129,7 @@ impl Keyspace {
     /// Adds keys that chance picks; `None` where there is none that may go.
     fn pick(&self, pool: &mut Pool, rule: Rule, samples: usize, moment: &Moment) -> Option<()> {
         let mut left = samples;
+        let hides = self.hidden().any();
         let start = pool.rng.usize(..SHARDS);
         for n in 0..SHARDS {
             if left == 0 {
@@ -141,6 +142,9 @@ impl Keyspace {
                     let Some(part) = shard.part(db) else { continue };
                     let mut rng = pool.rng.fork();
                     let seen = part.pick(&mut rng, samples, rule.volatile, |entry| {
+                        if hides && self.hidden().has(self.hasher().hash(entry.key()).slot()) {
+                            return;
+                        }
                         pool.consider(rule.score(entry, moment), db, entry.key());
                     });
                     left = left.saturating_sub(seen);
@@ -153,7 +157,11 @@ impl Keyspace {
     /// Adds the key that expires next; `None` where no key can expire.
     fn pick_nearest(&self, pool: &mut Pool) -> Option<()> {
         for _ in 0..ROUNDS {
-            let due = |shard: &usize| self.next_due(*shard).unwrap_or(u64::MAX);
+            let due = |shard: &usize| match self.hidden().of(*shard) {
+                0 => self.next_due(*shard).unwrap_or(u64::MAX),
+                // Its next may be one that stays.
+                _ => u64::MAX,
+            };
             let Some(shard) = (0..SHARDS).min_by_key(due).filter(|shard| due(shard) != u64::MAX) else { break };
             let known = due(&shard);
             let nearest = self.hold_none().visit(shard, |held| {
@@ -183,6 +191,9 @@ impl Keyspace {
     ) -> Option<usize> {
         let Candidate { score, db, key } = candidate;
         let hash: KeyHash = self.hasher().hash(key);
+        if self.hidden().has(hash.slot()) {
+            return None;
+        }
         self.hold_none().visit(hash.shard(), |shard: &mut Shard| {
             let part = shard.part_mut(*db)?;
             let entry = part.find(hash, key)?;

@@ -12,6 +12,7 @@ pub mod entry;
 pub mod evict;
 pub mod gate;
 pub mod hash;
+pub mod hidden;
 pub mod hold;
 pub mod listen;
 pub mod moment;

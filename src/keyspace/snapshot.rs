@@ -270,11 +270,21 @@ impl Snapshot {
     ///
     /// Costs some microseconds per database, whatever its size.
     pub fn begin(running: &Running, hold: &mut Hold<'_>, encode: Arc<dyn Encode>) -> Option<Snapshot> {
+        Snapshot::begin_in(running, hold, 0..SHARDS, encode)
+    }
+
+    /// The same of these shards alone.
+    pub fn begin_in(
+        running: &Running,
+        hold: &mut Hold<'_>,
+        shards: impl IntoIterator<Item = usize>,
+        encode: Arc<dyn Encode>,
+    ) -> Option<Snapshot> {
         if running.active.swap(true, Ordering::AcqRel) {
             return None;
         }
         let mut snapshot = Snapshot { sizes: BTreeMap::new(), progress: Progress::default() };
-        for shard in 0..SHARDS {
+        for shard in shards {
             hold.shard(shard).begin_generation(|db, part| {
                 let size = snapshot.sizes.entry(db).or_default();
                 size.keys += part.len() as u64;

@@ -8,6 +8,7 @@ use crate::keyspace::change::Effects;
 use crate::keyspace::entry::{Entry, HASH_BITS};
 use crate::keyspace::gate::Gates;
 use crate::keyspace::hash::{KeyHash, KeyHasher, Routing};
+use crate::keyspace::hidden::{Hidden, Walked};
 use crate::keyspace::hold::{Hold, Locked, ShardSet, Shards};
 use crate::keyspace::listen::Counts;
 use crate::keyspace::reclaim::{INLINE_FREE_MAX, Reclaimer};
@@ -28,6 +29,7 @@ pub struct Keyspace {
     next_due: Box<[AtomicU64]>,
     alarm: Alarm,
     snapshot: Running,
+    hidden: Hidden,
 }
 
 /// What stands for no deadline at all.
@@ -81,6 +83,7 @@ impl Keyspace {
             next_due: (0..SHARDS).map(|_| AtomicU64::new(NEVER)).collect(),
             alarm: Alarm::default(),
             snapshot: Running::default(),
+            hidden: Hidden::default(),
         })
     }
 
@@ -131,6 +134,12 @@ impl Keyspace {
     /// The snapshot that is being taken, if one is.
     pub fn snapshot(&self) -> &Running {
         &self.snapshot
+    }
+
+    /// Slots whose keys do not count yet.
+    #[inline]
+    pub fn hidden(&self) -> &Hidden {
+        &self.hidden
     }
 
     /// Holds the shards in `set`.
@@ -268,6 +277,25 @@ impl Keyspace {
         (0..SHARDS).map(|i| hold.visit(i, |shard| shard.part(db).map_or(0, Part::len) as u64)).sum()
     }
 
+    /// The number of keys in `db` that clients are told of.
+    pub fn visible_len(&self, hold: &mut Hold<'_>, db: usize) -> u64 {
+        (0..SHARDS).map(|shard| self.visible_in(hold, db, shard)).sum()
+    }
+
+    fn visible_in(&self, hold: &mut Hold<'_>, db: usize, shard: usize) -> u64 {
+        let hidden = self.hidden.of(shard);
+        hold.visit(shard, |shard| {
+            let Some(part) = shard.part(db) else { return 0 };
+            let mut slots = part.filled() & hidden;
+            let mut len = part.len();
+            while slots != 0 {
+                len -= part.slot(slots.trailing_zeros() as usize).len();
+                slots &= slots - 1;
+            }
+            len as u64
+        })
+    }
+
     /// Bytes of tables and indexes of `db`: those of all keys, those of keys with a deadline.
     pub fn overhead(&self, hold: &mut Hold<'_>, db: usize) -> (u64, u64) {
         let mut sum = (0, 0);
@@ -382,9 +410,10 @@ impl Keyspace {
     }
 
     /// The next slot at or after `slot` that has keys of `db`.
-    pub fn next_filled(&self, hold: &mut Hold<'_>, db: usize, mut slot: usize) -> Option<usize> {
+    pub fn next_filled(&self, hold: &mut Hold<'_>, db: usize, walked: Walked, mut slot: usize) -> Option<usize> {
         while slot < SHARDS * SLOTS_PER_SHARD {
             let filled = hold.visit(slot / SLOTS_PER_SHARD, |shard| shard.part(db).map_or(0, Part::filled));
+            let filled = filled & !self.hidden.left_out(slot / SLOTS_PER_SHARD, walked);
             let left = filled >> (slot % SLOTS_PER_SHARD);
             if left != 0 {
                 return Some(slot + left.trailing_zeros() as usize);
@@ -399,12 +428,20 @@ impl Keyspace {
     ///
     /// A cursor is a place in the order of hashes, less than 2^33: whatever is added or removed
     /// between calls, a key that is there all the time is visited, once.
-    pub fn scan(&self, hold: &mut Hold<'_>, db: usize, cursor: u64, budget: usize, mut f: impl FnMut(&Entry)) -> u64 {
+    pub fn scan(
+        &self,
+        hold: &mut Hold<'_>,
+        db: usize,
+        walked: Walked,
+        cursor: u64,
+        budget: usize,
+        mut f: impl FnMut(&Entry),
+    ) -> u64 {
         const HASH_MASK: u64 = (1 << HASH_BITS) - 1;
         let mut slot = (cursor >> HASH_BITS) as usize;
         let mut from = (cursor & HASH_MASK) << (64 - HASH_BITS);
         let mut visited = 0;
-        while let Some(filled) = self.next_filled(hold, db, slot) {
+        while let Some(filled) = self.next_filled(hold, db, walked, slot) {
             if filled != slot {
                 (slot, from) = (filled, 0);
             }
@@ -429,22 +466,22 @@ impl Keyspace {
                 // last entry would be visited again; behind the last hash of all begins the next slot.
                 let on = (slot as u64) << HASH_BITS;
                 let on = on + from.div_ceil(1 << (64 - HASH_BITS));
-                let more = on & HASH_MASK != 0 || self.next_filled(hold, db, (on >> HASH_BITS) as usize).is_some();
+                let more =
+                    on & HASH_MASK != 0 || self.next_filled(hold, db, walked, (on >> HASH_BITS) as usize).is_some();
                 return if more { on } else { 0 };
             }
         }
         0
     }
 
-    /// A random key of `db`, each with about the same chance.
+    /// A random key of `db` that clients are told of, each with about the same chance.
     pub fn random_key(
         &self,
         hold: &mut Hold<'_>,
         db: usize,
         rng: &mut fastrand::Rng,
     ) -> Option<(Vec<u8>, Option<u64>)> {
-        let counts: Vec<u64> =
-            (0..SHARDS).map(|i| hold.visit(i, |shard| shard.part(db).map_or(0, Part::len) as u64)).collect();
+        let counts: Vec<u64> = (0..SHARDS).map(|shard| self.visible_in(hold, db, shard)).collect();
         let total: u64 = counts.iter().sum();
         let mut left = if total == 0 { return None } else { rng.u64(..total) };
         let shard = counts.iter().position(|&n| {
@@ -455,9 +492,10 @@ impl Keyspace {
                 false
             }
         })?;
+        let hidden = self.hidden.of(shard);
         hold.visit(shard, |shard| {
             let part = shard.part(db)?;
-            let mut slots = part.filled();
+            let mut slots = part.filled() & !hidden;
             while slots != 0 {
                 let table = part.slot(slots.trailing_zeros() as usize);
                 if left < table.len() as u64 {

@@ -25,6 +25,7 @@ use crate::cluster::message::{PREFIX_BYTES, length};
 use crate::cluster::node::LinkId;
 use crate::cluster::shared::Cluster;
 use crate::cluster::slots::SlotSet;
+use crate::command::cluster::migration::import;
 use crate::command::cluster::{keys, redirect};
 use crate::command::engine::{Engine, PauseMode, ShutdownRequest};
 use crate::command::pubsub;
@@ -123,16 +124,18 @@ pub fn start(engine: Arc<Engine>, cluster: Arc<Cluster>, listeners: Vec<std::net
 /// How far this server's replication is.
 fn replication(engine: &Engine) -> Replication {
     let replication = &engine.replication;
-    let copies = replication.is_following();
+    let (copies, turn) = (replication.is_following(), replication.turn());
     if !copies {
-        return Replication { offset: replication.offset(), silent_ms: 0, copies };
+        return Replication { offset: replication.offset(), turn, ..Replication::default() };
     }
     let state = replication.state();
     let primary = &state.primary;
     // Redis reckons a link that never was as one that broke in 1970.
     let since = if primary.stage == Stage::Connected { primary.heard_ms } else { primary.down_since_ms };
     let silent_ms = engine.clock.now_ms().saturating_sub(since);
-    Replication { offset: replication.offset(), silent_ms, copies }
+    // What is being filled with the data set of its primary has nothing yet.
+    let offset = if primary.resumes || primary.client.is_some() { replication.offset() } else { 0 };
+    Replication { offset, silent_ms, copies, linked: primary.stage == Stage::Connected, turn }
 }
 
 /// What takes locks that commands hold, and so is done beside the bus, in the order in which it came up.
@@ -141,6 +144,7 @@ enum Work {
     Promote,
     Empty,
     DropKeys(SlotSet),
+    RollBack(SlotSet),
 }
 
 fn work(engine: &Engine, receiver: &mpsc::Receiver<Work>) {
@@ -162,6 +166,11 @@ fn work(engine: &Engine, receiver: &mpsc::Receiver<Work>) {
             }
             Work::Empty => keys::empty(engine),
             Work::DropKeys(slots) => _ = keys::drop_slots(engine, &slots),
+            Work::RollBack(slots) => {
+                if let Some(cluster) = &engine.cluster {
+                    import::roll_back(engine, cluster, &slots);
+                }
+            }
         }
     }
 }
@@ -206,6 +215,7 @@ impl Bus {
             queues.into_iter().for_each(|(link, bytes)| machine.note_queue(link, bytes));
             machine.tick();
         });
+        import::tick(&self.engine);
     }
 
     fn happen(&mut self, event: Event) {
@@ -293,6 +303,7 @@ impl Bus {
             Action::Promote => self.have_done(Work::Promote),
             Action::Empty => self.have_done(Work::Empty),
             Action::DropKeys(slots) => self.have_done(Work::DropKeys(slots)),
+            Action::RollBack(slots) => self.have_done(Work::RollBack(slots)),
             Action::DropChannels(slots) => {
                 redirect::channels(&self.engine, &slots);
                 slots.iter().for_each(|slot| self.cluster.stats.reset(slot));

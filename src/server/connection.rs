@@ -18,6 +18,7 @@ use crate::client::session::{Fate, Session};
 use crate::client::shared::{Mark, Shared};
 use crate::command::blocking::Waiting;
 use crate::command::client::{eviction, tracking};
+use crate::command::cluster::migration::import;
 use crate::command::dispatch::{Pending, Request, Stop};
 use crate::command::engine::Engine;
 use crate::command::pubsub;
@@ -719,6 +720,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         let id = self.session.shared.id;
+        import::closed(&self.engine, &self.session);
         pubsub::leave(&self.engine, &mut self.session);
         tracking::stop(&self.engine, &mut self.session);
         if let State::Blocked(waiting, _) = &self.state {

@@ -1,14 +1,15 @@
 //! What commands ask of the server around them: listeners, the log, files, the end of the process.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::command::engine::{Host, ShutdownRequest};
+use crate::cluster::node::Name;
+use crate::command::engine::{Engine, Host, ShutdownRequest};
 use crate::command::migrate::peer::{Answers, Peer};
 use crate::config::rewrite::{Extent, rewrite};
 use crate::config::table::Config;
@@ -17,6 +18,7 @@ use crate::persist::disk;
 use crate::server::listener::{self, Listening};
 use crate::server::peers::Peers;
 use crate::server::process;
+use crate::server::slot_export;
 use crate::server::worker;
 
 /// Messages to the control thread.
@@ -166,6 +168,10 @@ impl Host for ServerHost {
 
     fn ask(&self, peer: &Peer, requests: &[u8], count: usize) -> Answers {
         self.peers.ask(peer, requests, count)
+    }
+
+    fn export_slots(&self, engine: &Arc<Engine>, name: [u8; 40]) {
+        slot_export::start(engine, Name(name));
     }
 
     fn kept_peers(&self) -> usize {

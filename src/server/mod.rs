@@ -15,6 +15,7 @@ pub mod process;
 mod reactor;
 pub mod replica_link;
 pub mod running;
+mod slot_export;
 pub mod standalone;
 mod stream;
 pub mod subscription;

@@ -579,5 +579,6 @@ fn end(engine: &Engine, request: ShutdownRequest) -> Result<(), String> {
 }
 
 fn request_of(options: ShutdownOptions) -> ShutdownRequest {
-    ShutdownRequest { save: options.save, nosave: options.nosave, now: options.now, force: options.force }
+    let ShutdownOptions { save, nosave, now, force, failover } = options;
+    ShutdownRequest { save, nosave, now, force, failover }
 }

@@ -160,6 +160,10 @@ impl Timers {
         let mut taken = Vec::new();
         for shard in 0..SHARDS {
             let Some(next) = engine.keyspace.next_due(shard) else { continue };
+            // What is on its way here expires where it comes from.
+            if engine.keyspace.hidden().of(shard) != 0 {
+                continue;
+            }
             if next < now_ms && !self.expire_shard(engine, shard, Patience::None, &mut removed) {
                 taken.push(shard);
             }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::client::Client;
 use crate::support::reply::Tree;
-use crate::support::server::{Server, have};
+use crate::support::server::{Server, have, tell};
 
 /// How long a cluster may take to agree: an overloaded machine is no failure.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -414,4 +414,61 @@ fn redis_cli_moves_slots_with_their_keys_between_programs() {
     cluster(&["del-node", &first, &id]);
     servers.pop();
     check_keys(&servers, 3);
+}
+
+#[test]
+fn a_primary_that_is_asked_to_hands_over_before_it_ends() {
+    if !have_tools() {
+        return;
+    }
+    let mut servers: Vec<Server> =
+        (0..4).map(|_| node(Program::Spinel, &["--repl-diskless-sync-delay", "0"])).collect();
+    create(&servers[..3], "0");
+    let primary = name(&servers[0]);
+    let (address_of_heir, address_of_primary) = (address(&servers[3]), address(&servers[0]));
+    cluster(&["add-node", &address_of_heir, &address_of_primary, "--cluster-slave", "--cluster-master-id", &primary]);
+    let mut heir = servers[3].connect();
+    until("the replica has all", || text(&mut heir, &["INFO", "replication"]).contains("master_link_status:up"));
+    until_ok(&servers);
+    let mut writer = servers[0].connect();
+    until("the primary knows its replica", || writer.cmd(&["CLUSTER", "REPLICAS", &primary]).starts_with(b"*1"));
+    for n in 0..500 {
+        assert_eq!(writer.cmd(&["SET", &format!("{{06S}}{n}"), "v"]), b"+OK\r\n");
+    }
+    let began = Instant::now();
+    assert!(writer.ask(&["SHUTDOWN", "NOSAVE", "FAILOVER"]).is_err(), "the connection just closes");
+    until("the primary has ended", || !servers[0].alive());
+    // It has not been missed for as long as it takes to notice that a node has failed.
+    assert!(text(&mut heir, &["INFO", "replication"]).contains("role:master"), "nobody has taken over");
+    eprintln!("handed over and ended within {:?}", began.elapsed());
+    until("the replica serves", || heir.cmd(&["SET", "{06S}new", "v"]) == b"+OK\r\n");
+    assert_eq!(number(&heir.cmd(&["DBSIZE"])), 501);
+}
+
+/// Counters that redis-py counts up while slots move and a primary hands over; its output tells how long clients waited.
+#[test]
+fn an_application_on_redis_py_sees_no_wrong_answer_while_the_cluster_changes() {
+    static SAID: Once = Once::new();
+    let python = crate::tools::clients().join("py/bin/python");
+    if !have_tools() {
+        return;
+    }
+    if !python.exists() {
+        SAID.call_once(|| tell(&format!("skipped: no {}", python.display())));
+        return;
+    }
+    let servers: Vec<Server> = (0..4).map(|_| node(Program::Spinel, &["--repl-diskless-sync-delay", "0"])).collect();
+    create(&servers[..3], "0");
+    let primary = name(&servers[0]);
+    let (replica, known) = (address(&servers[3]), address(&servers[0]));
+    cluster(&["add-node", &replica, &known, "--cluster-slave", "--cluster-master-id", &primary]);
+    let mut client = servers[3].connect();
+    until("the replica has all", || text(&mut client, &["INFO", "replication"]).contains("master_link_status:up"));
+    until_ok(&servers);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/cluster_app.py");
+    let ports = servers.iter().map(|server| server.port().to_string());
+    let output = Command::new(python).args(["-W", "ignore", script]).args(ports).output().expect("python runs");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && said.contains("everything as expected"), "{said}");
+    eprint!("{said}");
 }

@@ -30,5 +30,6 @@ mod process;
 mod protocol;
 mod replication;
 mod scanning;
+mod slot_migration;
 mod support;
 mod tools;

@@ -353,7 +353,7 @@ fn redis_benchmark_runs_with_many_connections() {
 }
 
 /// `clients/` in cargo's target directory, where `.ci/run` installs the client libraries.
-fn clients() -> PathBuf {
+pub fn clients() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap_or(Path::new("target")).join("clients")
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::cluster::machine::{Action, MANUAL_TIMEOUT_MS, Machine, random_name};
 use crate::cluster::message::{Body, Kind};
-use crate::cluster::node::{Address, Flags, LinkId, Node, NodeKey};
+use crate::cluster::node::{Address, Flags, LinkId, Name, Node, NodeKey};
 use crate::cluster::slots::SlotSet;
 use crate::keyspace::shard::SLOTS;
 use crate::observe::log::notice;
@@ -237,6 +237,46 @@ impl Machine {
         Ok(())
     }
 
+    /// Has nobody write to these slots until they are let go of or somebody else's; or lets go of them.
+    pub fn hold_slots(&mut self, slots: &SlotSet, hold: bool) {
+        for slot in slots.iter() {
+            if hold {
+                self.held.add(slot);
+            } else {
+                self.held.remove(slot);
+            }
+        }
+        // Who has looked at the picture before looks again.
+        self.version += 1;
+    }
+
+    /// Takes over slots that `from` has granted, with a newer epoch than anybody's.
+    ///
+    /// # Errors
+    /// Why they cannot be taken over: nothing has changed then.
+    pub fn take_over(&mut self, slots: &SlotSet, from: &[u8]) -> Done {
+        let from = self.find_or(from, "Unknown node")?;
+        if self.me().is_replica() {
+            return refuse("A failover occurred during slot import");
+        }
+        if slots.iter().any(|slot| self.owners[slot] != Some(from)) {
+            return refuse("Slots are no longer owned by source node");
+        }
+        for slot in slots.iter() {
+            self.importing.remove(&slot);
+            self.take_slot(slot);
+            self.give_slot(slot, self.me);
+        }
+        // Others believe the newest epoch. Should somebody else take the same one at this moment, the collision is
+        // noticed and solved.
+        if let Bumped::Still(epoch) = self.bump_epoch() {
+            notice!("The slots are taken over with configEpoch {epoch}");
+        }
+        self.keep();
+        self.tell_everybody();
+        Ok(())
+    }
+
     /// CLUSTER BUMPEPOCH: takes the newest epoch without asking anybody.
     pub fn bump_epoch(&mut self) -> Bumped {
         let newest = self.nodes.values().map(|node| node.config_epoch).max().unwrap_or(0).max(self.current_epoch);
@@ -329,6 +369,16 @@ impl Machine {
             }
         }
         Ok(())
+    }
+
+    /// The replica that is to take over from this primary: one that has not failed, with the most data.
+    pub fn heir(&self) -> Option<Name> {
+        if !self.has_a_say(self.me) {
+            return None;
+        }
+        let replicas = self.me().replicas.iter().map(|key| self.node(*key));
+        let can = replicas.filter(|node| !node.has_failed() && !node.flags.has(Flags::NO_FAILOVER));
+        can.max_by_key(|node| node.offset).map(|node| node.name)
     }
 
     /// CLUSTER RESET: knows nobody and serves nothing. A primary has no keys.

@@ -122,7 +122,7 @@ impl Machine {
 
     /// How far a node's replication is.
     pub fn offset_of(&self, key: NodeKey) -> u64 {
-        if key == self.me { self.replication.offset } else { self.node(key).offset }
+        if key == self.me { self.offset() } else { self.node(key).offset }
     }
 }
 

@@ -3,9 +3,11 @@
 //! What must stay true: a primary gives one vote for an epoch, and has it on disk before it leaves; a replica takes
 //! over only with the votes of most primaries that serve slots, or where an administrator says so.
 
+use std::cmp::Reverse;
+
 use crate::cluster::machine::{Action, Audience, Hindrance, Machine, Manual};
 use crate::cluster::message::{Body, Header, Kind, Message};
-use crate::cluster::node::{Flags, NodeKey};
+use crate::cluster::node::{Flags, Node, NodeKey};
 use crate::observe::log::{notice, warning};
 
 /// How long the news of a failure may travel before a replica asks for votes, in milliseconds, and how much of chance
@@ -13,6 +15,8 @@ use crate::observe::log::{notice, warning};
 const ELECTION_DELAY_MS: u64 = 500;
 /// How much later a replica asks for each one that has more of the data, in milliseconds.
 const RANK_DELAY_MS: u64 = 1000;
+/// How much later it asks for each other primary that has failed and comes before its own, in milliseconds.
+const FAILED_DELAY_MS: u64 = 500;
 /// The least time that votes have to come in.
 const ELECTION_LEAST_MS: u64 = 2000;
 /// How often a replica says why it does not take over, in milliseconds.
@@ -30,13 +34,19 @@ impl Machine {
         (self.todo.save, self.todo.state) = (true, true);
     }
 
+    /// Whether a node is one of those that decide: a primary with slots.
+    pub(super) fn has_a_say(&self, key: NodeKey) -> bool {
+        let node = self.node(key);
+        node.is_primary() && !node.slots.is_empty()
+    }
+
     /// Takes a suspected node for failed where most primaries agree.
     pub(super) fn fail_if_agreed(&mut self, key: NodeKey) {
         let node = self.node(key);
         if !node.flags.has(Flags::SUSPECTED) || node.has_failed() {
             return;
         }
-        let agree = self.count_reports(key) + usize::from(self.me().is_primary());
+        let agree = self.count_reports(key) + usize::from(self.has_a_say(self.me));
         if agree < self.quorum() {
             return;
         }
@@ -121,14 +131,26 @@ impl Machine {
         Ok(())
     }
 
-    /// How many replicas of the same primary have more of its data.
+    /// How many replicas of the same primary have more of its data. Of those that have as much, names decide: two that
+    /// ask for votes at the same time may both get too few.
     fn rank(&self) -> usize {
         let Some(primary) = self.me().primary else { return 0 };
+        let mine = (self.offset(), Reverse(self.me().name));
         let better = |key: &&NodeKey| {
             let node = self.node(**key);
-            **key != self.me && !node.flags.has(Flags::NO_FAILOVER) && node.offset > self.replication.offset
+            let theirs = (node.offset, Reverse(node.name));
+            **key != self.me && !node.flags.has(Flags::NO_FAILOVER) && theirs > mine
         };
         self.node(primary).replicas.iter().filter(better).count()
+    }
+
+    /// How many other primaries have failed whose replicas ask for votes before this one does: in one epoch there is one
+    /// vote for all of them.
+    fn failed_before(&self) -> usize {
+        let shard = self.me().shard;
+        let before =
+            |node: &&Node| node.is_primary() && node.has_failed() && !node.slots.is_empty() && node.shard < shard;
+        self.nodes.values().filter(before).count()
     }
 
     /// Takes over from a primary that has failed, one step at a time.
@@ -205,16 +227,16 @@ impl Machine {
         let rank = if self.manual.until != 0 { 0 } else { self.rank() };
         let chance = self.random.below(ELECTION_DELAY_MS as usize) as u64;
         let delay = match self.manual.until {
-            0 => ELECTION_DELAY_MS + chance + rank as u64 * RANK_DELAY_MS,
+            0 => {
+                let others = self.failed_before() as u64 * FAILED_DELAY_MS;
+                ELECTION_DELAY_MS + chance + rank as u64 * RANK_DELAY_MS + others
+            }
             _ => 0,
         };
         self.election.at = self.now + delay;
         (self.election.rank, self.election.votes, self.election.sent) = (rank, 0, false);
         self.todo.election = self.manual.until != 0;
-        notice!(
-            "Start of election delayed for {delay} milliseconds (rank #{rank}, offset {}).",
-            self.replication.offset
-        );
+        notice!("Start of election delayed for {delay} milliseconds (rank #{rank}, offset {}).", self.offset());
         // Those that have less of the data are to know it.
         self.broadcast_pong(Audience::Siblings);
         if self.todo.election {
@@ -273,7 +295,7 @@ impl Machine {
         if self.manual.until == 0 || self.manual.can_start {
             return;
         }
-        if self.manual.primary_offset.is_some_and(|offset| self.replication.offset >= offset) {
+        if self.manual.primary_offset.is_some_and(|offset| self.offset() >= offset) {
             self.manual.can_start = true;
             self.todo.election = true;
             notice!("All master replication stream processed, manual failover can start.");

@@ -106,6 +106,10 @@ pub fn bus_port(config: &Config, port: u16) -> u16 {
 /// What is known of this node's own replication, which is somebody else's affair.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Replication {
+    /// Grows whenever another server is followed, or none any more.
+    pub turn: u64,
+    /// Whether the primary's stream is followed: the data are his.
+    pub linked: bool,
     /// How far it is: what this node has written, or read of its primary.
     pub offset: u64,
     /// For how many milliseconds nothing came from the primary.
@@ -149,6 +153,8 @@ pub enum Action {
     Empty,
     /// Remove the keys of slots that are somebody else's now.
     DropKeys(SlotSet),
+    /// Remove the keys of slots that were on their way here and stay elsewhere.
+    RollBack(SlotSet),
     /// End the subscriptions to shard channels in these slots.
     DropChannels(SlotSet),
     /// Hold back writes until then, in unix milliseconds.
@@ -244,6 +250,10 @@ pub struct Machine {
     unclaimed: SlotSet,
     migrating: BTreeMap<usize, NodeKey>,
     importing: BTreeMap<usize, NodeKey>,
+    /// The turn in which this node began to follow the primary of another shard, of which it has nothing yet.
+    foreign: Option<u64>,
+    /// Slots of this node to which nobody writes, for another node is about to take them over.
+    held: SlotSet,
     current_epoch: u64,
     last_vote_epoch: u64,
     is_down: bool,
@@ -296,6 +306,8 @@ impl Machine {
             unclaimed: SlotSet::default(),
             migrating: BTreeMap::new(),
             importing: BTreeMap::new(),
+            foreign: None,
+            held: SlotSet::default(),
             current_epoch: 0,
             last_vote_epoch: 0,
             is_down: true,
@@ -325,6 +337,14 @@ impl Machine {
     pub fn enter(&mut self, now: u64, replication: Replication) {
         self.now = now;
         self.replication = replication;
+        if self.foreign.is_some_and(|turn| !replication.copies || replication.linked && replication.turn > turn) {
+            self.foreign = None;
+        }
+    }
+
+    /// How much of the data of its shard this node has: nothing, where what it has is another's.
+    fn offset(&self) -> u64 {
+        if self.foreign.is_some() { 0 } else { self.replication.offset }
     }
 
     /// Does what the last calls left to be done, and returns what is to be done outside.
@@ -414,6 +434,11 @@ impl Machine {
         &self.importing
     }
 
+    /// The slots to which nobody writes at the moment.
+    pub fn held(&self) -> &SlotSet {
+        &self.held
+    }
+
     /// Whether the cluster, as this node sees it, serves nobody.
     pub fn is_down(&self) -> bool {
         self.is_down
@@ -489,8 +514,10 @@ impl Machine {
             // The answer that is waited for is that to the first ping: it is not put off by connecting anew.
             node.ping_sent = waits_since;
         }
-        // Only the first time: whoever forgets us later does not meet us again by this.
-        node.flags.clear(Flags::MEET);
+        // Until it has answered it may not have heard of us; but whoever forgets us later does not meet us again by this.
+        if !node.is_in_handshake() {
+            node.flags.clear(Flags::MEET);
+        }
     }
 
     /// Somebody connected; returns the connection's number.
@@ -635,6 +662,9 @@ impl Machine {
             self.detach(self.me);
         }
         let shard = self.node(primary).shard;
+        if shard != self.me().shard {
+            self.foreign = Some(self.replication.turn);
+        }
         self.set_shard(self.me, shard);
         self.attach(primary, self.me);
         // Shard channels are where their slot is: here only those of the new primary's slots stay.

@@ -31,6 +31,7 @@ impl Machine {
         if let Some(owner) = self.owners[slot].take() {
             self.node_mut(owner).slots.remove(slot);
             self.unclaimed.remove(slot);
+            self.held.remove(slot);
             self.lost_channels.add(slot);
         }
     }
@@ -152,11 +153,12 @@ impl Machine {
     }
 
     /// Compares the slots that have keys with those that this node serves: takes over those that nobody serves, and
-    /// has the others stand as imported, so that an administrator finds them.
+    /// has the keys of others removed, which are what is left of slots that moved away, or never came here as a whole.
     pub fn account_for_keys(&mut self, filled: impl Iterator<Item = usize>) {
         if self.me().is_replica() {
             return;
         }
+        let mut dirty = SlotSet::default();
         for slot in filled {
             match self.owners[slot] {
                 Some(owner) if owner == self.me => {}
@@ -166,14 +168,16 @@ impl Machine {
                     self.give_slot(slot, self.me);
                     (self.todo.save, self.todo.state) = (true, true);
                 }
-                Some(owner) => {
+                Some(_) => {
                     notice!(
-                        "I have keys for slot {slot}, but the slot is assigned to another node. Setting it to importing state."
+                        "I have keys for slot {slot}, but the slot is assigned to another node. Deleting keys in the slot."
                     );
-                    self.importing.insert(slot, owner);
-                    (self.todo.save, self.todo.state) = (true, true);
+                    dirty.add(slot);
                 }
             }
+        }
+        if !dirty.is_empty() {
+            self.actions.push(Action::DropKeys(dirty));
         }
     }
 }

@@ -258,7 +258,7 @@ impl Machine {
             self.rename(key, header.sender);
             let role = if header.flags.has(Flags::REPLICA) { Flags::REPLICA } else { Flags::PRIMARY };
             let node = self.node_mut(key);
-            node.flags.clear(Flags::HANDSHAKE);
+            node.flags.clear(Flags::HANDSHAKE.with(Flags::MEET));
             node.flags.add(role);
             self.todo.save = true;
         } else if self.node(key).name != header.sender {
@@ -363,7 +363,7 @@ impl Machine {
                 continue;
             };
             let fails = told.flags.has(Flags::FAILED.with(Flags::SUSPECTED));
-            if let Some(sender) = sender.filter(|sender| self.node(*sender).is_primary() && key != self.me) {
+            if let Some(sender) = sender.filter(|sender| self.has_a_say(*sender) && key != self.me) {
                 self.note_report(sender, key, fails);
             }
             let now = self.now;

@@ -29,7 +29,7 @@ impl Machine {
             bus_port: self.settings.announced.bus_port,
             current_epoch: self.current_epoch,
             config_epoch: source.config_epoch,
-            offset: self.replication.offset,
+            offset: self.offset(),
             sender: me.name,
             slots: source.slots.clone(),
             primary: me.primary.map_or(Name::NONE, |primary| self.node(primary).name),

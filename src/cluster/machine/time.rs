@@ -161,6 +161,10 @@ impl Machine {
                 debug!("*** NODE {} possibly failing", node.name);
                 self.node_mut(key).flags.add(Flags::SUSPECTED);
                 suspects = true;
+                if self.has_a_say(self.me) {
+                    // Where nobody else has a say nobody else will tell.
+                    self.fail_if_agreed(key);
+                }
             }
         }
         (spread, suspects)

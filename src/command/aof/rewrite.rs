@@ -10,6 +10,7 @@ use crate::command::aof::paths::{directory, file, persist, plain, temporary_path
 use crate::command::engine::{Engine, Refusal};
 use crate::command::save::{self};
 use crate::config::table::Config;
+use crate::keyspace::hidden::Walked;
 use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::snapshot::{Encode, Piece, Progress, Snapshot};
 use crate::observe::crash;
@@ -276,7 +277,9 @@ pub fn write_held(engine: &Engine, config: &Config, hold: &mut Hold<'_>, base: &
             bytes.extend(commands::select(db));
             let mut cursor = 0;
             loop {
-                cursor = engine.keyspace.scan(hold, db, cursor, 1024, |entry| Commands.encode(entry, &mut bytes, None));
+                cursor = engine
+                    .keyspace
+                    .scan(hold, db, Walked::All, cursor, 1024, |entry| Commands.encode(entry, &mut bytes, None));
                 to.write_all(&bytes)?;
                 bytes.clear();
                 if cursor == 0 {

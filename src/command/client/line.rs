@@ -100,6 +100,7 @@ fn flags(client: &Shared, scene: &Scene<'_>) -> String {
         ('R', client.tracked.has(Choice::Broken)),
         ('B', client.tracked.has(Choice::Broadcast)),
         ('r', client.has(Mark::ReadOnly)),
+        ('i', client.has(Mark::Imports)),
         ('c', client.has(Mark::Closing)),
         ('U', client.has(Mark::Unix)),
         ('e', client.has(Mark::NoEvict)),

@@ -152,6 +152,9 @@ pub fn shards(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
         for shard in shards {
             let first = machine.node(shard[0]);
             let primary = first.primary.map_or(first, |primary| machine.node(primary));
+            // A primary whose place was taken has none, though it is the first that is known of its shard.
+            let serves = shard.iter().map(|key| machine.node(*key)).find(|node| !node.slots.is_empty());
+            let primary = serves.unwrap_or(primary);
             out.map(2);
             out.bulk(b"slots");
             out.array(2 * primary.slots.ranges().count());

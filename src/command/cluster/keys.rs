@@ -8,6 +8,7 @@ use crate::command::context::Context;
 use crate::command::engine::Engine;
 use crate::keyspace::change::{Class, Effects};
 use crate::keyspace::db::{Db, Touch};
+use crate::keyspace::hidden::Walked;
 use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::shard::{Part, SLOTS_PER_SHARD};
 
@@ -47,7 +48,7 @@ pub fn filled(engine: &Engine) -> Vec<usize> {
     let mut hold = engine.keyspace.hold_none();
     let mut slots = Vec::new();
     let mut at = 0;
-    while let Some(slot) = engine.keyspace.next_filled(&mut hold, 0, at) {
+    while let Some(slot) = engine.keyspace.next_filled(&mut hold, 0, Walked::All, at) {
         slots.push(slot);
         at = slot + 1;
     }
@@ -101,7 +102,10 @@ fn is_ours(engine: &Engine, slot: usize) -> bool {
     u16::try_from(slot).is_ok_and(|slot| {
         let owner = view.owner(slot);
         let by_primary = view.is_replica && owner.is_some() && owner == view.primary;
-        owner == Some(View::MYSELF) || by_primary || view.is_importing(slot)
+        owner == Some(View::MYSELF)
+            || by_primary
+            || view.is_importing(slot)
+            || cluster.migrations.is_coming(slot.into())
     })
 }
 

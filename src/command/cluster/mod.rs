@@ -6,6 +6,7 @@
 
 mod ask;
 pub mod keys;
+pub mod migration;
 mod order;
 pub mod redirect;
 pub mod route;
@@ -18,7 +19,7 @@ use crate::command::args::Args;
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::error::Error;
 use crate::command::help;
-use crate::command::table::Command;
+use crate::command::table::{Command, Entry};
 use crate::keyspace::shard;
 use crate::spec::{Arity, Category, Flag, Group};
 use crate::stdx::number::parse_i64;
@@ -54,6 +55,7 @@ pub const CLUSTER: Command = Command {
         ADDSLOTS,
         ADDSLOTSRANGE,
         BUMPEPOCH,
+        migration::CANCELSLOTMIGRATIONS,
         COUNT_FAILURE_REPORTS,
         COUNTKEYSINSLOT,
         DELSLOTS,
@@ -62,11 +64,14 @@ pub const CLUSTER: Command = Command {
         FLUSHSLOTS,
         FORGET,
         GETKEYSINSLOT,
+        migration::GETSLOTMIGRATIONS,
         HELP,
         INFO,
         KEYSLOT,
         LINKS,
         MEET,
+        migration::MIGRATESLOTS,
+        migration::MIGRATION,
         MYID,
         MYSHARDID,
         NODES,
@@ -80,6 +85,7 @@ pub const CLUSTER: Command = Command {
         SLAVES,
         SLOT_STATS,
         SLOTS,
+        migration::SYNCSLOTS,
     ],
     ..BASE
 };
@@ -141,6 +147,14 @@ fn read_only(ctx: &mut Context<'_>, on: bool) -> Reply {
 /// It is none.
 fn cluster<'a>(ctx: &Context<'a>) -> Result<&'a Cluster, Error> {
     ctx.engine.cluster.as_deref().ok_or(Error::text("ERR This instance has cluster support disabled"))
+}
+
+/// Whether a command tells of the cluster and nothing of keys: it is answered while data is loaded, so that whoever
+/// watches over a cluster sees it whole while a replica is being filled. Redis refuses it then, Valkey does not.
+pub fn tells_while_loading(entry: &Entry) -> bool {
+    const TELL: [&str; 6] =
+        ["cluster|info", "cluster|myid", "cluster|myshardid", "cluster|nodes", "cluster|shards", "cluster|slots"];
+    TELL.contains(&&*entry.full_name)
 }
 
 /// The slot that an argument names.
@@ -528,6 +542,16 @@ fn help(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
             (
                 "SLOT-STATS SLOTSRANGE <start slot> <end slot> | ORDERBY <metric> [LIMIT <limit>] [ASC|DESC]",
                 &["Tell what slots hold and cost."],
+            ),
+            (
+                "MIGRATESLOTS SLOTSRANGE <start slot> <end slot> [...] NODE <node-id> [...]",
+                &["Move slots of this node to others, each range as a whole."],
+            ),
+            ("GETSLOTMIGRATIONS", &["Tell how far such moves are, and what became of them."]),
+            ("CANCELSLOTMIGRATIONS", &["End those from this node."]),
+            (
+                "MIGRATION IMPORT <start slot> <end slot> [...] | CANCEL ID <id>|ALL | STATUS [ID <id>] [ALL]",
+                &["Move slots to this node, end that, or tell how far it is."],
             ),
             ("LINKS", &["List the connections between this node and others, a map for each."]),
         ],

@@ -1,6 +1,7 @@
 //! What administrators have this node do.
 
 use crate::cluster::machine::{Bumped, FailoverKind, Machine, ResetKind, SetSlot};
+use crate::cluster::migration::Side;
 use crate::command::args::Args;
 use crate::command::cluster::{cluster, keys, refused, slot_of};
 use crate::command::context::{Context, DONE, Reply};
@@ -87,6 +88,13 @@ pub fn setslot(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
             return Err(Error::text(text));
         }
     };
+    if matches!(to, SetSlot::Migrating(_) | SetSlot::Importing(_)) {
+        for (side, what) in [(Side::Target, "import"), (Side::Source, "export")] {
+            if !cluster.migrations.going_on(Some(side)).is_empty() {
+                return Err(Error::text(format!("ERR Slot {what} in progress.")));
+            }
+        }
+    }
     let keys = keys::count(ctx, slot);
     order(ctx, |machine| machine.set_slot(slot, to, keys))
 }
@@ -125,6 +133,13 @@ pub fn failover(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         3 if args.is(2, "FORCE") => FailoverKind::Forced,
         3 if args.is(2, "TAKEOVER") => FailoverKind::Takeover,
         3 => return Err(Error::Syntax),
+        // What a primary that ends says to all of its replicas, and means for one.
+        5 if ctx.session.follows.is_some() && args.is(2, "FORCE") && args.is(3, "REPLICAID") => {
+            return order(ctx, |machine| match machine.me().name.0 == args.at(4) {
+                true => machine.fail_over(FailoverKind::Forced),
+                false => Ok(()),
+            });
+        }
         _ => return Err(help::wrong_form("CLUSTER", args.at(1))),
     };
     order(ctx, |machine| machine.fail_over(kind))

@@ -11,6 +11,7 @@ use crate::command::args::Args;
 use crate::command::cluster::keys::reads_replicas;
 use crate::command::engine::Engine;
 use crate::command::error::Error;
+use crate::command::script::prepare;
 use crate::command::table::{Entry, Way};
 use crate::config::table::Config;
 use crate::keyspace::hold::Hold;
@@ -94,6 +95,13 @@ impl<'a> Keyed<'a> {
     }
 }
 
+/// The slot of the shard channel that a request names.
+pub fn channel_slot(entry: &Entry, args: &Args<'_>) -> Option<usize> {
+    let mut keyed = Keyed::default();
+    keyed.add_all(entry, args);
+    keyed.first.map(|(_, slot)| slot.into())
+}
+
 /// Whether a request has to be looked at at all.
 #[inline]
 pub fn concerns(entry: &Entry) -> bool {
@@ -114,14 +122,15 @@ pub fn judge(
     mut hold: Option<&mut Hold<'_>>,
 ) -> Result<Option<u16>, Refused> {
     let mut keyed = Keyed::default();
-    let mut writes = entry.has(Flag::Write);
+    let mut writes = entry.has(Flag::Write) || entry.way == Way::Script && prepare::says_it_writes(engine, entry, args);
     let mut is_channel = entry.has(Flag::PubSub);
     if entry.way == Way::Transaction {
         let Some(queued) = &session.transaction else { return Ok(None) };
         for (buf, spans) in queued.requests() {
             let args = Args::new(buf, spans);
             let Ok(entry) = engine.commands.resolve(args.at(0), args.opt(1)) else { continue };
-            writes |= entry.has(Flag::Write);
+            writes |=
+                entry.has(Flag::Write) || entry.way == Way::Script && prepare::says_it_writes(engine, entry, &args);
             is_channel |= entry.has(Flag::PubSub) && !entry.command.keys.is_empty();
             keyed.add_all(entry, &args);
         }
@@ -168,6 +177,36 @@ pub fn judge(
         return Ok(Some(slot));
     }
     Err(Refused::Moved(slot, owner))
+}
+
+/// Whether a request is to wait because another node is about to take its slot over. `writes` says whether it may write.
+#[cold]
+pub fn holds_back(
+    engine: &Engine,
+    view: &View,
+    session: &Session,
+    entry: &Entry,
+    args: &Args<'_>,
+    writes: bool,
+) -> bool {
+    let queued = session.transaction.as_ref().filter(|_| entry.way == Way::Transaction);
+    if !(writes || queued.is_some_and(|queued| queued.writes)) {
+        return false;
+    }
+    let mut keyed = Keyed::default();
+    match queued {
+        None => keyed.add_all(entry, args),
+        Some(queued) => {
+            for (buf, spans) in queued.requests() {
+                let args = Args::new(buf, spans);
+                if let Ok(entry) = engine.commands.resolve(args.at(0), args.opt(1)) {
+                    keyed.add_all(entry, &args);
+                }
+            }
+        }
+    }
+    // What names no key may change any.
+    keyed.keys.is_empty() || keyed.keys.iter().any(|key| view.holds(key_slot(key)))
 }
 
 /// Whether a key exists, whose time is not up.

@@ -14,6 +14,7 @@ use crate::acl::users::Account;
 use crate::client::session::{ReplyMode, Session};
 use crate::client::shared::Shared;
 use crate::client::subscriptions::{Names, Subscriptions};
+use crate::cluster::stats::Cost;
 use crate::command::args::Args;
 use crate::command::client;
 use crate::command::context::{Context, DONE, Reply};
@@ -27,8 +28,9 @@ use crate::observe::stats::Counter;
 use crate::pubsub::topics::Topic;
 use crate::pubsub::{Kind, Receiver};
 use crate::resp::push::Push;
-use crate::resp::reply::Output;
+use crate::resp::reply::{Output, Protocol};
 use crate::spec::{Arity, Flag, Group, Keys};
+use crate::stdx::crc::key_slot;
 use crate::stdx::glob::{Case, matches};
 
 /// This family's commands.
@@ -256,7 +258,17 @@ fn send_to(
         out.push(3);
         [words(kind).message.as_bytes(), topic.name(), message].iter().for_each(|part| out.bulk(part));
     });
-    topic.hand_out(|client| deliver(engine, effects, most, client, &push))
+    let receivers = topic.hand_out(|client| deliver(engine, effects, most, client, &push));
+    if kind == Kind::ShardChannel
+        && receivers > 0
+        && let Some(cluster) = engine.cluster.as_ref().filter(|_| engine.config.load().cluster_slot_stats_enabled)
+    {
+        // Each of them is told as much as one that speaks RESP2.
+        let bytes = push.encoded(Protocol::Resp2).len() * receivers;
+        let cost = Cost { bytes_out: bytes as u64, ..Cost::default() };
+        cluster.stats.add(key_slot(topic.name()).into(), cost);
+    }
+    receivers
 }
 
 /// Sends a message to all who are subscribed to a channel; replies to how many.

@@ -1,9 +1,12 @@
-//! The end of a primary: it waits for its replicas, so that they have what it has acknowledged.
+//! The end of a primary: it waits for its replicas, so that they have what it has acknowledged; in a cluster one of
+//! them can take its place before it goes.
 //!
 //! What must stay true: from when the end is asked for until it comes, or is called off, nothing is written.
 
 use parking_lot::Mutex;
 
+use crate::cluster::machine::MANUAL_TIMEOUT_MS;
+use crate::cluster::node::Name;
 use crate::command::blocking::{Served, Wait};
 use crate::command::context::{Context, DONE, Outcome, Reply};
 use crate::command::engine::{Engine, ShutdownRequest};
@@ -21,11 +24,18 @@ pub struct Farewell(Mutex<Option<Pending>>);
 struct Pending {
     request: ShutdownRequest,
     until_ms: u64,
+    /// Until when a replica may take over that was asked to, in unix milliseconds.
+    handing_until_ms: Option<u64>,
     /// Clients that asked for it.
     clients: Vec<std::sync::Arc<crate::client::shared::Shared>>,
 }
 
 impl Farewell {
+    /// Whether this client waits for it.
+    pub fn is_awaited_by(&self, id: u64) -> bool {
+        self.0.lock().as_ref().is_some_and(|pending| pending.clients.iter().any(|client| client.id == id))
+    }
+
     /// Unix milliseconds until which replicas are waited for, while they are.
     pub fn until_ms(&self) -> Option<u64> {
         self.0.lock().as_ref().map(|pending| pending.until_ms)
@@ -49,14 +59,16 @@ pub fn waits(engine: &Engine, request: ShutdownRequest) -> bool {
         return true;
     }
     let timeout_s = engine.config.load().shutdown_timeout;
-    if request.now || timeout_s == 0 || engine.replication.is_following() || all_have_all(engine) {
+    let hands_over = request.failover && heir(engine).is_some();
+    let need_not = timeout_s == 0 || all_have_all(engine);
+    if request.now || engine.replication.is_following() || need_not && !hands_over {
         *pending = None;
         drop(pending);
         tell_replicas(engine);
         return false;
     }
     let until_ms = engine.clock.now_ms() + u64::from(timeout_s) * 1000;
-    *pending = Some(Pending { request, until_ms, clients: Vec::new() });
+    *pending = Some(Pending { request, until_ms, handing_until_ms: None, clients: Vec::new() });
     drop(pending);
     notice!("Waiting for replicas before shutting down.");
     engine.pause.end_writes(true);
@@ -97,6 +109,34 @@ fn ask(engine: &Engine) {
     engine.replication.wake_replicas();
 }
 
+/// The replica that is to take over, where this is a primary of a cluster that has one.
+fn heir(engine: &Engine) -> Option<Name> {
+    engine.cluster.as_ref()?.with(engine.clock.now_ms(), |machine| machine.heir())
+}
+
+/// Whether a replica is about to take over, which is waited for.
+fn hands_over(engine: &Engine, pending: &mut Pending) -> bool {
+    let now_ms = engine.clock.now_ms();
+    let Some(cluster) = engine.cluster.as_ref().filter(|_| pending.request.failover) else { return false };
+    if let Some(until_ms) = pending.handing_until_ms {
+        if cluster.view().load().is_replica {
+            notice!("A replica has taken over.");
+            return false;
+        }
+        if now_ms >= until_ms {
+            warning!("No replica has taken over.");
+        }
+        return now_ms < until_ms;
+    }
+    let Some(heir) = heir(engine) else { return false };
+    notice!("Sending CLUSTER FAILOVER FORCE to replica {heir}");
+    let words = [&b"CLUSTER"[..], b"FAILOVER", b"FORCE", b"REPLICAID", &heir.0];
+    engine.log.pass(&words.map(<[u8]>::to_vec).to_vec());
+    engine.replication.wake_replicas();
+    pending.handing_until_ms = Some(now_ms + MANUAL_TIMEOUT_MS);
+    true
+}
+
 /// Has the client that asked for the end wait for it.
 pub fn wait(ctx: &mut Context<'_>) -> Reply {
     if let Some(pending) = &mut *ctx.engine.farewell.0.lock() {
@@ -135,10 +175,15 @@ fn release(engine: &Engine, pending: &Pending) {
 /// Sees whether the time has come; called by the timers, which hold nothing.
 pub fn look(engine: &Engine) {
     let Some(until_ms) = engine.farewell.until_ms() else { return };
-    if !all_have_all(engine) {
+    let is_handing = engine.farewell.0.lock().as_ref().is_some_and(|pending| pending.handing_until_ms.is_some());
+    if !is_handing && !all_have_all(engine) {
         if engine.clock.now_ms() < until_ms {
             return ask(engine);
         }
+    }
+    let goes_on = engine.farewell.0.lock().as_mut().is_none_or(|pending| hands_over(engine, pending));
+    if goes_on {
+        return;
     }
     let Some(pending) = engine.farewell.0.lock().take() else { return };
     tell_replicas(engine);

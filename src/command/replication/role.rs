@@ -82,7 +82,8 @@ pub fn follow(engine: &Engine, host: &str, port: u16) {
     feed_stream(engine);
     look_at_acks(engine);
     if led {
-        for client in engine.clients.all() {
+        // Who waits for the end of this server has its wish.
+        for client in engine.clients.all().into_iter().filter(|client| !engine.farewell.is_awaited_by(client.id)) {
             let waits = client.wait.lock().clone();
             waits.into_iter().for_each(|wait| _ = wait.fail(ROLE_CHANGED));
         }

@@ -11,7 +11,7 @@ use crate::command::table::Entry;
 use crate::observe::stats::Counter;
 use crate::script::cache::{Reach, Script};
 use crate::script::running::Unkilled;
-use crate::script::source::{Flag, script_head};
+use crate::script::source::{Flag, Flags, script_head};
 use crate::script::vm::{Sha, sha};
 use crate::stdx::number::parse_i64;
 
@@ -68,14 +68,24 @@ pub fn reach(engine: &Engine, entry: &Entry, args: &Args<'_>) -> Reach {
 /// Whether a request of EVAL and its kin may change anything: it says otherwise by its name, or its script does by a
 /// flag.
 pub fn may_write(engine: &Engine, entry: &Entry, args: &Args<'_>) -> bool {
+    !entry.command.name.ends_with("_RO") && flags(engine, entry, args).is_none_or(|flags| !flags.has(Flag::NoWrites))
+}
+
+/// Whether the script of a request has flags, and does not say by them that it changes nothing.
+pub fn says_it_writes(engine: &Engine, entry: &Entry, args: &Args<'_>) -> bool {
+    !entry.command.name.ends_with("_RO") && flags(engine, entry, args).is_some_and(|flags| !flags.has(Flag::NoWrites))
+}
+
+/// The flags of a request's script, where it has any and is known.
+fn flags(engine: &Engine, entry: &Entry, args: &Args<'_>) -> Option<Flags> {
     let scripts = &engine.scripts;
-    let flags = match entry.command.name {
-        "EVAL_RO" | "EVALSHA_RO" | "FCALL_RO" => return false,
-        "EVAL" => script_head(args.at(1)).ok().and_then(|head| head.flags),
-        "EVALSHA" => sha_of(args.at(1)).and_then(|sha| scripts.cache.find(&sha)).and_then(|script| script.head.flags),
+    match entry.command.name {
+        "EVAL" | "EVAL_RO" => script_head(args.at(1)).ok().and_then(|head| head.flags),
+        "EVALSHA" | "EVALSHA_RO" => {
+            sha_of(args.at(1)).and_then(|sha| scripts.cache.find(&sha)).and_then(|script| script.head.flags)
+        }
         _ => scripts.libraries.load().function(args.at(1)).map(|(_, function)| function.flags),
-    };
-    !flags.is_some_and(|flags| flags.has(Flag::NoWrites))
+    }
 }
 
 /// How many texts a thread knows the SHA of.

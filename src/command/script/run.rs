@@ -170,6 +170,7 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
         }
     }
     let (strayed, needs_all) = (runner.strayed, runner.needs_all);
+    runner.ctx.session.slot = runner.slot.filter(|_| runner.one_slot);
     if let Some(run) = runner.run.take() {
         engine.scripts.running.leave(&run);
         if run.end() == Some(End::Shutdown) {
