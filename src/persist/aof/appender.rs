@@ -289,18 +289,20 @@ impl Appender {
             }
             AppendFsync::No => false,
         };
-        let left = !self.files.lock().left.is_empty();
+        let left = self.files.lock().left.clone();
         if hold && sync == AppendFsync::Always {
             // Who wants no syncs now wants replies nevertheless.
             self.synced.fetch_max(written, Ordering::AcqRel);
             self.wake();
         }
-        if (written > synced && (due || asked) || left) && !hold {
-            // What went wrong is told, and tried again.
+        // What goes wrong is told, and tried again.
+        if !hold && written > synced && (due || asked) {
             let _ = self.sync();
             if sync != AppendFsync::Always {
                 self.write_locked(&mut self.files.lock());
             }
+        } else if !hold && !left.is_empty() {
+            let _ = self.sync_left(&left);
         }
     }
 
@@ -311,29 +313,37 @@ impl Appender {
             (files.current.clone(), files.left.clone(), self.written.load(Ordering::Acquire))
         };
         let Some(current) = current else { return Ok(()) };
+        self.sync_left(&left)?;
         self.syncing.store(true, Ordering::Release);
-        let synced = left.iter().try_for_each(|file| file.sync()).and_then(|()| current.sync());
+        let synced = current.sync();
         self.syncing.store(false, Ordering::Release);
         match &synced {
             Ok(()) => {
-                let mut files = self.files.lock();
-                files.left.retain(|file| !left.iter().any(|done| Arc::ptr_eq(done, file)));
-                let clean = files.rest.is_empty();
-                drop(files);
-                if clean {
+                if self.files.lock().rest.is_empty() {
                     self.settle(None);
                 }
                 self.synced.fetch_max(end, Ordering::AcqRel);
                 self.wake();
             }
-            Err(error) => {
-                let mut files = self.files.lock();
-                self.complain(&mut files, &format!("Fail to fsync the AOF file: {}", plain(error)));
-                drop(files);
-                self.settle(Some(plain(error)));
-            }
+            Err(error) => self.sync_failed(error),
         }
         synced
+    }
+
+    /// Waits until what was written to files that were left is on the disk. Nobody has to wait with writing to the
+    /// current one for that.
+    fn sync_left(&self, left: &[Arc<Append>]) -> io::Result<()> {
+        let synced = left.iter().try_for_each(|file| file.sync());
+        match &synced {
+            Ok(()) => self.files.lock().left.retain(|file| !left.iter().any(|done| Arc::ptr_eq(done, file))),
+            Err(error) => self.sync_failed(error),
+        }
+        synced
+    }
+
+    fn sync_failed(&self, error: &io::Error) {
+        self.complain(&mut self.files.lock(), &format!("Fail to fsync the AOF file: {}", plain(error)));
+        self.settle(Some(plain(error)));
     }
 
     /// Writes what is there; what cannot be written stays.
