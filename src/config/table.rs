@@ -396,7 +396,7 @@ directives! {
         /// is empty (`on-empty-db`), beside the old data (`swapdb`), or in place of it (`flush-before-load`).
         repl_diskless_load("repl-diskless-load"): ReplDisklessLoad = ReplDisklessLoad::Disabled, (), [deny_loading], Effective;
         /// Accepted for files that were written for Valkey.
-        dual_channel_replication_enabled("dual-channel-replication-enabled"): bool = false, None, [], Moot("kept and without effect, no second connection is made: the stream is held once for all replicas, however long a data set is on its way");
+        dual_channel_replication_enabled("dual-channel-replication-enabled"): bool = false, None, [], Moot("no second connection is made, the stream is held once for all replicas, however long a data set is on its way");
         /// Seconds between the pings that a primary sends to its replicas.
         repl_ping_replica_period("repl-ping-replica-period" | "repl-ping-slave-period"): u32 = 10, within(1, I32), [], Effective;
         /// Seconds of silence after which a replication link is given up. Keep it well above
