@@ -15,8 +15,6 @@ pub mod compatibility;
 pub mod config;
 pub mod connection;
 pub mod context;
-#[cfg(test)]
-mod damaged;
 pub mod debug;
 pub mod dispatch;
 pub mod dump;
@@ -56,6 +54,8 @@ pub mod string;
 pub mod table;
 #[cfg(test)]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 pub mod time;
 pub mod transaction;
 pub mod zset;

@@ -166,16 +166,12 @@ fn a_file_with_another_byte_is_refused_and_without_its_checksum_does_no_harm() {
         assert!(!refused.expect_err("it is not whole").is_empty(), "{len} bytes");
     }
     for at in 0..bytes.len() {
-        for change in [CHANGES[at % CHANGES.len()], CHANGES[(at + 2) % CHANGES.len()]] {
-            let mut bytes = bytes.clone();
-            bytes[at] = change(bytes[at]);
-            for threads in [1, 2] {
-                let refused = loaded(&keyspace, &summed, &bytes, threads);
-                assert!(!refused.expect_err("its sum is wrong").is_empty(), "byte {at}");
-            }
-            // What is read of it is whatever it is.
-            let _ = loaded(&keyspace, &unsummed, &bytes, 1);
-        }
+        let mut bytes = bytes.clone();
+        bytes[at] = CHANGES[at % CHANGES.len()](bytes[at]);
+        let refused = loaded(&keyspace, &summed, &bytes, at % 2 + 1);
+        assert!(!refused.expect_err("its sum is wrong").is_empty(), "byte {at}");
+        // What is read of it is whatever it is.
+        let _ = loaded(&keyspace, &unsummed, &bytes, 1);
     }
     // And all of that can be written.
     let (encoder, manner) = (writing::encoder(&summed, bench.engine.moment(&summed)), writing::Manner::of(&summed));
