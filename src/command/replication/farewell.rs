@@ -135,10 +135,8 @@ fn release(engine: &Engine, pending: &Pending) {
 /// Sees whether the time has come; called by the timers, which hold nothing.
 pub fn look(engine: &Engine) {
     let Some(until_ms) = engine.farewell.until_ms() else { return };
-    if !all_have_all(engine) {
-        if engine.clock.now_ms() < until_ms {
-            return ask(engine);
-        }
+    if !all_have_all(engine) && engine.clock.now_ms() < until_ms {
+        return ask(engine);
     }
     let Some(pending) = engine.farewell.0.lock().take() else { return };
     tell_replicas(engine);
