@@ -176,10 +176,8 @@ fn release(engine: &Engine, pending: &Pending) {
 pub fn look(engine: &Engine) {
     let Some(until_ms) = engine.farewell.until_ms() else { return };
     let is_handing = engine.farewell.0.lock().as_ref().is_some_and(|pending| pending.handing_until_ms.is_some());
-    if !is_handing && !all_have_all(engine) {
-        if engine.clock.now_ms() < until_ms {
-            return ask(engine);
-        }
+    if !is_handing && !all_have_all(engine) && engine.clock.now_ms() < until_ms {
+        return ask(engine);
     }
     let goes_on = engine.farewell.0.lock().as_mut().is_none_or(|pending| hands_over(engine, pending));
     if goes_on {
