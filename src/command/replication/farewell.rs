@@ -183,13 +183,16 @@ pub fn look(engine: &Engine) {
     if goes_on {
         return;
     }
-    let Some(pending) = engine.farewell.0.lock().take() else { return };
+    // Those that wait are known as such until the end has come: a role that changes just now ends other waits.
+    let Some(request) = engine.farewell.0.lock().as_ref().map(|pending| pending.request) else { return };
     tell_replicas(engine);
     let ended = {
         let _alone = engine.keyspace.gates().alone();
-        save::end(engine, &mut engine.keyspace.hold(ShardSet::ALL), pending.request)
+        save::end(engine, &mut engine.keyspace.hold(ShardSet::ALL), request)
     };
-    if let Err(reason) = ended {
+    if let Err(reason) = ended
+        && let Some(pending) = engine.farewell.0.lock().take()
+    {
         warning!("{reason}");
         release(engine, &pending);
     }
