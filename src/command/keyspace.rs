@@ -415,6 +415,26 @@ mod tests {
     }
 
     #[test]
+    fn while_clients_are_paused_keys_are_out_of_sight_and_stay() {
+        let mut bench = Bench::new();
+        bench.run("MSET a 1 b 2");
+        bench.run("PEXPIRE a 10");
+        bench.run("PEXPIRE b 10");
+        assert_eq!(bench.run("CLIENT PAUSE 100000 WRITE"), "+OK|");
+        bench.clock.advance(11);
+        assert_eq!(bench.run("MGET a b"), "*2|$-1|$-1|");
+        let key = bench.run("RANDOMKEY");
+        assert!(key == "$1|a|" || key == "$1|b|", "there is no other: {key}");
+        assert_eq!(bench.run("DBSIZE"), ":2|");
+        assert!(bench.run("INFO stats").contains("expired_keys:0|"));
+        assert_eq!(bench.run("CLIENT UNPAUSE"), "+OK|");
+        assert_eq!(bench.run("MGET a b"), "*2|$-1|$-1|");
+        assert_eq!(bench.run("DBSIZE"), ":0|");
+        assert!(bench.run("INFO stats").contains("expired_keys:2|"));
+        assert_eq!(bench.run("RANDOMKEY"), "$-1|");
+    }
+
+    #[test]
     fn a_walk_over_keys_that_stay_meets_each_once() {
         let mut bench = Bench::new();
         for i in 0..3000 {
