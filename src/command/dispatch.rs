@@ -982,6 +982,14 @@ fn due(engine: &Engine, session: &Session, config: &Config, paused: bool) -> Due
     }
 }
 
+/// Whether a pause of this kind holds a request back.
+#[cold]
+fn is_held_back(mode: PauseMode, engine: &Engine, session: &Session, entry: &Entry, args: &Args<'_>) -> bool {
+    mode == PauseMode::All
+        || may_write(engine, entry, args)
+        || entry.way == Way::Transaction && session.transaction.as_ref().is_some_and(|queued| queued.writes)
+}
+
 /// Whether CLIENT PAUSE does not concern this session.
 #[inline]
 fn ignores_pause(session: &Session) -> bool {
@@ -1026,6 +1034,9 @@ fn check<'e>(
         return Verdict::Run(entry);
     }
     if session.follows.is_some() {
+        if let Some((_, until_ms)) = pause.filter(|pause| is_held_back(pause.0, engine, session, entry, args)) {
+            return Verdict::Hold(until_ms);
+        }
         let queued = session.transaction.is_some() && !entry.is_never_queued();
         return if queued { Verdict::Queue(entry) } else { Verdict::Run(entry) };
     }
@@ -1083,11 +1094,7 @@ fn check<'e>(
     {
         return Verdict::Hold(now_ms + HAND_OVER_MS);
     }
-    if let Some((mode, until_ms)) = pause
-        && (mode == PauseMode::All
-            || may_write(engine, entry, args)
-            || entry.way == Way::Transaction && session.transaction.as_ref().is_some_and(|queued| queued.writes))
-    {
+    if let Some((_, until_ms)) = pause.filter(|pause| is_held_back(pause.0, engine, session, entry, args)) {
         return Verdict::Hold(until_ms);
     }
     if session.transaction.is_some() && !entry.is_never_queued() {

@@ -486,15 +486,22 @@ impl Engine {
     /// Bytes that do not count towards `maxmemory`, because no key that goes would make them less: what replicas have yet
     /// to be sent, as far as it is more than the backlog, and what has yet to be written to the log's file.
     pub fn uncounted_memory(&self) -> u64 {
-        self.replicas_memory() + self.aof.appender.unwritten()
+        self.own_of_replicas() + self.replication.beyond_bytes() + self.aof.appender.unwritten()
     }
 
     /// Bytes of what replicas have yet to be sent, and of their connections.
     pub fn replicas_memory(&self) -> u64 {
+        match self.own_of_replicas() {
+            // Nobody has yet to be sent what the last block of the backlog is too long by.
+            0 => 0,
+            own => own + self.replication.beyond_bytes(),
+        }
+    }
+
+    fn own_of_replicas(&self) -> u64 {
         let state = self.replication.state();
         let own: usize = state.replicas.iter().map(|replica| replica.client.memory() + replica.feed.waiting()).sum();
-        drop(state);
-        own as u64 + self.replication.beyond_bytes()
+        own as u64
     }
 
     /// Refuses commands for this reason from now on, or no longer.

@@ -198,6 +198,26 @@ fn a_replica_answers_as_its_configuration_says() {
 }
 
 #[test]
+fn a_paused_replica_reads_what_comes_and_applies_it_later() {
+    let primary = Server::subject(&[AT_ONCE, &["--repl-ping-replica-period", "3600"]].concat());
+    let replica = Server::subject(&[]);
+    let (mut ours, mut theirs) = (primary.connect(), replica.connect());
+    follow(&mut theirs, &primary);
+    ok(&ours.cmd(&["SET", "a", "1"]));
+    caught_up(&mut ours, &mut theirs);
+    let before = figure(&mut theirs, "slave_repl_offset");
+    ok(&theirs.cmd(&["CLIENT", "PAUSE", "100000", "WRITE"]));
+    ok(&ours.cmd(&["SET", "a", "2"]));
+    let all = figure(&mut ours, "master_repl_offset");
+    eventually("it is there", || figure(&mut theirs, "slave_read_repl_offset") == all);
+    assert_eq!(figure(&mut theirs, "slave_repl_offset"), before);
+    assert_eq!(theirs.cmd(&["GET", "a"]), b"$1\r\n1\r\n");
+    ok(&theirs.cmd(&["CLIENT", "UNPAUSE"]));
+    caught_up(&mut ours, &mut theirs);
+    assert_eq!(theirs.cmd(&["GET", "a"]), b"$1\r\n2\r\n");
+}
+
+#[test]
 fn who_wants_to_be_sure_waits_for_replicas_and_disks() {
     let primary = Server::subject(&["--repl-diskless-sync-delay", "0", "--appendonly", "yes"]);
     let replica = Server::subject(&["--appendonly", "yes"]);
