@@ -14,6 +14,7 @@ use crate::command::aof;
 use crate::command::args::Args;
 use crate::command::client::tracking;
 use crate::command::context::{Context, DONE, Reply};
+use crate::command::engine::Refusal;
 use crate::command::error::Error;
 use crate::command::help;
 use crate::command::replication;
@@ -106,7 +107,7 @@ fn set(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let words: Vec<&[u8]> = args.from(2).collect();
     let changes: Vec<(&[u8], &[u8])> = words.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
     let engine = ctx.engine;
-    let loading = engine.saves.loading.active.load(Ordering::Relaxed);
+    let loading = engine.saves.loading.active.load(Ordering::Relaxed) || engine.is_refusing(Refusal::LoadingAside);
     let changer = Changer { local: ctx.session.shared.is_local(), loading };
     let _one_at_a_time = engine.config_change.lock();
     let old = engine.config.load_full();

@@ -17,7 +17,9 @@ pub enum Stage {
     Waiting,
     /// Its data set is being written to a file, of the making of this number.
     Saving(u64),
-    /// Its data set is on its way.
+    /// Its data set is sent as it is made.
+    Streaming(u64),
+    /// Its data set is on its way, from a file.
     Sending(u64),
     /// Its data set was sent as it was made; the stream follows when it says that it has all of it.
     Loading,
@@ -29,7 +31,7 @@ impl Stage {
     /// What INFO calls it.
     pub fn name(self) -> &'static str {
         match self {
-            Stage::Waiting | Stage::Saving(_) => "wait_bgsave",
+            Stage::Waiting | Stage::Saving(_) | Stage::Streaming(_) => "wait_bgsave",
             Stage::Sending(_) => "send_bulk",
             Stage::Loading | Stage::Online => "online",
         }

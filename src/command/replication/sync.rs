@@ -140,7 +140,7 @@ pub fn stop_useless(engine: &Engine) {
     let state = engine.replication.state();
     let Some(making) = state.making else { return };
     let waits = |replica: &Replica| {
-        matches!(replica.stage, Stage::Saving(n) | Stage::Sending(n) if n == making.number)
+        matches!(replica.stage, Stage::Saving(n) | Stage::Streaming(n) | Stage::Sending(n) if n == making.number)
             && !replica.client.is_closing()
     };
     let any = state.replicas.iter().any(|replica| waits(replica) || replica.stage == Stage::Waiting);
@@ -163,7 +163,8 @@ fn run(engine: &Engine, config: &Config, making: Making) {
     let done =
         if making.diskless { send(engine, config, making, begun) } else { through_file(engine, config, making, begun) };
     let number = making.number;
-    let mine = |stage: Stage| stage == Stage::Saving(number) || stage == Stage::Sending(number);
+    let mine =
+        |stage: Stage| matches!(stage, Stage::Saving(n) | Stage::Streaming(n) | Stage::Sending(n) if n == number);
     let now_ms = engine.clock.now_ms();
     let mut state = engine.replication.state();
     for replica in state.replicas.iter_mut().filter(|replica| mine(replica.stage)) {
@@ -222,7 +223,7 @@ fn begin(engine: &Engine, config: &Config, making: Making) -> Option<Begun> {
         let offset = engine.replication.offset();
         let id = state.history.id.clone();
         let stage = match making.diskless {
-            true => Stage::Sending(making.number),
+            true => Stage::Streaming(making.number),
             false => Stage::Saving(making.number),
         };
         let wants = |replica: &Replica| {
@@ -321,7 +322,7 @@ fn write_to(engine: &Engine, config: &Config, begun: Begun, to: &mut dyn Write) 
 
 /// Sends a data set as it is made.
 fn send(engine: &Engine, config: &Config, making: Making, begun: Begun) -> Result<(), String> {
-    let mut to = Several::of(engine, Stage::Sending(making.number));
+    let mut to = Several::of(engine, Stage::Streaming(making.number));
     let mark: [u8; MARK_LENGTH] = random::run_id();
     // What cannot be written is told by the walk, which must be made in any case.
     let _ = to.write_all(&[b"$EOF:", &mark[..], b"\r\n"].concat());
