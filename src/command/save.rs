@@ -24,7 +24,7 @@ use crate::observe::log::{notice, warning};
 use crate::persist::disk::{self, Temporary};
 use crate::persist::rdb::load::{self, Loaded, Overdue, Twice};
 use crate::persist::rdb::reader::Reader;
-use crate::persist::rdb::save::{self, Failure, Head, Manner};
+use crate::persist::rdb::save::{self, Audience, Failure, Head, Manner};
 use crate::persist::rdb::{self, Reason};
 use crate::persist::saves::Running;
 use crate::spec::{Arity, Flag, Group, REDIS_VERSION};
@@ -233,7 +233,7 @@ fn plain(error: &io::Error) -> String {
 /// # Errors
 /// It was not saved.
 pub fn save_now(engine: &Engine, config: &Config, hold: &mut Hold<'_>) -> Result<(), NotSaved> {
-    let encoder = save::encoder(config, engine.moment(config));
+    let encoder = save::encoder(config, engine.moment(config), Audience::File);
     let (head, manner) = (head(engine, Purpose::Snapshot), Manner::of(config));
     let mut file = create(config, Place::Foreground).map_err(|_| NotSaved)?;
     let written = save::write_held(&engine.keyspace, hold, &*encoder, &head, manner, &mut file);
@@ -264,7 +264,7 @@ pub fn begin(engine: &Engine, hold: &mut Hold<'_>) -> Result<(), NotSaved> {
     let config = engine.config.load_full();
     let saves = &engine.saves;
     saves.tried_ms.store(engine.clock.now_ms(), Ordering::Relaxed);
-    let encoder = save::encoder(&config, engine.moment(&config));
+    let encoder = save::encoder(&config, engine.moment(&config), Audience::File);
     let snapshot = Snapshot::begin(engine.keyspace.snapshot(), hold, encoder).ok_or(NotSaved)?;
     *saves.running.lock() = Some(Running {
         started_ms: engine.clock.now_ms(),

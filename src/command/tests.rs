@@ -135,7 +135,8 @@ fn a_payload_with_another_byte_is_refused_or_a_value_that_can_be_written() {
 fn saved(bench: &Bench) -> Vec<u8> {
     let engine = &bench.engine;
     let config = engine.config.load_full();
-    let (encoder, manner) = (writing::encoder(&config, engine.moment(&config)), writing::Manner::of(&config));
+    let (encoder, manner) =
+        (writing::encoder(&config, engine.moment(&config), writing::Audience::File), writing::Manner::of(&config));
     let head = save::head(engine, save::Purpose::Snapshot);
     let mut bytes = Vec::new();
     let mut hold = engine.keyspace.hold(ShardSet::ALL);
@@ -174,7 +175,10 @@ fn a_file_with_another_byte_is_refused_and_without_its_checksum_does_no_harm() {
         let _ = loaded(&keyspace, &unsummed, &bytes, 1);
     }
     // And all of that can be written.
-    let (encoder, manner) = (writing::encoder(&summed, bench.engine.moment(&summed)), writing::Manner::of(&summed));
+    let (encoder, manner) = (
+        writing::encoder(&summed, bench.engine.moment(&summed), writing::Audience::File),
+        writing::Manner::of(&summed),
+    );
     let (mut again, mut hold) = (Vec::new(), keyspace.hold(ShardSet::ALL));
     writing::write_held(&keyspace, &mut hold, &*encoder, &Head::default(), manner, &mut again).unwrap();
     drop(hold);

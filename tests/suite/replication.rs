@@ -198,6 +198,23 @@ fn a_replica_answers_as_its_configuration_says() {
 }
 
 #[test]
+fn a_redis_replica_is_given_streams_in_a_form_that_its_version_knows() {
+    let primary = Server::subject(AT_ONCE);
+    let Some(replica) = Server::oracle(&[]) else { return };
+    let (mut ours, mut theirs) = (primary.connect(), replica.connect());
+    ours.cmd(&["XADD", "s", "1-1", "a", "1"]);
+    ok(&ours.cmd(&["XGROUP", "CREATE", "s", "g", "0"]));
+    let ask = ["XREADGROUP", "GROUP", "g", "alice", "STREAMS", "s", ">"];
+    ours.cmd(&ask);
+    let before = ours.cmd(&["DUMP", "s"]).len();
+    // From when it was seen at another time than active its dump has both.
+    eventually("it is seen again", || ours.cmd(&ask) == b"*-1\r\n" && ours.cmd(&["DUMP", "s"]).len() > before);
+    follow(&mut theirs, &primary);
+    assert_equal(&mut ours, &mut theirs, "a stream with a consumer");
+    assert_eq!(ours.cmd(&["XPENDING", "s", "g"]), theirs.cmd(&["XPENDING", "s", "g"]));
+}
+
+#[test]
 fn a_paused_replica_reads_what_comes_and_applies_it_later() {
     let primary = Server::subject(&[AT_ONCE, &["--repl-ping-replica-period", "3600"]].concat());
     let replica = Server::subject(&[]);

@@ -19,7 +19,7 @@ use crate::persist::aof::commands::{self, Commands};
 use crate::persist::aof::manifest::{Manifest, Part};
 use crate::persist::aof::{Rewrite, State};
 use crate::persist::disk::{self, Append, Temporary};
-use crate::persist::rdb::save::{Failure, Head, Manner};
+use crate::persist::rdb::save::{Audience, Failure, Head, Manner};
 use crate::resp::reply::{Output, Protocol};
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -119,7 +119,7 @@ fn rewrite(engine: &Engine) -> Result<(), String> {
     };
     let manner = Manner::of(&config);
     let encoder: Arc<dyn Encode> = match config.aof_use_rdb_preamble {
-        true => crate::persist::rdb::save::encoder(&config, engine.moment(&config)),
+        true => crate::persist::rdb::save::encoder(&config, engine.moment(&config), Audience::File),
         false => Arc::new(Commands),
     };
     let (snapshot, part, head) = {
@@ -267,7 +267,7 @@ pub fn write_held(engine: &Engine, config: &Config, hold: &mut Hold<'_>, base: &
     let mut to = Temporary::create(&temporary_path(config), None)?;
     let head = save::head(engine, save::Purpose::Base);
     if config.aof_use_rdb_preamble {
-        let encoder = crate::persist::rdb::save::encoder(config, engine.moment(config));
+        let encoder = crate::persist::rdb::save::encoder(config, engine.moment(config), Audience::File);
         let manner = Manner::of(config);
         crate::persist::rdb::save::write_held(&engine.keyspace, hold, &*encoder, &head, manner, &mut to)?;
     } else {

@@ -21,7 +21,7 @@ use crate::keyspace::snapshot::Snapshot;
 use crate::observe::crash;
 use crate::observe::log::{notice, warning};
 use crate::persist::disk;
-use crate::persist::rdb::save::{Failure, Head, Manner, encoder, write, write_without_keys};
+use crate::persist::rdb::save::{Audience, Failure, Head, Manner, encoder, write, write_without_keys};
 use crate::persist::saves::Running;
 use crate::replication::replicas::{Replica, Stage};
 use crate::replication::transfer::MARK_LENGTH;
@@ -204,7 +204,7 @@ struct Begun {
 fn begin(engine: &Engine, config: &Config, making: Making) -> Option<Begun> {
     let _alone = engine.keyspace.gates().alone();
     let mut hold = engine.keyspace.hold(ShardSet::ALL);
-    let encoder = encoder(config, engine.moment(config));
+    let encoder = encoder(config, engine.moment(config), Audience::Replicas);
     let snapshot = match making.parts.keys {
         true => Some(Snapshot::begin(engine.keyspace.snapshot(), &mut hold, encoder)?),
         false => None,

@@ -280,7 +280,7 @@ pub fn write_key(writer: &mut Writer<'_>, entry: &Entry, about: About) {
         writer.byte(frequency);
     }
     let value = entry.value();
-    writer.byte(value::form_of(value));
+    writer.byte(value::form_of(writer, value));
     writer.string(entry.key());
     value::write(writer, value);
 }

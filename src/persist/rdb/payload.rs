@@ -16,7 +16,7 @@ const FOOTER: usize = 10;
 /// The payload of a value.
 pub fn write(value: Value<'_>, compression: Compression) -> Vec<u8> {
     let mut writer = Writer::new(compression);
-    writer.byte(value::form_of(value));
+    writer.byte(value::form_of(&writer, value));
     value::write(&mut writer, value);
     seal(writer)
 }

@@ -28,8 +28,19 @@ enum Clocks {
     Frequency,
 }
 
+/// Who reads what is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Whoever is given a file, which tells all.
+    File,
+    /// Replicas, which do not say what version they are. One of Redis 7.0 ends itself over a form that it does not know, so
+    /// they are not told when consumers of streams were active, but when they were seen.
+    Replicas,
+}
+
 /// Makes records of entries.
 struct Records {
+    audience: Audience,
     compression: Compression,
     clocks: Clocks,
     moment: Moment,
@@ -38,6 +49,7 @@ struct Records {
 impl Encode for Records {
     fn encode(&self, entry: &Entry, out: &mut Vec<u8>, relief: Relief<'_>) {
         let mut writer = Writer::onto(std::mem::take(out), self.compression, relief);
+        writer.tells_activity = self.audience == Audience::File;
         let about = match self.clocks {
             Clocks::None => About::default(),
             Clocks::Idle => About { idle_seconds: Some(self.moment.idle_seconds(entry.clock())), ..About::default() },
@@ -51,13 +63,13 @@ impl Encode for Records {
 }
 
 /// What makes records of entries at `moment`: to be handed to [`Snapshot::begin`].
-pub fn encoder(config: &Config, moment: Moment) -> Arc<dyn Encode> {
+pub fn encoder(config: &Config, moment: Moment, audience: Audience) -> Arc<dyn Encode> {
     let clocks = match config.maxmemory_policy {
         MaxmemoryPolicy::AllkeysLru | MaxmemoryPolicy::VolatileLru => Clocks::Idle,
         MaxmemoryPolicy::AllkeysLfu | MaxmemoryPolicy::VolatileLfu => Clocks::Frequency,
         _ => Clocks::None,
     };
-    Arc::new(Records { compression: config.rdbcompression.into(), clocks, moment })
+    Arc::new(Records { audience, compression: config.rdbcompression.into(), clocks, moment })
 }
 
 /// What stands before the keys.
@@ -278,7 +290,7 @@ mod tests {
         }
         let entry = Entry::with_object(0, b"key", Object::Set(set), Some(5), 0);
         let moment = Moment { now_ms: 1000, policy: AccessPolicy::Lru };
-        let records = encoder(&Config::default(), moment);
+        let records = encoder(&Config::default(), moment, Audience::File);
         for encode in [&*records, &Commands] {
             let mut whole = b"before".to_vec();
             encode.encode(&entry, &mut whole, None);

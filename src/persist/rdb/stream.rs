@@ -27,10 +27,10 @@ use crate::types::stream::{Counters, Stream};
 /// What stands for a consumer that was never given an entry.
 const NEVER: u64 = u64::MAX;
 
-/// The form that a stream is written in.
-pub fn form_of(stream: &Stream) -> u8 {
+/// The form that `writer` writes a stream in.
+pub fn form_of(writer: &Writer<'_>, stream: &Stream) -> u8 {
     let mut consumers = stream.groups.iter().flat_map(|(_, group)| group.consumers());
-    if consumers.all(|consumer| consumer.active_ms.is_none_or(|ms| ms == consumer.seen_ms)) {
+    if !writer.tells_activity || consumers.all(|consumer| consumer.active_ms.is_none_or(|ms| ms == consumer.seen_ms)) {
         form::STREAM_LISTPACKS_2
     } else {
         form::STREAM_LISTPACKS_3
@@ -44,7 +44,7 @@ fn write_id(writer: &mut Writer<'_>, id: Id) {
 
 /// Writes a stream.
 pub fn write(writer: &mut Writer<'_>, stream: &Stream) {
-    let form = form_of(stream);
+    let form = form_of(writer, stream);
     if form == form::STREAM_LISTPACKS_3 {
         writer.needs(VERSION_7_2);
     }

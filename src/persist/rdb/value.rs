@@ -519,8 +519,8 @@ pub fn skip_module_aux(reader: &mut Reader<'_>) -> Result<()> {
     }
 }
 
-/// The number of the form in which a value is written.
-pub fn form_of(value: Value<'_>) -> u8 {
+/// The number of the form in which `writer` writes a value.
+pub fn form_of(writer: &Writer<'_>, value: Value<'_>) -> u8 {
     match value {
         Value::Int(_) | Value::Bytes(_) | Value::Large(_) => form::STRING,
         Value::Object(ObjectRef::List(_)) => form::LIST_QUICKLIST_2,
@@ -535,7 +535,7 @@ pub fn form_of(value: Value<'_>) -> u8 {
             (None, Some(_)) => form::HASH_METADATA,
             (_, None) => form::HASH,
         },
-        Value::Object(ObjectRef::Stream(stream)) => stream::form_of(stream),
+        Value::Object(ObjectRef::Stream(stream)) => stream::form_of(writer, stream),
     }
 }
 

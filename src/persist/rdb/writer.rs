@@ -34,6 +34,8 @@ pub struct Writer<'r> {
     compression: Compression,
     /// The version that a reader must know.
     pub version: u32,
+    /// Whether it is written when consumers of streams were active, which no version before Redis 7.2 can read.
+    pub tells_activity: bool,
     /// Takes what was written out of `bytes` when it gets much.
     relief: Relief<'r>,
 }
@@ -47,12 +49,12 @@ impl std::fmt::Debug for Writer<'_> {
 impl<'r> Writer<'r> {
     /// An empty one.
     pub fn new(compression: Compression) -> Writer<'static> {
-        Writer { bytes: Vec::new(), compression, version: VERSION, relief: None }
+        Writer::onto(Vec::new(), compression, None)
     }
 
     /// One that goes on behind `bytes`, and has `relief` take what it has written between elements of what is large.
     pub fn onto(bytes: Vec<u8>, compression: Compression, relief: Relief<'r>) -> Writer<'r> {
-        Writer { bytes, compression, version: VERSION, relief }
+        Writer { bytes, compression, version: VERSION, tells_activity: true, relief }
     }
 
     /// An element is done: what was written may be given away.
