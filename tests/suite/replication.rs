@@ -49,9 +49,13 @@ fn caught_up(primary: &mut Client, replica: &mut Client) {
 /// Compares all data, and where they differ says of which keys.
 fn assert_equal(primary: &mut Client, replica: &mut Client, what: &str) {
     caught_up(primary, replica);
-    let [ours, theirs] = [&mut *primary, &mut *replica].map(|client| client.cmd(&["DEBUG", "DIGEST"]));
-    if ours == theirs {
-        return;
+    // What expires between the two looks is no difference, so there are a few of them.
+    for _ in 0..5 {
+        let [ours, theirs] = [&mut *primary, &mut *replica].map(|client| client.cmd(&["DEBUG", "DIGEST"]));
+        if ours == theirs {
+            return;
+        }
+        caught_up(primary, replica);
     }
     let mut different = Vec::new();
     for db in 0..16 {
