@@ -11,7 +11,7 @@ use spinel::keyspace::moment::{AccessPolicy, Moment};
 use spinel::keyspace::space::Keyspace;
 use spinel::persist::rdb::load::{self, Manner, Overdue, Progress, Twice};
 use spinel::persist::rdb::reader::Reader;
-use spinel::persist::rdb::save::{self, Head};
+use spinel::persist::rdb::save::{self, Audience, Head};
 use spinel::persist::rdb::value::Limits;
 use spinel::persist::rdb::{Dialect, payload};
 use spinel::types::listpack::Listpack;
@@ -27,7 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
         // Whatever was loaded can be written, and is then what it was.
         let mut hold = keyspace.hold(ShardSet::ALL);
         let mut again = Vec::new();
-        let encoder = save::encoder(&config, moment);
+        let encoder = save::encoder(&config, moment, Audience::File);
         let to = save::Manner::of(&config);
         save::write_held(&keyspace, &mut hold, &*encoder, &Head::default(), to, &mut again).expect("a vector takes all");
         drop(hold);
