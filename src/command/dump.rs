@@ -147,7 +147,7 @@ fn restore(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     if deadline.is_some_and(|deadline| ctx.db.has_passed(deadline)) {
         if deleted {
             ctx.db.note(&key, Class::Generic, "del");
-            ctx.db.effects.log_as(|| vec![vec![b"DEL".to_vec(), key.bytes.to_vec()]]);
+            ctx.db.effects.log_removal(key.bytes, ctx.config.lazyfree_lazy_server_del);
         }
         ctx.out.ok();
         return DONE;

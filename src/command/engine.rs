@@ -24,7 +24,7 @@ use crate::command::replication::farewell::Farewell;
 use crate::command::table::CommandTable;
 use crate::config::choice::MaxmemoryPolicy;
 use crate::config::table::Config;
-use crate::keyspace::change::{Change, Effects, Interest, Words};
+use crate::keyspace::change::{Change, Effects, Interest, Removal, Words, removal};
 use crate::keyspace::moment::{AccessPolicy, Moment};
 use crate::keyspace::space::Keyspace;
 use crate::observe::latency::Latency;
@@ -536,14 +536,21 @@ impl Engine {
     pub fn pass_on(&self, db: usize, effects: &mut Effects, request: &dyn Words) {
         if effects.replaying {
             (effects.dirty, effects.canonical) = (0, None);
-            effects.expired.clear();
+            effects.removed.clear();
             effects.expired_fields.clear();
             effects.messages.clear();
             return effects.changes.clear();
         }
         let dirty = std::mem::take(&mut effects.dirty);
         self.dirty.fetch_add(dirty, Ordering::Relaxed);
-        let keys = effects.expired.drain(..).map(|(db, key)| (db, vec![b"DEL".to_vec(), key]));
+        let keys = effects.removed.drain(..).map(|(db, key, why)| {
+            let config = self.config.load();
+            let lazy = match why {
+                Removal::Expired => config.lazyfree_lazy_expire,
+                Removal::Evicted => config.lazyfree_lazy_eviction,
+            };
+            (db, removal(key, lazy))
+        });
         let fields = effects
             .expired_fields
             .drain(..)

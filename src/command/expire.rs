@@ -139,8 +139,7 @@ fn set_deadline(ctx: &mut Context<'_>, key: &Key<'_>, deadline: u64) {
 fn remove_expired(ctx: &mut Context<'_>, key: &Key<'_>) {
     ctx.db.remove(key);
     ctx.db.note(key, Class::Generic, "del");
-    let name = if ctx.config.lazyfree_lazy_expire { "UNLINK" } else { "DEL" };
-    ctx.db.effects.log_as(|| vec![vec![name.into(), key.bytes.to_vec()]]);
+    ctx.db.effects.log_removal(key.bytes, ctx.config.lazyfree_lazy_expire);
 }
 
 /// The time to live in seconds; -1 where there is none, -2 where there is no key.
@@ -248,6 +247,37 @@ mod tests {
         assert_eq!(bench.run("PERSIST a"), ":0|");
         bench.clock.advance(1_000_000);
         assert_eq!(bench.run("GET a"), "$1|1|");
+    }
+
+    #[test]
+    fn replicas_are_told_how_a_key_was_removed_that_no_command_deleted() {
+        // What decides it for each, and the request, as Redis 7.2 does it.
+        let cases = [
+            ("expire", "SET key v", "EXPIRE key -1"),
+            ("expire", "SET key v", "GETEX key EXAT 1"),
+            ("expire", "SET key v PX 1", "GET key"),
+            ("server-del", "SADD key v", "SPOP key 5"),
+            (
+                "server-del",
+                "SET key v",
+                "RESTORE key 1 \"\\x00\\x01v\\n\\x00\\x91\\b\\xce\\xb2\\x198\\x8a\\xce\" REPLACE ABSTTL",
+            ),
+            ("user-del", "SET key v", "GETDEL key"),
+        ];
+        for (what, first, request) in cases {
+            for (lazy, name) in [("yes", "UNLINK"), ("no", "DEL")] {
+                let mut bench = Bench::new();
+                for other in ["expire", "server-del", "eviction", "user-del"] {
+                    let value = if (other == what) == (lazy == "yes") { "yes" } else { "no" };
+                    bench.run(&format!("CONFIG SET lazyfree-lazy-{other} {value}"));
+                }
+                bench.run(first);
+                bench.clock.advance(2);
+                let logged = bench.logged(request);
+                let name = if what == "user-del" { "DEL" } else { name };
+                assert_eq!(logged, [[name, "key"]], "{request}, {what} {lazy}");
+            }
+        }
     }
 
     #[test]

@@ -362,7 +362,7 @@ fn pop_some(ctx: &mut Context<'_>, key: &Key<'_>, count: usize) -> Reply {
         ctx.db.remove(key);
         ctx.db.note(key, Class::Set, "spop");
         ctx.db.notify(key, Class::Generic, "del");
-        ctx.db.effects.log_as(|| vec![vec![b"DEL".to_vec(), key.bytes.to_vec()]]);
+        ctx.db.effects.log_removal(key.bytes, ctx.config.lazyfree_lazy_server_del);
     } else {
         let mut popped = Vec::new();
         let mut old = None;

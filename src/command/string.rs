@@ -400,7 +400,7 @@ fn getex(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         Some(deadline) if ctx.db.has_passed(deadline) => {
             ctx.db.remove(&key);
             ctx.db.note(&key, Class::Generic, "del");
-            ctx.db.effects.log_as(|| vec![vec![b"DEL".to_vec(), key.bytes.to_vec()]]);
+            ctx.db.effects.log_removal(key.bytes, ctx.config.lazyfree_lazy_expire);
         }
         Some(deadline) => {
             ctx.db.set_deadline(&key, Some(deadline));
@@ -444,7 +444,7 @@ fn getdel(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     }
     ctx.db.remove(&key);
     ctx.db.note(&key, Class::Generic, "del");
-    ctx.db.effects.log_as(|| vec![vec![b"DEL".to_vec(), key.bytes.to_vec()]]);
+    ctx.db.effects.log_removal(key.bytes, false);
     DONE
 }
 

@@ -94,16 +94,18 @@ pub struct Arguments {
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
+    /// What holds where nothing is said.
+    pub defaults: Config,
     /// The file that CONFIG REWRITE writes to, as it was given.
     pub file: Option<Vec<u8>>,
 }
 
-/// Reads the configuration that `args` (without the name of the program) ask for.
+/// Reads the configuration that `args` (without the name of the program) ask for, where nothing else is said `defaults`.
 ///
 /// `--help`, `--version` and Sentinel mode are the caller's business and must not be among them.
-pub fn from_args(args: &[Vec<u8>], source: &mut dyn Source) -> Result<Loaded, LoadError> {
+pub fn from_args(defaults: Config, args: &[Vec<u8>], source: &mut dyn Source) -> Result<Loaded, LoadError> {
     let arguments = Arguments::parse(args);
-    let mut loader = Loader::new(source);
+    let mut loader = Loader::new(defaults.clone(), source);
     let mut text = Vec::new();
     if let Some(path) = &arguments.file {
         text = loader.read(path)?;
@@ -118,12 +120,12 @@ pub fn from_args(args: &[Vec<u8>], source: &mut dyn Source) -> Result<Loaded, Lo
         text.extend_from_slice(&arguments.options);
     }
     loader.lines(&text, 0)?;
-    Ok(Loaded { config: loader.finish()?, file: arguments.file })
+    Ok(Loaded { config: loader.finish()?, defaults, file: arguments.file })
 }
 
 /// Reads a configuration from `text` alone.
 pub fn from_text(text: &[u8], source: &mut dyn Source) -> Result<Config, LoadError> {
-    let mut loader = Loader::new(source);
+    let mut loader = Loader::new(Config::default(), source);
     loader.lines(text, 0)?;
     loader.finish()
 }
@@ -181,8 +183,8 @@ struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    fn new(source: &'a mut dyn Source) -> Loader<'a> {
-        Loader { source, config: Config::default(), mentioned: HashSet::new(), users: HashSet::new() }
+    fn new(config: Config, source: &'a mut dyn Source) -> Loader<'a> {
+        Loader { source, config, mentioned: HashSet::new(), users: HashSet::new() }
     }
 
     fn finish(mut self) -> Result<Config, LoadError> {
@@ -322,12 +324,12 @@ pub(super) mod tests {
     #[derive(Default)]
     pub struct Files {
         pub files: BTreeMap<&'static str, &'static str>,
-        pub stdin: &'static str,
+        pub stdin: Vec<u8>,
     }
 
     impl Files {
         pub fn new(files: &[(&'static str, &'static str)]) -> Files {
-            Files { files: files.iter().copied().collect(), stdin: "" }
+            Files { files: files.iter().copied().collect(), stdin: Vec::new() }
         }
     }
 
@@ -350,13 +352,13 @@ pub(super) mod tests {
         }
 
         fn stdin(&mut self) -> io::Result<Vec<u8>> {
-            Ok(self.stdin.as_bytes().to_vec())
+            Ok(self.stdin.clone())
         }
     }
 
     fn load(args: &[&str], files: &[(&'static str, &'static str)]) -> Result<Config, String> {
         let args: Vec<Vec<u8>> = args.iter().map(|a| a.as_bytes().to_vec()).collect();
-        from_args(&args, &mut Files::new(files)).map(|l| l.config).map_err(|e| e.to_string())
+        from_args(Config::default(), &args, &mut Files::new(files)).map(|l| l.config).map_err(|e| e.to_string())
     }
 
     fn value(config: &Config, name: &str) -> String {
@@ -386,13 +388,23 @@ pub(super) mod tests {
     #[test]
     fn standard_input_comes_between_file_and_options() {
         let mut files = Files::new(&[("a", "port 1\ntimeout 1\nhz 11\n")]);
-        files.stdin = "timeout 2\nhz 12\n";
+        files.stdin = b"timeout 2\nhz 12\n".to_vec();
         let args = ["a", "--hz", "13", "-"].map(|a| a.as_bytes().to_vec());
-        let loaded = from_args(&args, &mut files).unwrap();
+        let loaded = from_args(Config::default(), &args, &mut files).unwrap();
         assert_eq!(loaded.file.as_deref(), Some(&b"a"[..]));
         assert_eq!((loaded.config.port, loaded.config.timeout, loaded.config.hz), (1, 2, 13));
-        let loaded = from_args(&[b"-".to_vec()], &mut files).unwrap();
+        let loaded = from_args(Config::default(), &[b"-".to_vec()], &mut files).unwrap();
         assert_eq!((loaded.file, loaded.config.hz), (None, 12));
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_server_that_is_stood_in_for() {
+        let lazy = |program| value(&Config::for_program(program), "lazyfree-lazy-expire");
+        for redis in ["spinel-server", "./redis-server", "/opt/valkey/bin/redis-server"] {
+            assert_eq!(lazy(redis), "no", "{redis}");
+        }
+        assert_eq!(lazy("src/valkey-server"), "yes");
+        assert_eq!(value(&Config::for_program("valkey-server"), "repl-backlog-size"), "10485760");
     }
 
     #[test]

@@ -491,12 +491,12 @@ directives! {
     }
     LazyFreeing {
         /// Whether evicted values are freed in the background. Spinel frees large values in the background in every
-        /// case; these five are kept for compatibility.
-        lazyfree_lazy_eviction("lazyfree-lazy-eviction"): bool = false, None, [], Moot("large values are always freed off the data path");
+        /// case; with `yes` replicas and files are told of UNLINK, with `no` of DEL.
+        lazyfree_lazy_eviction("lazyfree-lazy-eviction"): bool = false, None, [], Effective;
         /// The same for values that have expired.
-        lazyfree_lazy_expire("lazyfree-lazy-expire"): bool = false, None, [], Moot("large values are always freed off the data path");
+        lazyfree_lazy_expire("lazyfree-lazy-expire"): bool = false, None, [], Effective;
         /// The same for values that a command such as RENAME replaces.
-        lazyfree_lazy_server_del("lazyfree-lazy-server-del"): bool = false, None, [], Moot("large values are always freed off the data path");
+        lazyfree_lazy_server_del("lazyfree-lazy-server-del"): bool = false, None, [], Effective;
         /// Whether DEL does what UNLINK does.
         lazyfree_lazy_user_del("lazyfree-lazy-user-del"): bool = false, None, [], Moot("large values are always freed off the data path");
         /// Whether FLUSHDB, FLUSHALL, SCRIPT FLUSH and FUNCTION FLUSH without SYNC or ASYNC are asynchronous.
@@ -873,6 +873,25 @@ impl PartialEq for Directive {
 }
 
 impl Config {
+    /// The defaults for a program of this name: it stands in for the server that was called so until now. Those of Valkey
+    /// differ from those of Redis in what is freed in the background and in the size of the backlog.
+    pub fn for_program(path: &str) -> Config {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        if !name.starts_with("valkey") {
+            return Config::default();
+        }
+        Config {
+            lazyfree_lazy_eviction: true,
+            lazyfree_lazy_expire: true,
+            lazyfree_lazy_server_del: true,
+            lazyfree_lazy_user_del: true,
+            lazyfree_lazy_user_flush: true,
+            replica_lazy_flush: true,
+            repl_backlog_size: 10 * 1024 * 1024,
+            ..Config::default()
+        }
+    }
+
     /// Cuts what may be written but not used to what is used: `hz`, a backlog, and the databases of a cluster node.
     pub(super) fn settle(&mut self) {
         self.hz = self.hz.clamp(*HZ.start(), *HZ.end());

@@ -118,8 +118,8 @@ pub struct Effects {
     pub dirty: u64,
     /// Each change, where somebody listens.
     pub changes: Vec<Change>,
-    /// Keys that were found expired or had to make room, and were removed before the command itself took effect.
-    pub expired: Vec<(usize, Vec<u8>)>,
+    /// Keys that were removed before the command itself took effect: the database, the key, and why.
+    pub removed: Vec<(usize, Vec<u8>, Removal)>,
     /// Fields that were found expired and removed: database, key, names.
     pub expired_fields: Vec<(usize, Vec<u8>, Vec<Vec<u8>>)>,
     /// What goes to the log instead of the request, where a handler said so.
@@ -143,6 +143,15 @@ pub struct Effects {
     pub only: Vec<(std::ops::Range<usize>, Only)>,
 }
 
+/// Why a key was removed that no command named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// Its deadline had passed, or its last field's.
+    Expired,
+    /// It had to make room.
+    Evicted,
+}
+
 /// Who alone is told of a change, because a script wants it so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Only {
@@ -160,7 +169,7 @@ impl Effects {
         self.dirty = 0;
         if !self.is_quiet() {
             self.changes.clear();
-            self.expired.clear();
+            self.removed.clear();
             self.expired_fields.clear();
             self.canonical = None;
         }
@@ -169,7 +178,7 @@ impl Effects {
     #[inline]
     fn is_quiet(&self) -> bool {
         self.changes.is_empty()
-            && self.expired.is_empty()
+            && self.removed.is_empty()
             && self.expired_fields.is_empty()
             && self.canonical.is_none()
             && self.messages.is_empty()
@@ -200,7 +209,7 @@ impl Effects {
     pub fn note_expired(&mut self, db: usize, key: &[u8]) {
         self.notify(db, key, Class::Expired, "expired");
         if self.interest.has(Interest::LOG) {
-            self.expired.push((db, key.to_vec()));
+            self.removed.push((db, key.to_vec(), Removal::Expired));
         }
     }
 
@@ -208,7 +217,7 @@ impl Effects {
     pub fn note_evicted(&mut self, db: usize, key: &[u8]) {
         self.notify(db, key, Class::Evicted, "evicted");
         if self.interest.has(Interest::LOG) {
-            self.expired.push((db, key.to_vec()));
+            self.removed.push((db, key.to_vec(), Removal::Evicted));
         }
     }
 
@@ -225,7 +234,7 @@ impl Effects {
     pub fn note_emptied(&mut self, db: usize, key: &[u8], before_them: bool) {
         self.notify(db, key, Class::Generic, "del");
         if before_them && self.interest.has(Interest::LOG) {
-            self.expired.push((db, key.to_vec()));
+            self.removed.push((db, key.to_vec(), Removal::Expired));
         }
     }
 
@@ -259,4 +268,16 @@ impl Effects {
             self.canonical = Some(effect());
         }
     }
+
+    /// Says that the log gets the removal of a key instead of the request, as UNLINK where it is `lazy`.
+    #[inline]
+    pub fn log_removal(&mut self, key: &[u8], lazy: bool) {
+        self.log_as(|| vec![removal(key.to_vec(), lazy)]);
+    }
+}
+
+/// The removal of a key as the log has it: DEL, or UNLINK where it is `lazy`. Both do the same here; replicas and files are
+/// told what a Redis with this configuration would tell them.
+pub fn removal(key: Vec<u8>, lazy: bool) -> Effect {
+    vec![if lazy { b"UNLINK".to_vec() } else { b"DEL".to_vec() }, key]
 }

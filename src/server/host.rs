@@ -33,6 +33,14 @@ pub enum Control {
 /// title, OOM score. A library changes none of them.
 pub type ProcessSettings = Box<dyn Fn(&Config, &Config) -> Result<(), (&'static str, String)> + Send + Sync>;
 
+/// A configuration file.
+pub struct ConfigFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What holds where it says nothing.
+    pub defaults: Config,
+}
+
 /// The host of one server.
 pub struct ServerHost {
     /// The way to the control thread, once it runs.
@@ -40,7 +48,7 @@ pub struct ServerHost {
     /// The port that is listened on.
     pub port: AtomicU16,
     /// The configuration file.
-    pub config_file: Option<PathBuf>,
+    pub config_file: Option<ConfigFile>,
     /// The program.
     pub executable: String,
     /// What the process does with a changed configuration.
@@ -56,7 +64,7 @@ pub struct ServerHost {
 
 impl ServerHost {
     /// The host of a server that does not run yet.
-    pub fn new(config_file: Option<PathBuf>, executable: String, process: Option<ProcessSettings>) -> ServerHost {
+    pub fn new(config_file: Option<ConfigFile>, executable: String, process: Option<ProcessSettings>) -> ServerHost {
         ServerHost {
             control: OnceLock::new(),
             port: AtomicU16::new(0),
@@ -140,7 +148,8 @@ impl Host for ServerHost {
     }
 
     fn rewrite_config(&self, config: &Config, users: &[Vec<u8>], all: bool) -> Result<(), String> {
-        let path = self.config_file.as_ref().ok_or("ERR The server is running without a config file")?;
+        let ConfigFile { path, defaults } =
+            self.config_file.as_ref().ok_or("ERR The server is running without a config file")?;
         let _one_at_a_time = self.rewriting.lock();
         let failed = |error: std::io::Error| {
             tracing::warn!("CONFIG REWRITE failed: {error}");
@@ -149,13 +158,13 @@ impl Host for ServerHost {
         };
         let old = disk::read_or_empty(path).map_err(failed)?;
         let extent = if all { Extent::All } else { Extent::Changed };
-        disk::replace(path, &rewrite(&old, config, users, extent)).map_err(failed)?;
+        disk::replace(path, &rewrite(&old, config, defaults, users, extent)).map_err(failed)?;
         tracing::info!("CONFIG REWRITE executed with success.");
         Ok(())
     }
 
     fn config_file(&self) -> Option<String> {
-        self.config_file.as_ref().map(|path| path.to_string_lossy().into_owned())
+        self.config_file.as_ref().map(|file| file.path.to_string_lossy().into_owned())
     }
 
     fn executable(&self) -> String {

@@ -28,7 +28,7 @@ use crate::observe::info::Selection;
 use crate::observe::log::{self, notice, warning};
 use crate::observe::{allocator, crash};
 use crate::persist::disk;
-use crate::server::host::ServerHost;
+use crate::server::host::{ConfigFile, ServerHost};
 use crate::server::running::{Listen, Parts, Server, StartError};
 use crate::server::{check, process};
 use crate::stdx::clock::Clock;
@@ -68,7 +68,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         return code;
     }
     process::prepare_title();
-    let loaded = match from_args(&args, &mut Files) {
+    let loaded = match from_args(Config::for_program(&program), &args, &mut Files) {
         Ok(loaded) => loaded,
         Err(error) => return refuse(&error),
     };
@@ -172,7 +172,7 @@ fn refuse(error: &LoadError) -> ExitCode {
 }
 
 fn run(program: &str, no_arguments: bool, loaded: Loaded) -> Result<(), Box<dyn std::error::Error>> {
-    let Loaded { mut config, file } = loaded;
+    let Loaded { mut config, defaults, file } = loaded;
     let config_file = file.map(|path| absolute(&path_of(&path))).transpose()?;
     let executable = std::env::current_exe().unwrap_or_else(|_| program.into()).display().to_string();
     let supervised = supervisor(config.supervised);
@@ -223,6 +223,7 @@ fn run(program: &str, no_arguments: bool, loaded: Loaded) -> Result<(), Box<dyn 
     let known = install_crash_report(config.crash_log_enabled);
     let in_force = handle.clone();
     let process_settings = Box::new(move |new: &Config, old: &Config| follow(&in_force, &title, new, old));
+    let config_file = config_file.map(|path| ConfigFile { path, defaults });
     let host = ServerHost::new(config_file, executable, Some(process_settings));
     let server = match Server::start(Parts { config, clock: Clock::real(), listen: Listen::Configured, host }) {
         Ok(server) => server,

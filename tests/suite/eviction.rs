@@ -184,3 +184,17 @@ fn a_huge_collection_makes_room_once() {
     assert_eq!(figure(&mut client, "evicted_keys"), 1);
     assert_eq!(client.cmd(&["DBSIZE"]), b":1000\r\n");
 }
+
+#[test]
+fn what_makes_room_is_told_in_the_words_that_the_configuration_asks_for() {
+    for (lazy, name) in [("no", "DEL"), ("yes", "UNLINK")] {
+        let server = Server::subject(&["--appendonly", "yes", "--lazyfree-lazy-eviction", lazy]);
+        let mut client = server.connect();
+        assert_eq!(client.cmd(&["SET", "victim", &"x".repeat(100_000)]), b"+OK\r\n");
+        limit(&mut client, "allkeys-random", -50_000);
+        assert_eq!(client.cmd(&["DBSIZE"]), b":0\r\n");
+        let told = format!("*2\r\n${}\r\n{name}\r\n$6\r\nvictim\r\n", name.len());
+        let file = server.dir().join("appendonlydir/appendonly.aof.1.incr.aof");
+        eventually(&told, || std::fs::read(&file).expect("a log").ends_with(told.as_bytes()));
+    }
+}

@@ -6,7 +6,7 @@ use crate::cluster::slots::SlotSet;
 use crate::cluster::view::View;
 use crate::command::context::Context;
 use crate::command::engine::Engine;
-use crate::keyspace::change::{Class, Effects};
+use crate::keyspace::change::{Class, Effects, removal};
 use crate::keyspace::db::{Db, Touch};
 use crate::keyspace::hidden::Walked;
 use crate::keyspace::hold::{Hold, ShardSet};
@@ -75,7 +75,8 @@ pub fn drop_slots(engine: &Engine, slots: &SlotSet) -> usize {
                 break;
             }
             effects.begin(engine.interest());
-            let moment = engine.moment(&engine.config.load());
+            let config = engine.config.load();
+            let moment = engine.moment(&config);
             let mut db = Db::new(&engine.keyspace, hold, &mut effects, 0, moment, Touch::No);
             for bytes in &keys {
                 let key = db.key(bytes);
@@ -84,7 +85,8 @@ pub fn drop_slots(engine: &Engine, slots: &SlotSet) -> usize {
                     removed += 1;
                 }
             }
-            db.effects.log_as(|| keys.iter().map(|key| vec![b"DEL".to_vec(), key.clone()]).collect());
+            let lazy = config.lazyfree_lazy_server_del;
+            db.effects.log_as(|| keys.iter().map(|key| removal(key.clone(), lazy)).collect());
             engine.pass_on(0, db.effects, &Vec::new());
             // Nobody is blocked on keys that have gone but those who want to know that they have, and these are told by
             // their connection, which is sent away.

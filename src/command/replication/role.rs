@@ -17,7 +17,7 @@ use crate::command::replication::{answer_psync, feed_stream, look_at_acks};
 use crate::command::save;
 use crate::config::special::PrimaryAddress;
 use crate::config::table::Config;
-use crate::keyspace::change::Effects;
+use crate::keyspace::change::{Effects, removal};
 use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::shard::SHARDS;
 use crate::keyspace::space::Keyspace;
@@ -189,22 +189,22 @@ pub fn begin(engine: &Engine, loaded: Option<&Loaded>) {
     } else {
         feed_stream(engine);
         if found.is_some() {
-            loaded.iter().for_each(|loaded| tell_late(engine, &loaded.late, config.repl_backlog_size));
+            loaded.iter().for_each(|loaded| tell_late(engine, &loaded.late, &config));
         }
     }
 }
 
 /// Tells those who go on where they stopped of keys that they have and we have left out. Where these are more than the
 /// stream that is kept, nobody can go on.
-fn tell_late(engine: &Engine, late: &Late, keep: u64) {
-    if late.bytes > keep {
+fn tell_late(engine: &Engine, late: &Late, config: &Config) {
+    if late.bytes > config.repl_backlog_size {
         let replication = &engine.replication;
         return replication.set_offset(&mut replication.state(), replication.offset() + late.bytes);
     }
     let mut keys: Vec<&(usize, Vec<u8>)> = late.keys.iter().collect();
     keys.sort_by_key(|(db, _)| *db);
     for (db, key) in keys {
-        engine.log.append_one(*db, &vec![b"DEL".to_vec(), key.clone()]);
+        engine.log.append_one(*db, &removal(key.clone(), config.lazyfree_lazy_expire));
     }
 }
 
