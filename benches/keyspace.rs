@@ -11,7 +11,7 @@ use std::time::Instant;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use spinel::client::session::Session;
 use spinel::client::shared::{Link, Shared};
-use spinel::command::dispatch::{Executor, Request, Stop};
+use spinel::command::dispatch::{Batch, Executor, Request, Stop};
 use spinel::command::engine::{Engine, Host, ShutdownRequest};
 use spinel::command::migrate::peer::{Answers, Peer};
 use spinel::config::table::Config;
@@ -133,7 +133,7 @@ impl Client {
     /// Runs the batch; returns how many bytes were replied.
     fn run(&mut self) -> usize {
         let Client { engine, executor, session, out, buf, spans, requests } = self;
-        let (ran, stop) = executor.run(engine, session, out, buf, spans, requests);
+        let (ran, stop) = executor.run(engine, session, out, Batch { buf, spans, requests });
         assert!(ran == requests.len() && matches!(stop, Stop::Done), "every request runs at once");
         let len = out.len();
         out.advance(len);

@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 use libfuzzer_sys::fuzz_target;
 use spinel::client::session::{Fate, ReplyMode, Session};
 use spinel::client::shared::{Link, Shared};
-use spinel::command::dispatch::{Executor, Request, Stop};
+use spinel::command::dispatch::{Batch, Executor, Request, Stop};
 use spinel::command::engine::{Engine, Host, ShutdownRequest};
 use spinel::command::migrate::peer::{Answers, Break, Peer};
 use spinel::config::table::Config;
@@ -164,7 +164,7 @@ impl World {
             let mut done = 0;
             while done < requests.len() {
                 let World { engine, executor, out, .. } = self;
-                let (ran, mut stop) = executor.run(engine, session, out, &text, &spans, &requests[done..]);
+                let (ran, mut stop) = executor.run(engine, session, out, Batch { buf: &text, spans: &spans, requests: &requests[done..] });
                 assert!(ran > 0, "nothing holds requests back");
                 done += ran;
                 while let Stop::Pending(pending) = stop {

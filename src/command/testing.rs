@@ -3,7 +3,7 @@
 use crate::client::session::Session;
 use crate::client::shared::{Link, Shared};
 use crate::command::blocking::Waiting;
-use crate::command::dispatch::{Executor, Request, Stop};
+use crate::command::dispatch::{Batch, Executor, Request, Stop};
 use crate::command::engine::{Engine, Host, ShutdownRequest};
 use crate::command::migrate::peer::{Answers, Break, Peer};
 use crate::config::load::{Source, from_text};
@@ -168,7 +168,12 @@ impl Bench {
             buf.extend_from_slice(word);
         }
         let request = [Request { first: 0, args: spans.len(), start: 0 }];
-        let (_, mut stop) = self.executor.run(&self.engine, &mut self.session, &mut self.out, &buf, &spans, &request);
+        let (_, mut stop) = self.executor.run(
+            &self.engine,
+            &mut self.session,
+            &mut self.out,
+            Batch { buf: &buf, spans: &spans, requests: &request },
+        );
         while let Stop::Pending(pending) = stop {
             stop = match self.executor.resume(&self.engine, &mut self.session, &mut self.out, pending) {
                 Some(pending) => Stop::Pending(pending),
@@ -235,7 +240,12 @@ impl Bench {
                 buf.extend_from_slice(word);
             }
         }
-        let (ran, _) = self.executor.run(&self.engine, &mut self.session, &mut self.out, &buf, &spans, &requests);
+        let (ran, _) = self.executor.run(
+            &self.engine,
+            &mut self.session,
+            &mut self.out,
+            Batch { buf: &buf, spans: &spans, requests: &requests },
+        );
         assert_eq!(ran, requests.len());
         let bytes = self.out.to_vec();
         self.out.advance(bytes.len());

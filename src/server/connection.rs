@@ -19,7 +19,7 @@ use crate::client::shared::{Mark, Shared};
 use crate::command::blocking::Waiting;
 use crate::command::client::{eviction, tracking};
 use crate::command::cluster::migration::import;
-use crate::command::dispatch::{Pending, Request, Stop};
+use crate::command::dispatch::{Batch, Pending, Request, Stop};
 use crate::command::engine::Engine;
 use crate::command::pubsub;
 use crate::command::transaction::forget_watched;
@@ -314,8 +314,8 @@ impl Connection {
             return None;
         }
         let before = self.session.feed.is_some().then_some(self.out.len());
-        let (ran, stop) =
-            tools.executor.run(&self.engine, &mut self.session, &mut self.out, buf, &tools.spans, &tools.requests);
+        let batch = Batch { buf, spans: &tools.spans, requests: &tools.requests };
+        let (ran, stop) = tools.executor.run(&self.engine, &mut self.session, &mut self.out, batch);
         if before.is_none() && self.session.feed.is_some() {
             // Where that fails the stream comes in other packets, and the same.
             let _ = self.stream.set_nodelay(!tools.executor.config().repl_disable_tcp_nodelay);
@@ -366,8 +366,9 @@ impl Connection {
     /// Runs an inline command whose words had quotes; returns whether requests stop there.
     fn run_inline(&mut self, tools: &mut Tools, words: &[Vec<u8>]) -> bool {
         let (buf, spans) = joined(words);
-        let request = [Request { first: 0, args: spans.len(), start: 0 }];
-        let (ran, stop) = tools.executor.run(&self.engine, &mut self.session, &mut self.out, &buf, &spans, &request);
+        let requests = [Request { first: 0, args: spans.len(), start: 0 }];
+        let batch = Batch { buf: &buf, spans: &spans, requests: &requests };
+        let (ran, stop) = tools.executor.run(&self.engine, &mut self.session, &mut self.out, batch);
         if ran == 0 {
             // It waits for the end of a pause, so it goes back to where it came from, spelled out.
             let mut again = Output::new(Protocol::Resp2);

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::client::session::{Fate, Session};
 use crate::client::shared::{Link, Shared};
 use crate::command::blocking::Waiting;
-use crate::command::dispatch::{Executor, Request, Stop};
+use crate::command::dispatch::{Batch, Executor, Request, Stop};
 use crate::command::engine::Engine;
 use crate::command::transaction::forget_watched;
 use crate::resp::reply::{Output, Protocol};
@@ -135,7 +135,8 @@ impl Client {
             *out = Output::new(Protocol::Resp3);
             return Value::Error(KILLED.as_bytes().to_vec());
         }
-        let (_, mut stop) = executor.run(&self.engine, session, out, &buf, &spans, &request);
+        let (_, mut stop) =
+            executor.run(&self.engine, session, out, Batch { buf: &buf, spans: &spans, requests: &request });
         while let Stop::Pending(pending) = stop {
             stop = executor.resume(&self.engine, session, out, pending).map_or(Stop::Done, Stop::Pending);
         }

@@ -19,7 +19,7 @@ use socket2::{Domain, Protocol as Ip, SockRef, Socket, TcpKeepalive, Type};
 use crate::client::session::{Follow, Session};
 use crate::client::shared::{Link as Kind, Mark, Shared};
 use crate::command::aof;
-use crate::command::dispatch::{Executor, Request, Stop};
+use crate::command::dispatch::{Batch, Executor, Request, Stop};
 use crate::command::engine::{Engine, Refusal};
 use crate::command::replication::failover;
 use crate::command::replication::role::{Arrival, Taking, check, take};
@@ -662,8 +662,12 @@ impl Stream<'_> {
         while done < self.requests.len() {
             let requests = &self.requests[done..];
             let from_batch = done;
-            let (ran, mut stop) =
-                self.executor.run(self.engine, &mut self.session, &mut self.out, buf, &self.spans, requests);
+            let (ran, mut stop) = self.executor.run(
+                self.engine,
+                &mut self.session,
+                &mut self.out,
+                Batch { buf, spans: &self.spans, requests },
+            );
             done += ran;
             while let Stop::Pending(pending) = stop {
                 let rest = self.executor.resume(self.engine, &mut self.session, &mut self.out, pending);

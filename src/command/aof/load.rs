@@ -8,7 +8,7 @@ use crate::client::shared::{Link, Shared};
 use crate::command::aof::open;
 use crate::command::aof::paths::{as_path, directory, file, manifest_path, persist, plain};
 use crate::command::args::Args;
-use crate::command::dispatch::{Executor, Request, Stop};
+use crate::command::dispatch::{Batch, Executor, Request, Stop};
 use crate::command::engine::Engine;
 use crate::command::save::{self};
 use crate::config::table::Config;
@@ -277,7 +277,8 @@ impl<'e> Replay<'e> {
         let Replay { engine, executor, session, out, text, spans, requests } = self;
         let mut done = 0;
         while done < requests.len() {
-            let (ran, mut stop) = executor.run(engine, session, out, text, spans, &requests[done..]);
+            let (ran, mut stop) =
+                executor.run(engine, session, out, Batch { buf: text, spans, requests: &requests[done..] });
             done += ran;
             while let Stop::Pending(pending) = stop {
                 stop = executor.resume(engine, session, out, pending).map_or(Stop::Done, Stop::Pending);
