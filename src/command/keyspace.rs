@@ -311,7 +311,7 @@ fn swapdb(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     index(1).ok_or(Error::text("ERR invalid first DB index"))?;
     index(2).ok_or(Error::text("ERR invalid second DB index"))?;
     let (a, b) = (database(ctx, args.at(1))?, database(ctx, args.at(2))?);
-    ctx.db.expire_listened([a, b]);
+    ctx.db.expire_watched([a, b]);
     ctx.db.touch_all(|db| if a != b && (db == a || db == b) { smallvec![a, b] } else { smallvec![] });
     for shard in (0..SHARDS).filter(|_| a != b) {
         ctx.db.hold.visit(shard, |shard| {

@@ -409,12 +409,12 @@ impl<'a> Db<'a> {
         }
     }
 
-    /// Removes what is due of the keys that somebody listens to in one of these databases, in all of them: a key that
+    /// Removes what is due of the keys that are watched in one of these databases, in all of them: a key that
     /// is due already must not seem to expire anew where it comes to stand. Every shard is held.
-    pub fn expire_listened(&mut self, dbs: [usize; 2]) {
+    pub fn expire_watched(&mut self, dbs: [usize; 2]) {
         let selected = self.index;
         for shard in 0..SHARDS {
-            let keys = self.hold.shard(shard).listeners().map(Listeners::keys).unwrap_or_default();
+            let keys = self.hold.shard(shard).listeners().map(Listeners::watched_keys).unwrap_or_default();
             for (_, bytes, hash) in keys.iter().filter(|(db, ..)| dbs.contains(db)) {
                 for db in dbs {
                     self.index = db;

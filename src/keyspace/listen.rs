@@ -185,6 +185,13 @@ impl Listeners {
     pub fn keys(&self) -> Vec<(usize, Vec<u8>, KeyHash)> {
         self.keys.iter().map(|((db, key), ears)| (*db, key.to_vec(), ears.hash)).collect()
     }
+
+    /// Those of them that are watched.
+    pub fn watched_keys(&self) -> Vec<(usize, Vec<u8>, KeyHash)> {
+        let mut keys = self.keys();
+        keys.retain(|(db, key, _)| !self.keys[&Place(*db, key)].watches.is_empty());
+        keys
+    }
 }
 
 #[cfg(test)]

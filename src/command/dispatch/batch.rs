@@ -186,8 +186,8 @@ impl Executor {
                 None => {}
             }
         }
-        let limited = engine.memory_limit(&self.config) > 0;
-        let unseen = unseen_bytes(engine, &self.config).cast_signed();
+        // How much may be taken before memory is looked at again, where it is limited.
+        let unseen = (engine.memory_limit(&self.config) > 0).then(|| unseen_bytes(engine, &self.config).cast_signed());
         let follows = session.follows.is_some();
         let Executor { effects, config, notable_ns, renewal, worker, has_room, .. } = &mut *self;
         let mut context =
@@ -249,7 +249,9 @@ impl Executor {
             }
             ran += 1;
             // Others have taken memory too, and what is behind may need much of it.
-            if limited && memory::used_by_this_thread().wrapping_sub(taken).cast_signed() > unseen {
+            if let Some(unseen) = unseen
+                && memory::used_by_this_thread().wrapping_sub(taken).cast_signed() > unseen
+            {
                 break;
             }
         }

@@ -283,15 +283,17 @@ impl Executor {
         other
     }
 
-    fn count_lookups(&self, engine: &Engine, counts: [u64; 4]) {
-        use Counter::{ExpiredKeys, ExpiredSubkeys, KeyspaceHits, KeyspaceMisses};
-        let counters = [KeyspaceHits, KeyspaceMisses, ExpiredKeys, ExpiredSubkeys];
-        for (counter, by) in counters.into_iter().zip(counts).filter(|(_, by)| *by > 0) {
-            match self.worker {
-                Some(worker) => engine.stats.worker(worker).add(counter, by),
-                None => engine.stats.add(counter, by),
-            }
-        }
+    #[inline]
+    fn count_lookups(&self, engine: &Engine, [hits, misses, keys, fields]: [u64; 4]) {
+        let count = |counter, by| match self.worker {
+            _ if by == 0 => {}
+            Some(worker) => engine.stats.worker(worker).add(counter, by),
+            None => engine.stats.add(counter, by),
+        };
+        count(Counter::KeyspaceHits, hits);
+        count(Counter::KeyspaceMisses, misses);
+        count(Counter::ExpiredKeys, keys);
+        count(Counter::ExpiredSubkeys, fields);
     }
 }
 

@@ -253,6 +253,24 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_has_expired_serves_nobody_and_goes_when_it_is_looked_at() {
+        let mut bench = Bench::new();
+        let mut client = bench.another();
+        client.run("SELECT 9");
+        client.run("BRPOP k 0");
+        bench.run("SELECT 1");
+        bench.run("RPUSH k x");
+        bench.run("PEXPIRE k 100");
+        bench.clock.advance(101);
+        let log = bench.log();
+        bench.run("SWAPDB 1 9");
+        assert!(client.woken().is_none() && client.is_waiting());
+        bench.run("SELECT 9");
+        assert_eq!(bench.run("EXISTS k"), ":0|");
+        assert_eq!(log(), "SELECT 1|SWAPDB 1 9|SELECT 9|DEL k");
+    }
+
+    #[test]
     fn nothing_is_taken_that_is_gone_before_the_transaction_ends() {
         let mut bench = Bench::new();
         let mut client = bench.another();
