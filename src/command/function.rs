@@ -121,7 +121,10 @@ fn load(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         }
         replace = true;
     }
-    let library = read(&ctx.engine.scripts, code, |name, all| if replace { Ok(()) } else { refuse_known(name, all) })?;
+    let known = ctx.session.replaying || ctx.session.follows.is_some();
+    let loader = if known { Loader::for_known() } else { Loader::for_new() };
+    let library =
+        read(&ctx.engine.scripts, code, loader, |name, all| if replace { Ok(()) } else { refuse_known(name, all) })?;
     let name = library.name.clone();
     change(&ctx.engine.scripts, |all| insert(all, library))?;
     ctx.db.effects.dirty += 1;
@@ -129,7 +132,6 @@ fn load(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     DONE
 }
 
-/// Reads a library and runs its code once, which registers its functions. `permits` is asked about its name before.
 fn refuse_known(name: &[u8], all: &Libraries) -> Result<(), Error> {
     if all.by_name(name).is_none() {
         return Ok(());
@@ -138,15 +140,17 @@ fn refuse_known(name: &[u8], all: &Libraries) -> Result<(), Error> {
     Err(Error::text(format!("ERR Library '{shown}' already exists")))
 }
 
+/// Reads a library and runs its code once, which registers its functions. `permits` is asked about its name before.
 fn read(
     scripts: &Scripts,
     code: &[u8],
+    mut loader: Loader,
     permits: impl FnOnce(&[u8], &Libraries) -> Result<(), Error>,
 ) -> Result<Arc<Library>, Error> {
     let head = library_head(code).map_err(|bad| Error::text(format!("ERR {bad}")))?;
     permits(&head.name, &scripts.libraries.load())?;
     let mut vm = scripts.machines.lease(&scripts.cache);
-    let library = vm.read_library(&head.name, code, head.begin, &mut Loader::begin()).map_err(cannot_load)?;
+    let library = vm.read_library(&head.name, code, head.begin, &mut loader).map_err(cannot_load)?;
     // Whether it becomes one of the server's is not decided yet.
     vm.unload(&head.name);
     Ok(library)
@@ -251,7 +255,8 @@ fn restore(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     };
     let scripts = &ctx.engine.scripts;
     let sources = sources(args.at(2))?;
-    let libraries: Vec<_> = sources.iter().map(|code| read(scripts, code, |_, _| Ok(()))).collect::<Result<_, _>>()?;
+    let libraries: Vec<_> =
+        sources.iter().map(|code| read(scripts, code, Loader::for_new(), |_, _| Ok(()))).collect::<Result<_, _>>()?;
     change(scripts, |all| {
         if policy == "FLUSH" {
             all.clear();
@@ -294,7 +299,12 @@ const BAD_LIBRARY: &str = "ERR Failed loading library payload";
 /// What is wrong with one of them: it is there already, or is no library.
 pub fn adopt(scripts: &Scripts, sources: &[Vec<u8>], replace: bool) -> Result<(), Error> {
     for code in sources {
-        let library = read(scripts, code, |name, all| if replace { Ok(()) } else { refuse_known(name, all) })?;
+        let library = read(
+            scripts,
+            code,
+            Loader::for_known(),
+            |name, all| if replace { Ok(()) } else { refuse_known(name, all) },
+        )?;
         change(scripts, |all| insert(all, library))?;
     }
     Ok(())

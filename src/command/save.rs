@@ -492,9 +492,7 @@ pub fn load_file(engine: &Engine, twice: Twice) -> Result<Option<Loaded>, rdb::E
     let Some((mut file, len)) = disk::open(&path(&config)).map_err(io_error)? else { return Ok(None) };
     let loading = &engine.saves.loading;
     let started = Instant::now();
-    loading.started_ms.store(engine.clock.now_ms(), Ordering::Relaxed);
-    loading.total_bytes.store(len, Ordering::Relaxed);
-    loading.progress.bytes.store(0, Ordering::Relaxed);
+    loading.begin(engine.clock.now_ms(), len);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let manner = load::Manner { config: &config, moment: engine.moment(&config), overdue: Overdue::Drop, twice };
     let loaded = load::load(&engine.keyspace, &mut Reader::new(&mut file), manner, threads, &loading.progress)?;
@@ -644,6 +642,26 @@ mod tests {
         while bench.engine.saves.is_running() {
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn a_load_that_nobody_wanted_any_more_does_not_stop_the_next() {
+        let dir = Dir::new();
+        let mut bench = dir.bench("");
+        fill(&mut bench);
+        let digest = bench.run("DEBUG DIGEST");
+        // Whatever was being loaded from that primary stops.
+        assert_eq!(bench.run("REPLICAOF 127.0.0.1 1"), "+OK|");
+        assert_eq!(bench.run("REPLICAOF NO ONE"), "+OK|");
+        assert_eq!(bench.run("DEBUG RELOAD"), "+OK|");
+        assert_eq!(bench.run("CONFIG SET appendonly yes"), "+OK|");
+        while bench.engine.aof.is_rewriting() {
+            std::thread::yield_now();
+        }
+        assert_eq!(bench.run("REPLICAOF 127.0.0.1 1"), "+OK|");
+        assert_eq!(bench.run("REPLICAOF NO ONE"), "+OK|");
+        assert_eq!(bench.run("DEBUG LOADAOF"), "+OK|");
+        assert_eq!(bench.run("DEBUG DIGEST"), digest);
     }
 
     #[test]

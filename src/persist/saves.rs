@@ -35,6 +35,16 @@ pub struct Loading {
     pub progress: load::Progress,
 }
 
+impl Loading {
+    /// Notes that a load of so many bytes begins. One before it may have been told to stop.
+    pub fn begin(&self, now_ms: u64, total_bytes: u64) {
+        self.started_ms.store(now_ms, Ordering::Relaxed);
+        self.total_bytes.store(total_bytes, Ordering::Relaxed);
+        self.progress.bytes.store(0, Ordering::Relaxed);
+        self.progress.stopped.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Saves, and what became of them.
 #[derive(Debug)]
 pub struct Saves {

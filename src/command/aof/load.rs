@@ -94,10 +94,7 @@ fn load(engine: &Engine, config: &Config, manifest: &Manifest) -> Result<(), Str
         }
     }
     let total: u64 = parts.iter().map(|part| disk::length(&file(config, part))).sum();
-    let loading = &engine.saves.loading;
-    loading.started_ms.store(engine.clock.now_ms(), Ordering::Relaxed);
-    loading.total_bytes.store(total, Ordering::Relaxed);
-    loading.progress.bytes.store(0, Ordering::Relaxed);
+    engine.saves.loading.begin(engine.clock.now_ms(), total);
     let mut replay = Replay::new(engine);
     let mut before = 0;
     for (i, part) in parts.iter().enumerate() {

@@ -282,10 +282,7 @@ pub fn take(engine: &Engine, arrival: Arrival<'_>) -> Result<(), String> {
         loading.active.store(true, Ordering::Release);
         engine.refuse(Refusal::Loading, true);
     }
-    loading.started_ms.store(engine.clock.now_ms(), Ordering::Relaxed);
-    loading.total_bytes.store(total_bytes, Ordering::Relaxed);
-    loading.progress.bytes.store(0, Ordering::Relaxed);
-    loading.progress.stopped.store(false, Ordering::Relaxed);
+    loading.begin(engine.clock.now_ms(), total_bytes);
     notice!("MASTER <-> REPLICA sync: Loading DB in memory");
     let into: &Keyspace = aside.as_ref().unwrap_or(&engine.keyspace);
     let loaded = load::load(into, &mut Reader::new(source), manner(engine, &config), threads(), &loading.progress);

@@ -90,7 +90,7 @@ impl<'s> Subject<'s> {
             Subject::Script(script) => vm.compile(script).map_err(cannot_compile),
             Subject::Function(library, _) => {
                 vm.keep_libraries(&ctx.engine.scripts.libraries.load());
-                vm.load_library(library, &mut Loader::begin()).map_err(cannot_load)
+                vm.load_library(library, &mut Loader::for_known()).map_err(cannot_load)
             }
         }
     }
@@ -200,13 +200,18 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
     }
 }
 
-/// Who stands behind a library that is loaded: it may ask for nothing, and must not take long.
-pub struct Loader(Instant);
+/// Who stands behind a library that is loaded: it may ask for nothing, and has so much time.
+pub struct Loader(Option<Instant>);
 
 impl Loader {
-    /// For a library whose loading begins now.
-    pub fn begin() -> Loader {
-        Loader(Instant::now())
+    /// For a library that is new, and loaded from now on: it must not take long.
+    pub fn for_new() -> Loader {
+        Loader(Some(Instant::now()))
+    }
+
+    /// For one that has been taken before, by a primary or into a file: however slow the machine is, it belongs to the data.
+    pub fn for_known() -> Loader {
+        Loader(None)
     }
 }
 
@@ -225,7 +230,7 @@ impl Caller for Loader {
         write_log(level, text);
     }
     fn tick(&mut self) -> Option<Raise> {
-        (self.0.elapsed() > LOADING_MAX).then(|| Raise::reply("ERR FUNCTION LOAD timeout"))
+        self.0.is_some_and(|began| began.elapsed() > LOADING_MAX).then(|| Raise::reply("ERR FUNCTION LOAD timeout"))
     }
 }
 
