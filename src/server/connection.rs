@@ -17,7 +17,7 @@ use crate::client::feed::Next;
 use crate::client::session::{Fate, Session};
 use crate::client::shared::{Mark, Shared};
 use crate::command::blocking::Waiting;
-use crate::command::client::{eviction, tracking};
+use crate::command::client::{self, eviction, tracking};
 use crate::command::cluster::migration::import;
 use crate::command::dispatch::{Batch, Pending, Request, Stop};
 use crate::command::engine::Engine;
@@ -322,8 +322,7 @@ impl Connection {
         }
         if before.is_some_and(|before| self.out.len() > before) {
             // Among the stream a reply would be taken for a part of it.
-            warning!("Replica {} sent a command that has a reply: disconnected", self.session.shared.addr);
-            self.session.shared.close();
+            self.end_replica_with_reply(&batch, ran);
         }
         // One that waits counts when it is over.
         let waits = matches!(stop, Stop::Waiting(_));
@@ -337,6 +336,18 @@ impl Connection {
         self.parser = Parser::new();
         self.stop(stop);
         Some(if matches!(self.state, State::Closing) { buf.len() } else { end })
+    }
+
+    /// Ends the connection of a replica whose last request had a reply.
+    #[cold]
+    fn end_replica_with_reply(&self, batch: &Batch<'_>, ran: usize) {
+        let args = batch.requests[..ran].last().map(|request| batch.args(*request));
+        let entry = args.and_then(|args| self.engine.commands.resolve(args.at(0), args.opt(1)).ok());
+        let name = entry.map_or("", |entry| &entry.full_name);
+        let client = client::described(&self.engine, &self.session.shared);
+        let client = String::from_utf8_lossy(&client);
+        warning!("Replica generated a reply to command '{name}', disconnecting it: {client}");
+        self.session.shared.close();
     }
 
     /// Notes why requests do not go on.

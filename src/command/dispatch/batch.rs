@@ -60,7 +60,7 @@ pub struct Batch<'b> {
 impl<'b> Batch<'b> {
     /// The arguments of a request.
     #[inline]
-    pub(super) fn args(&self, request: Request) -> Args<'b> {
+    pub fn args(&self, request: Request) -> Args<'b> {
         Args::new(self.buf, &self.spans[request.first..request.first + request.args])
     }
 

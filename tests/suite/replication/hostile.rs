@@ -149,3 +149,21 @@ fn a_stream_that_is_none_ends_the_link_and_nothing_else() {
     eventually("the stream goes on", || ours.cmd(&["GET", "a"]) == b"$1\r\n1\r\n");
     assert_eq!(ours.cmd(&["EXISTS", "theirs"]), b":1\r\n");
 }
+
+#[test]
+fn a_replica_that_asks_for_replies_is_shown_the_door() {
+    let primary = Server::subject(super::AT_ONCE);
+    let mut client = primary.connect();
+    for (request, name) in [("PING\r\n", "ping"), ("XINFO HELP\r\n", "xinfo|help"), ("GET a\r\n", "get")] {
+        let mut replica = primary.connect();
+        let before = super::figure(&mut client, "sync_full");
+        replica.send(b"SYNC\r\n").expect("sent");
+        eventually("it is one", || super::figure(&mut client, "sync_full") > before);
+        replica.send(request.as_bytes()).expect("sent");
+        eventually(name, || {
+            primary.logs(&format!("Replica generated a reply to command '{name}', disconnecting it: id="))
+        });
+        eventually("it is gone", || replica.reply().is_err());
+    }
+    assert_eq!(client.cmd(&["PING"]), b"+PONG\r\n");
+}
