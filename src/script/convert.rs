@@ -23,7 +23,10 @@ pub fn push_reply<'b>(lua: &mut Lua<'_>, bytes: &'b [u8]) -> Result<&'b [u8], Ra
             lua.push_bytes(line);
             lua.set_field(-2, "ok");
         }
-        b'-' => lua.push_error_reply(line, true),
+        b'-' => {
+            lua.shared().narrate_error_reply(line);
+            lua.push_error_reply(line, true);
+        }
         b':' => lua.push_number(parse_i64(line).unwrap_or(0) as f64),
         b'$' | b'*' if line == b"-1" => lua.push_boolean(false),
         b'$' => {

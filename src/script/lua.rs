@@ -16,6 +16,8 @@ use std::{mem, ptr, slice};
 
 use mlua_sys::lua51 as ffi;
 
+use crate::script::debugger::session;
+use crate::script::debugger::state::Event;
 use crate::script::host::{Caller, Shared};
 
 /// A function that Lua calls: takes its arguments from the stack, pushes its results and says how many.
@@ -230,6 +232,27 @@ unsafe extern "C-unwind" fn hook(l: *mut ffi::lua_State, _: *mut ffi::lua_Debug)
     }
 }
 
+/// Called at every line and every so many instructions of a script that is debugged.
+unsafe extern "C-unwind" fn debug_hook(l: *mut ffi::lua_State, record: *mut ffi::lua_Debug) {
+    let stop = {
+        // SAFETY: Lua calls a hook with a record that says which event it is.
+        let event = if unsafe { (*record).event } == ffi::LUA_HOOKCOUNT { Event::Count } else { Event::Line };
+        let mut lua = Lua { l, alive: PhantomData };
+        let stop = session::look(&mut lua, event);
+        if let Some(raise) = stop {
+            lua.room(8);
+            lua.push_raise(raise);
+            true
+        } else {
+            false
+        }
+    };
+    if stop {
+        // SAFETY: as in `enter`.
+        unsafe { ffi::lua_error(l) }
+    }
+}
+
 impl Default for Interpreter {
     fn default() -> Interpreter {
         Interpreter::new()
@@ -279,6 +302,13 @@ impl Interpreter {
     pub fn watch(&mut self) {
         // SAFETY: the hook belongs to this state.
         unsafe { ffi::lua_sethook(self.l, Some(hook), ffi::LUA_MASKCOUNT, INSTRUCTIONS_PER_TICK) };
+    }
+
+    /// Has [`session::look`] called at every line, and as often as [`Shared::tick`] is otherwise.
+    pub fn debug(&mut self) {
+        let events = ffi::LUA_MASKLINE | ffi::LUA_MASKCOUNT;
+        // SAFETY: as in `watch`.
+        unsafe { ffi::lua_sethook(self.l, Some(debug_hook), events, INSTRUCTIONS_PER_TICK) };
     }
 
     /// The memory that its values take, in bytes.
@@ -675,6 +705,35 @@ impl Lua<'_> {
         }
     }
 
+    /// How the function of a frame was called by whoever called it, if by a name.
+    pub fn function_name(&self, level: i32) -> Option<Vec<u8>> {
+        // SAFETY: as in `frame`; a name is a string of Lua's that lives as long as the function, or null.
+        unsafe {
+            let mut record: ffi::lua_Debug = std::mem::zeroed();
+            if ffi::lua_getstack(self.l, level, &raw mut record) == 0 {
+                return None;
+            }
+            ffi::lua_getinfo(self.l, c"n".as_ptr(), &raw mut record);
+            (!record.name.is_null()).then(|| CStr::from_ptr(record.name).to_bytes().to_vec())
+        }
+    }
+
+    /// Pushes the value of a frame's local variable `n`, counted from 1, and returns its name; nothing where there is none.
+    pub fn push_local(&mut self, level: i32, n: i32) -> Option<Vec<u8>> {
+        if n < 1 || !self.room(4) {
+            return None;
+        }
+        // SAFETY: as in `frame`; there is room for the value, and the name lives as long as the function.
+        unsafe {
+            let mut record: ffi::lua_Debug = std::mem::zeroed();
+            if ffi::lua_getstack(self.l, level, &raw mut record) == 0 {
+                return None;
+            }
+            let name = ffi::lua_getlocal(self.l, &raw const record, n);
+            (!name.is_null()).then(|| CStr::from_ptr(name).to_bytes().to_vec())
+        }
+    }
+
     /// The position of a frame as it begins an error's text: `user_script:1: `, or nothing.
     pub fn position(&mut self, level: i32) -> Vec<u8> {
         self.room(3);
@@ -699,7 +758,10 @@ impl Lua<'_> {
                 let whole = [self.position(1), text].concat();
                 self.push_bytes(&whole);
             }
-            Raise::Reply { text, counted } => self.push_error_reply(&text, counted),
+            Raise::Reply { text, counted } => {
+                self.shared().narrate_error(&text);
+                self.push_error_reply(&text, counted);
+            }
             Raise::Top => {}
         }
     }

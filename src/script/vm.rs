@@ -8,6 +8,7 @@ use ahash::RandomState;
 use crate::resp::reply::{Output, Protocol};
 use crate::script::cache::{Cache, EVALUATED_MAX, Learned, Script};
 use crate::script::convert::write_value;
+use crate::script::debugger::state::Debugger;
 use crate::script::host::{Caller, Registered};
 use crate::script::library::{Function, Libraries, Library};
 use crate::script::lua::{Called, Interpreter, Kept, Lua, Raise, Type};
@@ -190,12 +191,20 @@ impl Vm {
         self.run(2, caller);
     }
 
+    /// Has the next runs happen within a session of the debugger, or within none; returns the one so far.
+    pub fn debug(&mut self, debugger: Option<Box<Debugger>>) -> Option<Box<Debugger>> {
+        self.interpreter.shared().debugger.replace(debugger)
+    }
+
     /// Calls the function that stands on the stack behind the error handler.
     fn run(&mut self, arguments: i32, caller: &mut dyn Caller) {
         let shared = self.interpreter.shared();
         shared.protocol.set(Protocol::Resp2);
         shared.stopped.set(false);
         shared.failure.take();
+        if shared.debugger.borrow().is_some() {
+            self.interpreter.debug();
+        }
         let mut lua = self.interpreter.lua();
         self.called = shared.caller.lend(caller, || lua.call(arguments, 1, 1));
         self.interpreter.watch();
