@@ -92,6 +92,8 @@ pub enum Stop {
     Waiting(Box<Waiting>),
     /// The connection is to be closed; [`Session::fate`] says when.
     Close,
+    /// The client wants to debug a script: its connection is to give the session a line, and to go on.
+    Attach,
 }
 
 /// A command that works in pieces.
@@ -301,7 +303,7 @@ impl Executor {
                             break;
                         }
                     }
-                    Verdict::Run(entry) if is_content(engine, entry, &args) => {
+                    Verdict::Run(entry) if is_content(engine, session, entry, &args) => {
                         if ready.is_empty() {
                             match add_keys(engine, entry, &args, &mut shards) {
                                 Ok(first_key) => ready.push(Ready { entry, request: *request, first_key }),
@@ -523,6 +525,9 @@ impl Executor {
                     at += 1;
                     if let Some(stop) = stop {
                         return (at, stop);
+                    }
+                    if session.debugging.as_ref().is_some_and(|debugging| debugging.line.is_none()) {
+                        return (at, Stop::Attach);
                     }
                     if session.fate != Fate::Stay {
                         return (at, Stop::Close);
@@ -1234,9 +1239,10 @@ fn may_run_while_busy(session: &Session, entry: &Entry) -> bool {
     entry.has(Flag::AllowBusy) && (needs_no_lock || entry.is_shutdown())
 }
 
-/// Whether a request runs a script that touches no more than the keys that it declares, as far as is known.
-fn is_content(engine: &Engine, entry: &Entry, args: &Args<'_>) -> bool {
-    entry.way == Way::Script && prepare::reach(engine, entry, args) == Reach::Declared
+/// Whether a request runs a script that touches no more than the keys that it declares, as far as is known. One that is
+/// debugged may be told to touch any.
+fn is_content(engine: &Engine, session: &Session, entry: &Entry, args: &Args<'_>) -> bool {
+    entry.way == Way::Script && session.debugging.is_none() && prepare::reach(engine, entry, args) == Reach::Declared
 }
 
 /// Why nothing may be written at the moment, if it may not.

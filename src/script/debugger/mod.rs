@@ -77,11 +77,13 @@ pub struct Debugging {
     pub debugger: Option<Box<Debugger>>,
     /// Whether this process is the copy.
     pub is_copy: bool,
+    /// Whether there is a copy, and this is the server: the client is the copy's from then on.
+    pub is_copied: bool,
 }
 
 impl Debugging {
     /// A wish.
     pub fn new(place: Place) -> Debugging {
-        Debugging { place, line: None, debugger: None, is_copy: false }
+        Debugging { place, line: None, debugger: None, is_copy: false, is_copied: false }
     }
 }
