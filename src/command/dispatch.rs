@@ -50,6 +50,7 @@ use crate::replication::Failover;
 use crate::resp::reply::{Output, Protocol};
 use crate::resp::request::Span;
 use crate::script::cache::Reach;
+use crate::script::source::{self, Flags};
 use crate::spec::{Flag, keys};
 use crate::stdx::clock::Recent;
 use crate::stdx::memory;
@@ -1082,14 +1083,14 @@ fn check<'e>(
         let loading = engine.is_refusing(Refusal::Loading) && !entry.has(Flag::Loading);
         return Verdict::Refuse(Some(entry), if loading { Error::Loading } else { Error::Busy(kind) });
     }
-    if room != Room::Enough && needs_room(session, entry, room) {
+    if room != Room::Enough && needs_room(engine, session, entry, args, room) {
         return match room {
             Room::Soon => Verdict::Hold(now_ms + 1),
             _ => Verdict::Refuse(Some(entry), Error::OutOfMemory),
         };
     }
     if engine.is_refusing_any()
-        && let Some(error) = refusal(engine, session, entry)
+        && let Some(error) = refusal(engine, session, entry, args)
     {
         return Verdict::Refuse(Some(entry), error);
     }
@@ -1264,16 +1265,17 @@ pub fn write_refusal(engine: &Engine) -> Option<Error> {
 
 /// Why a command is not run that is right in itself, if it is not.
 #[cold]
-fn refusal(engine: &Engine, session: &Session, entry: &Entry) -> Option<Error> {
+fn refusal(engine: &Engine, session: &Session, entry: &Entry, args: &Args<'_>) -> Option<Error> {
     let queued = session.transaction.as_ref().filter(|_| entry.way == Way::Transaction);
-    let writes = entry.has(Flag::Write) || queued.is_some_and(|queued| queued.changes);
+    let script = script_flags(engine, entry, args);
+    let writes = changes(entry, script) || queued.is_some_and(|queued| queued.changes);
     if let Some(error) = (writes || entry.full_name == "ping").then(|| write_refusal(engine)).flatten() {
         // PING tells that nothing can be saved, and of nothing else.
         if writes || matches!(error, Error::SaveFailed | Error::LogFailed(_)) {
             return Some(error);
         }
     }
-    let may_be_stale = entry.has(Flag::Stale) && queued.is_none_or(|queued| queued.stale);
+    let may_be_stale = may_be_stale(entry, script) && queued.is_none_or(|queued| queued.stale);
     if engine.is_refusing(Refusal::CutOff) && !may_be_stale && !engine.config.load().replica_serve_stale_data {
         return Some(Error::MasterDown);
     }
@@ -1291,14 +1293,36 @@ fn may_write(engine: &Engine, entry: &Entry, args: &Args<'_>) -> bool {
         || entry.way == Way::Script && prepare::may_write(engine, entry, args)
 }
 
+/// What a script says of itself, if it says anything.
+fn script_flags(engine: &Engine, entry: &Entry, args: &Args<'_>) -> Option<Flags> {
+    if entry.way == Way::Script { prepare::flags(engine, entry, args) } else { None }
+}
+
+/// Whether a command changes data, or a script by what it says of itself; of one that says nothing it is not known.
+fn changes(entry: &Entry, script: Option<Flags>) -> bool {
+    entry.has(Flag::Write) || script.is_some_and(|flags| !flags.has(source::Flag::NoWrites))
+}
+
+/// Whether a command, or a script by what it says of itself, may be run where data may be old.
+fn may_be_stale(entry: &Entry, script: Option<Flags>) -> bool {
+    entry.has(Flag::Stale) && script.is_none_or(|flags| flags.has(source::Flag::AllowStale))
+}
+
+/// Whether a command, or a script by what it says of itself, may need more memory.
+fn grows(entry: &Entry, script: Option<Flags>) -> bool {
+    let allows = [source::Flag::AllowOom, source::Flag::NoWrites];
+    entry.has(Flag::DenyOom) || script.is_some_and(|flags| !allows.iter().any(|flag| flags.has(*flag)))
+}
+
 /// Whether a request may need more memory: what is queued for EXEC takes some itself.
 #[cold]
-fn needs_room(session: &Session, entry: &Entry, room: Room) -> bool {
+fn needs_room(engine: &Engine, session: &Session, entry: &Entry, args: &Args<'_>, room: Room) -> bool {
     match &session.transaction {
         Some(queued) if entry.way == Way::Transaction => queued.grows,
         Some(_) => !entry.is_never_queued(),
-        // Of scripts only those need it that write, and they find out themselves; but none where room is being made.
-        None => entry.has(Flag::DenyOom) || entry.way == Way::Script && room == Room::Soon,
+        // Of scripts that say nothing only those need it that write, and they find out themselves; but none runs where
+        // room is being made.
+        None => grows(entry, script_flags(engine, entry, args)) || entry.way == Way::Script && room == Room::Soon,
     }
 }
 
@@ -1311,10 +1335,11 @@ fn queue(engine: &Engine, session: &mut Session, entry: &Entry, args: &Args<'_>)
     queued.sent_bytes += args.wire_bytes();
     queued.alone |= entry.way != Way::Batched;
     queued.writes |= may_write(engine, entry, args);
-    queued.changes |= entry.has(Flag::Write);
+    let script = script_flags(engine, entry, args);
+    queued.changes |= changes(entry, script);
     queued.reads |= entry.has(Flag::ReadOnly);
-    queued.stale &= entry.has(Flag::Stale);
-    queued.grows |= entry.has(Flag::DenyOom);
+    queued.stale &= may_be_stale(entry, script);
+    queued.grows |= grows(entry, script);
     let figures = &session.shared.figures;
     figures.queued.store(i32::try_from(queued.len()).unwrap_or(i32::MAX), Ordering::Relaxed);
     figures.queued_bytes.store(queued.bytes(), Ordering::Relaxed);

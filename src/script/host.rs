@@ -15,7 +15,7 @@ use crate::script::vm::Failure;
 pub enum Answer {
     /// It ran, and its reply is written; errors among them are counted.
     Replied,
-    /// It may not run: the error reply's line, which nobody has counted.
+    /// It may not run: the error reply's line, which is counted.
     Refused(Vec<u8>),
     /// The script has to end. [`Caller::tick`] gives the reason from now on.
     Stop,

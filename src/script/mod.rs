@@ -8,7 +8,7 @@
 mod base;
 mod bit;
 pub mod cache;
-mod convert;
+pub mod convert;
 pub mod debugger;
 pub mod host;
 mod json;

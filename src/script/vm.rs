@@ -7,7 +7,7 @@ use ahash::RandomState;
 
 use crate::resp::reply::{Output, Protocol};
 use crate::script::cache::{Cache, EVALUATED_MAX, Learned, Script};
-use crate::script::convert::write_value;
+use crate::script::convert::{Errors, write_value};
 use crate::script::debugger::state::Debugger;
 use crate::script::host::{Caller, Registered};
 use crate::script::library::{Function, Libraries, Library};
@@ -26,8 +26,8 @@ pub fn sha(text: &[u8]) -> Sha {
 /// How a script ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
-    /// Its result is written.
-    Replied,
+    /// Its result is written, with these errors in it.
+    Replied(Errors),
     /// With an error: the reply's line, and whether statistics know of it already.
     Failed {
         /// The line, its code first.
@@ -222,8 +222,7 @@ impl Vm {
         let ended = match self.called {
             Called::Done => {
                 let result = lua.top();
-                write_value(&mut lua, result, protocol, out);
-                Ended::Replied
+                Ended::Replied(write_value(&mut lua, result, protocol, out))
             }
             called => failed(&mut lua, called, &String::from_utf8_lossy(name)),
         };
@@ -432,7 +431,7 @@ mod tests {
         let mut caller = Echo { reply, ticks: 0 };
         vm.run_script(&sha, &[b"k1"], &[b"a1", b"a2"], &mut caller);
         match vm.finish(&sha, &mut out) {
-            Ended::Replied => String::from_utf8_lossy(&out.to_vec()).replace("\r\n", "|"),
+            Ended::Replied(_) => String::from_utf8_lossy(&out.to_vec()).replace("\r\n", "|"),
             Ended::Failed { line, .. } => {
                 let line = String::from_utf8_lossy(&line).into_owned();
                 line.replace(&String::from_utf8_lossy(&sha).into_owned(), "SHA")

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::command::args::Args;
-use crate::command::call::{call_inside, show_script};
+use crate::command::call::{call_inside, count_error, show_script};
 use crate::command::cluster::route::{self, Refused};
 use crate::command::context::{Context, DONE, Outcome, Reply};
 use crate::command::dispatch::{add_keys, write_refusal};
@@ -25,6 +25,7 @@ use crate::observe::log::{debug, notice, verbose, warning};
 use crate::resp::reply::Output;
 use crate::resp::request::Span;
 use crate::script::cache::{Learned, Reach, Script};
+use crate::script::convert::Errors;
 use crate::script::debugger::{Heard, Line};
 use crate::script::host::{Answer, Caller};
 use crate::script::library::{Function, Library};
@@ -116,14 +117,14 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
         ));
     }
     let engine = ctx.engine;
-    if engine.is_refusing_any() && ctx.session.follows.is_none() && subject.flags().is_some() {
+    if engine.is_refusing_any() && ctx.session.follows.is_none() {
         let allows_stale = subject.flags().is_some_and(|flags| flags.has(source::Flag::AllowStale));
         let serves_stale = ctx.config.replica_serve_stale_data;
         if engine.is_refusing(Refusal::CutOff) && !serves_stale && !allows_stale {
             return Err(Error::MasterDown);
         }
         match write_refusal(engine) {
-            Some(_) if says_no_writes => {}
+            Some(_) if says_no_writes || subject.flags().is_none() => {}
             Some(Error::ReadOnly) => {
                 return Err(Error::text("READONLY Can not run script with write flag on readonly replica."));
             }
@@ -209,7 +210,15 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
         return Ok(Outcome::Alone);
     }
     match vm.finish(name, ctx.out) {
-        Ended::Replied => DONE,
+        Ended::Replied(Errors { any: false, .. }) => DONE,
+        Ended::Replied(Errors { uncounted, .. }) => {
+            for line in uncounted {
+                // What has no code is counted among those that have none of their own.
+                let line = if line.contains(&b' ') { line } else { b"ERR ".to_vec() };
+                count_error(engine, &Error::Line { line, counted: false }, ctx.worker);
+            }
+            Ok(Outcome::Failed)
+        }
         Ended::Failed { line, counted } => Err(Error::Line { line, counted }),
     }
 }
@@ -360,6 +369,16 @@ impl Runner<'_, '_> {
         Answer::Replied
     }
 
+    /// Counts a request that did not run.
+    #[cold]
+    fn count_refused(&self, args: &Args<'_>, line: &[u8]) {
+        let (engine, worker) = (self.ctx.engine, self.ctx.worker);
+        count_error(engine, &Error::Line { line: line.to_vec(), counted: false }, worker);
+        if let (Some(worker), Ok(entry)) = (worker, engine.commands.resolve(args.at(0), args.opt(1))) {
+            engine.stats.worker(worker).rejected(entry.index);
+        }
+    }
+
     /// Sees to it that a script touches no keys of other nodes.
     fn stay_here(&mut self, entry: &Entry, args: &Args<'_>) -> Result<(), &'static str> {
         let engine = self.ctx.engine;
@@ -466,7 +485,11 @@ impl Caller for Runner<'_, '_> {
             spans.push(Span { start: buf.len(), len: word.len() });
             buf.extend_from_slice(word);
         }
-        let answer = self.guarded(|this| this.request(&Args::new(&buf, &spans), reply));
+        let args = Args::new(&buf, &spans);
+        let answer = self.guarded(|this| this.request(&args, reply));
+        if let Answer::Refused(line) = &answer {
+            self.count_refused(&args, line);
+        }
         (self.buf, self.spans) = (buf, spans);
         answer
     }

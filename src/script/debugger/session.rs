@@ -343,7 +343,7 @@ mod tests {
         client.told.extend(debugger.take_told());
         let mut out = Output::new(Protocol::Resp2);
         let ended = match vm.finish(b"SHA", &mut out) {
-            Ended::Replied => String::from_utf8(out.to_vec()).unwrap(),
+            Ended::Replied(_) => String::from_utf8(out.to_vec()).unwrap(),
             Ended::Failed { line, .. } => String::from_utf8(line).unwrap(),
         };
         let told = String::from_utf8(client.told).unwrap();
