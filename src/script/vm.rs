@@ -566,7 +566,7 @@ mod tests {
         let mut out = Output::new(Protocol::Resp2);
         let mut caller = Echo { reply: b"", ticks: 0 };
         vm.run_function(b"l", b"f", &[b"k"], &[], &mut caller);
-        assert_eq!(vm.finish(b"f", &mut out), Ended::Replied);
+        assert_eq!(vm.finish(b"f", &mut out), Ended::Replied(Errors::default()));
         assert_eq!(String::from_utf8_lossy(&out.to_vec()), "*4\r\n:1\r\n$1\r\nk\r\n:2\r\n$1\r\nq\r\n");
     }
 
