@@ -253,6 +253,28 @@ unsafe extern "C-unwind" fn debug_hook(l: *mut ffi::lua_State, record: *mut ffi:
     }
 }
 
+/// Called every so many instructions of what the debugger runs for its client.
+unsafe extern "C-unwind" fn aside_hook(l: *mut ffi::lua_State, _: *mut ffi::lua_Debug) {
+    let stop = {
+        let mut lua = Lua { l, alive: PhantomData };
+        match session::look_aside(&mut lua) {
+            Some(raise) => {
+                // It comes back at every line, so that no `pcall` holds it.
+                // SAFETY: only the hook of this very state is changed.
+                unsafe { ffi::lua_sethook(l, Some(aside_hook), ffi::LUA_MASKLINE | ffi::LUA_MASKCOUNT, 1) };
+                lua.room(8);
+                lua.push_raise(raise);
+                true
+            }
+            None => false,
+        }
+    };
+    if stop {
+        // SAFETY: as in `enter`.
+        unsafe { ffi::lua_error(l) }
+    }
+}
+
 impl Default for Interpreter {
     fn default() -> Interpreter {
         Interpreter::new()
@@ -685,6 +707,28 @@ impl Lua<'_> {
             0 => Called::Done,
             ffi::LUA_ERRERR | ffi::LUA_ERRMEM => Called::Broken,
             _ => Called::Failed,
+        }
+    }
+
+    /// Calls the function on top, from within a hook: it is replaced by its result, or by the error. As a coroutine, for in
+    /// the one that is interrupted no hook is called meanwhile; here [`session::look_aside`] is.
+    pub fn call_aside(&mut self) -> Called {
+        assert_eq!(self.type_of(-1), Type::Function);
+        self.room(4);
+        // SAFETY: the coroutine stands under the function until that has ended, so it is not collected; errors end here.
+        unsafe {
+            let aside = ffi::lua_newthread(self.l);
+            ffi::lua_insert(self.l, -2);
+            ffi::lua_xmove(self.l, aside, 1);
+            ffi::lua_sethook(aside, Some(aside_hook), ffi::LUA_MASKCOUNT, INSTRUCTIONS_PER_TICK);
+            let ended = ffi::lua_pcall(aside, 0, 1, 0);
+            ffi::lua_xmove(aside, self.l, 1);
+            ffi::lua_remove(self.l, -2);
+            match ended {
+                0 => Called::Done,
+                ffi::LUA_ERRERR | ffi::LUA_ERRMEM => Called::Broken,
+                _ => Called::Failed,
+            }
         }
     }
 

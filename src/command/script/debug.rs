@@ -15,6 +15,7 @@ use crate::command::error::Error;
 use crate::command::script::evaluate_plainly;
 use crate::command::script::run::Access;
 use crate::observe::log::notice;
+use crate::observe::stats::Counter;
 use crate::script::debugger::state::Debugger;
 use crate::script::debugger::{Debugging, Place, Side};
 
@@ -95,6 +96,7 @@ pub fn evaluate(ctx: &mut Context<'_>, args: &Args<'_>, access: Access) -> Reply
         Some(Ok(Side::Server)) => {
             notice!("A copy of the process was made for a session of the Lua debugger");
             debugging.is_copied = true;
+            ctx.engine.stats.add(Counter::Forks, 1);
             // It is the copy's client now.
             ctx.session.fate = Fate::Close;
             DONE

@@ -30,6 +30,13 @@ pub fn look(lua: &mut Lua<'_>, event: Event) -> Option<Raise> {
     obey(lua, reason).err()
 }
 
+/// Called again and again while a piece of Lua runs that the client has sent; with what it should end.
+pub fn look_aside(lua: &mut Lua<'_>) -> Option<Raise> {
+    let raise = lua.shared().tick();
+    let overdue = with(lua, |debugger| debugger.is_overdue(Instant::now())) == Some(true);
+    raise.or_else(|| overdue.then(|| Raise::Text(b"timeout reached, infinite loop?".to_vec())))
+}
+
 fn is_script(frame: &Frame) -> bool {
     !frame.native && frame.source == b"@user_script"
 }
@@ -192,7 +199,8 @@ fn evaluate(lua: &mut Lua<'_>, code: &[u8]) {
         lua.pop(1);
         compiled = lua.compile(code, CHUNK);
     }
-    if compiled && lua.call(0, 1, 0) == Called::Done {
+    with(lua, |debugger| debugger.begin(Instant::now()));
+    if compiled && lua.call_aside() == Called::Done {
         tell_value(lua, b"<retval> ", -1);
     } else {
         let at = lua.top();
@@ -440,6 +448,8 @@ mod tests {
             "eval local q = 2 return q",
             "e redis.call('nosuch')",
             "e error({})",
+            "e while true do end",
+            "e while true do pcall(function() while true do end end) end",
             "r get a b c d e f g h i j",
             "r nosuch",
             "server wrong",
@@ -459,6 +469,8 @@ mod tests {
                 "<retval> 2",
                 "<error> ERR nothing like it",
                 "<error> {}",
+                "<error> timeout reached, infinite loop?",
+                "<error> timeout reached, infinite loop?",
                 "<redis> get a b c d e f g h i ... (0 more)",
                 "<reply> \"get\"",
                 "<redis> nosuch",

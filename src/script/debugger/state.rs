@@ -106,7 +106,7 @@ impl Debugger {
             Reason::Breakpoint
         } else if self.steps {
             Reason::Step
-        } else if event == Event::Count && now.saturating_duration_since(self.since) >= self.patience {
+        } else if event == Event::Count && self.is_overdue(now) {
             Reason::Overdue
         } else {
             return None;
@@ -121,7 +121,17 @@ impl Debugger {
     /// The script goes on from a stop, to the next line or to wherever there is a reason to stop.
     pub fn go_on(&mut self, steps: bool, now: Instant) {
         self.steps = steps;
+        self.begin(now);
+    }
+
+    /// Something begins to run.
+    pub fn begin(&mut self, now: Instant) {
         self.since = now;
+    }
+
+    /// Whether what runs has run for too long.
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= self.patience
     }
 
     /// The client is gone: nobody is left for whom to stop.
