@@ -7,6 +7,7 @@ use crate::client::feed::{Feed, Introduction};
 use crate::client::shared::Shared;
 use crate::client::subscriptions::Subscriptions;
 use crate::client::transaction::{Transaction, Watching};
+use crate::script::debugger::Debugging;
 
 /// Which replies are sent (CLIENT REPLY).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -88,6 +89,8 @@ pub struct Session {
     pub transaction: Option<Box<Transaction>>,
     /// The keys under WATCH.
     pub watching: Option<Box<Watching>>,
+    /// The next script of EVAL is to be debugged (SCRIPT DEBUG), or the one that runs is.
+    pub debugging: Option<Box<Debugging>>,
     /// Executes for a caller in this process: there is no socket to close.
     pub in_process: bool,
     /// Executes what a log holds: nothing is refused that was done before.
@@ -127,6 +130,7 @@ impl Session {
             subscriptions: None,
             transaction: None,
             watching: None,
+            debugging: None,
             in_process: false,
             replaying: false,
             follows: None,

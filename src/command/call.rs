@@ -52,6 +52,7 @@ pub fn call(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, before: T
     context.session.shared.figures.command.store(entry.index + 1, Ordering::Relaxed);
     let (ended, rest) = match run(context, entry, args) {
         Ok(Outcome::Done) => (Ended::Done, None),
+        Ok(Outcome::Failed) => (Ended::Failed, None),
         Ok(Outcome::Continue(job)) => (Ended::Done, Some(Rest::Job(job))),
         Ok(Outcome::Wait(wait)) => (Ended::Done, Some(Rest::Wait(wait))),
         Ok(Outcome::Alone) => (Ended::Done, Some(Rest::Alone)),
@@ -102,6 +103,7 @@ pub fn call_inside(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>) ->
     let ended = loop {
         match reply {
             Ok(Outcome::Done) => break Ended::Done,
+            Ok(Outcome::Failed) => break Ended::Failed,
             Ok(Outcome::Continue(mut job)) => reply = job(context),
             Ok(Outcome::Wait(wait)) => {
                 (wait.denied)(context.out);

@@ -20,6 +20,8 @@ use crate::resp::reply::Output;
 pub enum Outcome {
     /// Its reply is written.
     Done,
+    /// Its reply is written and has an error in it, which is counted.
+    Failed,
     /// It has more to do, and the worker's other connections come first.
     Continue(Job),
     /// It waits for one of its keys.

@@ -220,6 +220,11 @@ pub trait Host: Send + Sync {
     /// Lets the calling thread's other clients have their say while a script keeps it: they are told that the server is
     /// busy, and may end the script. Called again and again; mostly it does nothing.
     fn serve_while_busy(&self) {}
+
+    /// Whether the process is the server's own, and may be copied (SCRIPT DEBUG YES).
+    fn may_fork(&self) -> bool {
+        false
+    }
 }
 
 /// Clients that follow MONITOR.

@@ -111,9 +111,13 @@ fn getmetatable(lua: &mut Lua<'_>) -> Result<usize, Raise> {
         return Err(Raise::placed("bad argument #1 to 'getmetatable' (value expected)"));
     }
     let identity = lua.identity(1);
-    let is_protected = lua.shared().protected.borrow().iter().any(|(is, _)| *is == identity);
-    // That a table stands for another is not to be seen.
-    if is_protected || !lua.push_metatable(1) {
+    let behind = lua.shared().protected.borrow().iter().find(|(is, _)| *is == identity).map(|(_, behind)| *behind);
+    if let Some(behind) = behind {
+        // That a table stands for another is not to be seen.
+        lua.set_top(0);
+        lua.push_kept(behind);
+    }
+    if !lua.push_metatable(1) {
         lua.push_nil();
         return Ok(1);
     }

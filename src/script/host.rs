@@ -3,6 +3,8 @@
 use std::cell::{Cell, RefCell};
 
 use crate::resp::reply::{Output, Protocol};
+use crate::script::debugger::Heard;
+use crate::script::debugger::state::Debugger;
 use crate::script::json::Settings;
 use crate::script::lua::{Kept, Lent, Raise};
 use crate::script::source::Flags;
@@ -13,7 +15,7 @@ use crate::script::vm::Failure;
 pub enum Answer {
     /// It ran, and its reply is written; errors among them are counted.
     Replied,
-    /// It may not run: the error reply's line, which nobody has counted.
+    /// It may not run: the error reply's line, which is counted.
     Refused(Vec<u8>),
     /// The script has to end. [`Caller::tick`] gives the reason from now on.
     Stop,
@@ -35,6 +37,17 @@ pub trait Caller {
 
     /// Called while the script runs, a few thousand times a second; returns with what it should end.
     fn tick(&mut self) -> Option<Raise>;
+
+    /// Sends bytes to the client of a debugger's session.
+    fn tell(&mut self, bytes: &[u8]) {
+        let _ = bytes;
+    }
+
+    /// Waits until the client of a debugger's session says something, and appends it.
+    fn hear(&mut self, into: &mut Vec<u8>) -> Heard {
+        let _ = into;
+        Heard::Gone
+    }
 }
 
 /// A function that a library registered while it was loaded.
@@ -73,6 +86,8 @@ pub struct Shared {
     pub stopped: Cell<bool>,
     /// Memory for replies.
     pub reply: RefCell<Option<Output>>,
+    /// The session of the debugger that the script runs in, if it does.
+    pub debugger: RefCell<Option<Box<Debugger>>>,
 }
 
 impl Shared {

@@ -16,6 +16,8 @@ use std::{mem, ptr, slice};
 
 use mlua_sys::lua51 as ffi;
 
+use crate::script::debugger::session;
+use crate::script::debugger::state::Event;
 use crate::script::host::{Caller, Shared};
 
 /// A function that Lua calls: takes its arguments from the stack, pushes its results and says how many.
@@ -230,6 +232,49 @@ unsafe extern "C-unwind" fn hook(l: *mut ffi::lua_State, _: *mut ffi::lua_Debug)
     }
 }
 
+/// Called at every line and every so many instructions of a script that is debugged.
+unsafe extern "C-unwind" fn debug_hook(l: *mut ffi::lua_State, record: *mut ffi::lua_Debug) {
+    let stop = {
+        // SAFETY: Lua calls a hook with a record that says which event it is.
+        let event = if unsafe { (*record).event } == ffi::LUA_HOOKCOUNT { Event::Count } else { Event::Line };
+        let mut lua = Lua { l, alive: PhantomData };
+        let stop = session::look(&mut lua, event);
+        if let Some(raise) = stop {
+            lua.room(8);
+            lua.push_raise(raise);
+            true
+        } else {
+            false
+        }
+    };
+    if stop {
+        // SAFETY: as in `enter`.
+        unsafe { ffi::lua_error(l) }
+    }
+}
+
+/// Called every so many instructions of what the debugger runs for its client.
+unsafe extern "C-unwind" fn aside_hook(l: *mut ffi::lua_State, _: *mut ffi::lua_Debug) {
+    let stop = {
+        let mut lua = Lua { l, alive: PhantomData };
+        match session::look_aside(&mut lua) {
+            Some(raise) => {
+                // It comes back at every line, so that no `pcall` holds it.
+                // SAFETY: only the hook of this very state is changed.
+                unsafe { ffi::lua_sethook(l, Some(aside_hook), ffi::LUA_MASKLINE | ffi::LUA_MASKCOUNT, 1) };
+                lua.room(8);
+                lua.push_raise(raise);
+                true
+            }
+            None => false,
+        }
+    };
+    if stop {
+        // SAFETY: as in `enter`.
+        unsafe { ffi::lua_error(l) }
+    }
+}
+
 impl Default for Interpreter {
     fn default() -> Interpreter {
         Interpreter::new()
@@ -279,6 +324,13 @@ impl Interpreter {
     pub fn watch(&mut self) {
         // SAFETY: the hook belongs to this state.
         unsafe { ffi::lua_sethook(self.l, Some(hook), ffi::LUA_MASKCOUNT, INSTRUCTIONS_PER_TICK) };
+    }
+
+    /// Has [`session::look`] called at every line, and as often as [`Shared::tick`] is otherwise.
+    pub fn debug(&mut self) {
+        let events = ffi::LUA_MASKLINE | ffi::LUA_MASKCOUNT;
+        // SAFETY: as in `watch`.
+        unsafe { ffi::lua_sethook(self.l, Some(debug_hook), events, INSTRUCTIONS_PER_TICK) };
     }
 
     /// The memory that its values take, in bytes.
@@ -658,6 +710,28 @@ impl Lua<'_> {
         }
     }
 
+    /// Calls the function on top, from within a hook: it is replaced by its result, or by the error. As a coroutine, for in
+    /// the one that is interrupted no hook is called meanwhile; here [`session::look_aside`] is.
+    pub fn call_aside(&mut self) -> Called {
+        assert_eq!(self.type_of(-1), Type::Function);
+        self.room(4);
+        // SAFETY: the coroutine stands under the function until that has ended, so it is not collected; errors end here.
+        unsafe {
+            let aside = ffi::lua_newthread(self.l);
+            ffi::lua_insert(self.l, -2);
+            ffi::lua_xmove(self.l, aside, 1);
+            ffi::lua_sethook(aside, Some(aside_hook), ffi::LUA_MASKCOUNT, INSTRUCTIONS_PER_TICK);
+            let ended = ffi::lua_pcall(aside, 0, 1, 0);
+            ffi::lua_xmove(aside, self.l, 1);
+            ffi::lua_remove(self.l, -2);
+            match ended {
+                0 => Called::Done,
+                ffi::LUA_ERRERR | ffi::LUA_ERRMEM => Called::Broken,
+                _ => Called::Failed,
+            }
+        }
+    }
+
     /// A frame of the running functions: 0 the present one, 1 its caller.
     pub fn frame(&self, level: i32) -> Option<Frame> {
         // SAFETY: the record is filled in before it is read, as far as the letters ask.
@@ -672,6 +746,35 @@ impl Lua<'_> {
                 source: CStr::from_ptr(record.source).to_bytes().to_vec(),
                 line: i64::from(record.currentline),
             })
+        }
+    }
+
+    /// How the function of a frame was called by whoever called it, if by a name.
+    pub fn function_name(&self, level: i32) -> Option<Vec<u8>> {
+        // SAFETY: as in `frame`; a name is a string of Lua's that lives as long as the function, or null.
+        unsafe {
+            let mut record: ffi::lua_Debug = std::mem::zeroed();
+            if ffi::lua_getstack(self.l, level, &raw mut record) == 0 {
+                return None;
+            }
+            ffi::lua_getinfo(self.l, c"n".as_ptr(), &raw mut record);
+            (!record.name.is_null()).then(|| CStr::from_ptr(record.name).to_bytes().to_vec())
+        }
+    }
+
+    /// Pushes the value of a frame's local variable `n`, counted from 1, and returns its name; nothing where there is none.
+    pub fn push_local(&mut self, level: i32, n: i32) -> Option<Vec<u8>> {
+        if n < 1 || !self.room(4) {
+            return None;
+        }
+        // SAFETY: as in `frame`; there is room for the value, and the name lives as long as the function.
+        unsafe {
+            let mut record: ffi::lua_Debug = std::mem::zeroed();
+            if ffi::lua_getstack(self.l, level, &raw mut record) == 0 {
+                return None;
+            }
+            let name = ffi::lua_getlocal(self.l, &raw const record, n);
+            (!name.is_null()).then(|| CStr::from_ptr(name).to_bytes().to_vec())
         }
     }
 
@@ -699,7 +802,10 @@ impl Lua<'_> {
                 let whole = [self.position(1), text].concat();
                 self.push_bytes(&whole);
             }
-            Raise::Reply { text, counted } => self.push_error_reply(&text, counted),
+            Raise::Reply { text, counted } => {
+                self.shared().narrate_error(&text);
+                self.push_error_reply(&text, counted);
+            }
             Raise::Top => {}
         }
     }

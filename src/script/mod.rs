@@ -3,12 +3,13 @@
 //! A [`vm::Vm`] runs one script at a time. It knows no commands: what a script asks for goes up through [`host::Caller`]
 //! as a whole request. [`source`] reads what stands in the first line of a script or library, [`cache`] keeps the scripts
 //! of EVAL, [`library`] the libraries, [`machines`] the machines, [`running`] knows what takes long: together they are
-//! the [`Scripts`] of a server.
+//! the [`Scripts`] of a server. [`debugger`] runs one line by line for a client.
 
 mod base;
 mod bit;
 pub mod cache;
-mod convert;
+pub mod convert;
+pub mod debugger;
 pub mod host;
 mod json;
 pub mod library;

@@ -4,6 +4,8 @@ use sha1::{Digest, Sha1};
 
 use crate::resp::reply::{Output, Protocol};
 use crate::script::convert::push_reply;
+use crate::script::debugger::show;
+use crate::script::debugger::state::Debugger;
 use crate::script::host::{Answer, Registered};
 use crate::script::lua::{Lua, Native, Raise, Type};
 use crate::script::source::{Flags, is_name};
@@ -98,13 +100,16 @@ fn run(lua: &mut Lua<'_>) -> Result<bool, Raise> {
     let protocol = lua.shared().protocol.get();
     let mut reply = lua.shared().reply.take().unwrap_or_else(|| Output::new(protocol));
     reply.set_protocol(protocol);
-    let ran = with_request(lua, |args| lua.shared().ask(|caller| caller.call(args, &mut reply)));
+    let ran = with_request(lua, |args| {
+        lua.shared().narrate_request(args);
+        lua.shared().ask(|caller| caller.call(args, &mut reply))
+    });
     lua.set_top(0);
     match ran {
         Some(Answer::Replied) => {}
         Some(Answer::Refused(line)) => {
             lua.shared().reply.replace(Some(reply));
-            return Err(Raise::reply(line));
+            return Err(Raise::Reply { text: line, counted: true });
         }
         Some(Answer::Stop) => {
             lua.shared().reply.replace(Some(reply));
@@ -119,13 +124,15 @@ fn run(lua: &mut Lua<'_>) -> Result<bool, Raise> {
     let bytes = whole.as_deref().or(reply.only_piece()).unwrap_or_default();
     let failed = bytes.first() == Some(&b'-');
     let pushed = push_reply(lua, bytes).map(drop);
+    lua.shared().narrate_reply(bytes);
     reply.advance(reply.len());
     lua.shared().reply.replace(Some(reply));
     pushed?;
     Ok(failed)
 }
 
-fn call(lua: &mut Lua<'_>) -> Result<usize, Raise> {
+/// Runs a command; an error that it replies is raised.
+pub fn call(lua: &mut Lua<'_>) -> Result<usize, Raise> {
     if run(lua)? { Err(Raise::Top) } else { Ok(1) }
 }
 
@@ -188,7 +195,9 @@ fn sha1hex(lua: &mut Lua<'_>) -> Result<usize, Raise> {
 /// The argument of `error_reply` and `status_reply`; `None`, and an error reply pushed, where it is not one string.
 fn only_text(lua: &mut Lua<'_>) -> Option<Vec<u8>> {
     if lua.top() != 1 || lua.type_of(1) != Type::String {
-        lua.push_error_reply(b"ERR wrong number or type of arguments", false);
+        const WRONG: &[u8] = b"ERR wrong number or type of arguments";
+        lua.shared().narrate_error(WRONG);
+        lua.push_error_reply(WRONG, false);
         return None;
     }
     lua.text(1)
@@ -197,6 +206,7 @@ fn only_text(lua: &mut Lua<'_>) -> Option<Vec<u8>> {
 fn error_reply(lua: &mut Lua<'_>) -> Result<usize, Raise> {
     if let Some(text) = only_text(lua) {
         let line = text.strip_prefix(b"-").unwrap_or(&text);
+        lua.shared().narrate_error_reply(line);
         let end = line.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |at| at + 1);
         // The first word is the error's code where something follows it.
         let code: &[u8] = if line.contains(&b' ') { b"" } else { b"ERR " };
@@ -233,12 +243,24 @@ fn replicate_commands(lua: &mut Lua<'_>) -> Result<usize, Raise> {
 }
 
 fn breakpoint(lua: &mut Lua<'_>) -> Result<usize, Raise> {
-    // There is no debugger that could stop here.
-    lua.push_boolean(false);
+    let debugged = match lua.shared().debugger.borrow_mut().as_deref_mut() {
+        Some(debugger) => {
+            debugger.ask_to_stop();
+            true
+        }
+        None => false,
+    };
+    lua.push_boolean(debugged);
     Ok(1)
 }
 
-fn debug(_: &mut Lua<'_>) -> Result<usize, Raise> {
+fn debug(lua: &mut Lua<'_>) -> Result<usize, Raise> {
+    let Some(line) = lua.shared().debugger.borrow().as_deref().map(Debugger::current) else { return Ok(0) };
+    let values: Vec<Vec<u8>> = (1..=lua.top()).map(|at| show::value(lua, at)).collect();
+    let text = [format!("<debug> line {line}: ").as_bytes(), &values.join(&b", "[..])].concat();
+    if let Some(debugger) = lua.shared().debugger.borrow_mut().as_deref_mut() {
+        debugger.tell(text);
+    }
     Ok(0)
 }
 

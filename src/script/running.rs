@@ -99,6 +99,8 @@ pub struct Running {
     overdue: AtomicUsize,
     ending: AtomicBool,
     reaching: AtomicUsize,
+    /// How many are there who wait for sessions of the debugger to end.
+    interrupting: AtomicUsize,
 }
 
 impl Running {
@@ -189,6 +191,20 @@ impl Running {
             Err(WROTE) => Err(Unkilled::Wrote),
             _ => Ok(()),
         }
+    }
+
+    /// Has sessions of the debugger end as long as `f` runs, which is to end the server: otherwise it would wait for their
+    /// clients.
+    pub fn interrupt<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.interrupting.fetch_add(1, Ordering::AcqRel);
+        let done = f();
+        self.interrupting.fetch_sub(1, Ordering::AcqRel);
+        done
+    }
+
+    /// Whether sessions of the debugger are to end.
+    pub fn is_interrupted(&self) -> bool {
+        self.interrupting.load(Ordering::Acquire) != 0
     }
 
     /// Tells all scripts to end, whatever they have done, and those that are yet to be entered: the server goes down.

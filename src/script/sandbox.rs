@@ -105,8 +105,15 @@ fn push_library(lua: &mut Lua<'_>, natives: &[(&str, Native)], texts: &[(&str, &
 /// Gives the table on top a metatable that refuses variables it does not have.
 fn refuse_unknown(lua: &mut Lua<'_>) {
     lua.push_table(0, 1);
+    let metatable = lua.top();
+    lua.push_native(base::refuse_unknown);
+    lua.set_field(metatable, "__index");
+    // What `getmetatable` shows: the same, but that it cannot be changed.
+    lua.push_table(0, 1);
     lua.push_native(base::refuse_unknown);
     lua.set_field(-2, "__index");
+    protect(lua);
+    lua.set_field(metatable, "__metatable");
     lua.set_metatable(-2);
 }
 

@@ -7,7 +7,8 @@ use ahash::RandomState;
 
 use crate::resp::reply::{Output, Protocol};
 use crate::script::cache::{Cache, EVALUATED_MAX, Learned, Script};
-use crate::script::convert::write_value;
+use crate::script::convert::{Errors, write_value};
+use crate::script::debugger::state::Debugger;
 use crate::script::host::{Caller, Registered};
 use crate::script::library::{Function, Libraries, Library};
 use crate::script::lua::{Called, Interpreter, Kept, Lua, Raise, Type};
@@ -25,8 +26,8 @@ pub fn sha(text: &[u8]) -> Sha {
 /// How a script ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
-    /// Its result is written.
-    Replied,
+    /// Its result is written, with these errors in it.
+    Replied(Errors),
     /// With an error: the reply's line, and whether statistics know of it already.
     Failed {
         /// The line, its code first.
@@ -190,12 +191,20 @@ impl Vm {
         self.run(2, caller);
     }
 
+    /// Has the next runs happen within a session of the debugger, or within none; returns the one so far.
+    pub fn debug(&mut self, debugger: Option<Box<Debugger>>) -> Option<Box<Debugger>> {
+        self.interpreter.shared().debugger.replace(debugger)
+    }
+
     /// Calls the function that stands on the stack behind the error handler.
     fn run(&mut self, arguments: i32, caller: &mut dyn Caller) {
         let shared = self.interpreter.shared();
         shared.protocol.set(Protocol::Resp2);
         shared.stopped.set(false);
         shared.failure.take();
+        if shared.debugger.borrow().is_some() {
+            self.interpreter.debug();
+        }
         let mut lua = self.interpreter.lua();
         self.called = shared.caller.lend(caller, || lua.call(arguments, 1, 1));
         self.interpreter.watch();
@@ -213,8 +222,7 @@ impl Vm {
         let ended = match self.called {
             Called::Done => {
                 let result = lua.top();
-                write_value(&mut lua, result, protocol, out);
-                Ended::Replied
+                Ended::Replied(write_value(&mut lua, result, protocol, out))
             }
             called => failed(&mut lua, called, &String::from_utf8_lossy(name)),
         };
@@ -423,7 +431,7 @@ mod tests {
         let mut caller = Echo { reply, ticks: 0 };
         vm.run_script(&sha, &[b"k1"], &[b"a1", b"a2"], &mut caller);
         match vm.finish(&sha, &mut out) {
-            Ended::Replied => String::from_utf8_lossy(&out.to_vec()).replace("\r\n", "|"),
+            Ended::Replied(_) => String::from_utf8_lossy(&out.to_vec()).replace("\r\n", "|"),
             Ended::Failed { line, .. } => {
                 let line = String::from_utf8_lossy(&line).into_owned();
                 line.replace(&String::from_utf8_lossy(&sha).into_owned(), "SHA")
@@ -558,7 +566,7 @@ mod tests {
         let mut out = Output::new(Protocol::Resp2);
         let mut caller = Echo { reply: b"", ticks: 0 };
         vm.run_function(b"l", b"f", &[b"k"], &[], &mut caller);
-        assert_eq!(vm.finish(b"f", &mut out), Ended::Replied);
+        assert_eq!(vm.finish(b"f", &mut out), Ended::Replied(Errors::default()));
         assert_eq!(String::from_utf8_lossy(&out.to_vec()), "*4\r\n:1\r\n$1\r\nk\r\n:2\r\n$1\r\nq\r\n");
     }
 

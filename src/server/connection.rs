@@ -27,6 +27,7 @@ use crate::observe::log::{verbose, warning};
 use crate::observe::stats::Counter;
 use crate::resp::reply::{Output, Protocol};
 use crate::resp::request::{Limits, Parser, ProtocolError, Span, Step};
+use crate::server::debug_line::DebugLine;
 use crate::server::reactor::Alarm;
 use crate::server::stream::Stream;
 use crate::server::worker::{Tools, with_tools};
@@ -285,7 +286,11 @@ impl Connection {
                 }
             }
             if let Some(done) = self.run_batch(tools, buf, end) {
-                return done;
+                if !matches!(self.state, State::Open) {
+                    return done;
+                }
+                at = done;
+                continue;
             }
             at = end;
             match after {
@@ -365,6 +370,10 @@ impl Connection {
                 let alarm = waiting.until_ms().map(|until| Alarm::after(wait(until), self.place));
                 State::Blocked(waiting, alarm)
             }
+            Stop::Attach => {
+                self.attach();
+                State::Open
+            }
             Stop::Close => {
                 if self.session.fate == Fate::Close {
                     self.session.shared.close();
@@ -391,7 +400,24 @@ impl Connection {
         if stopped {
             self.stop(stop);
         }
-        stopped
+        stopped && !matches!(self.state, State::Open)
+    }
+
+    /// Gives the session a line to its client, for the debugger.
+    fn attach(&mut self) {
+        let Some(debugging) = &mut self.session.debugging else { return };
+        match self.stream.share() {
+            Ok(socket) => debugging.line = Some(Box::new(DebugLine::new(socket))),
+            Err(error) => {
+                warning!("No debugger for client id={}: {error}", self.session.shared.id);
+                self.session.shared.close();
+            }
+        }
+    }
+
+    /// Whether another process has its socket as well.
+    pub fn is_shared(&self) -> bool {
+        self.session.debugging.as_ref().is_some_and(|debugging| debugging.is_copied)
     }
 
     /// Runs what was kept of earlier reads.

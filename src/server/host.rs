@@ -53,7 +53,7 @@ pub struct ServerHost {
     pub executable: String,
     /// What the process does with a changed configuration.
     pub process: Option<ProcessSettings>,
-    /// Whether the process may be ended by DEBUG.
+    /// Whether the process is the server's own: it may be ended by DEBUG, and copied by SCRIPT DEBUG.
     pub may_crash: bool,
     /// Whether the server listens at all.
     pub listens: bool,
@@ -193,6 +193,10 @@ impl Host for ServerHost {
 
     fn serve_while_busy(&self) {
         worker::serve_while_busy();
+    }
+
+    fn may_fork(&self) -> bool {
+        self.may_crash
     }
 
     fn crash(&self) {

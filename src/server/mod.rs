@@ -7,6 +7,7 @@ pub mod builder;
 mod bus;
 mod check;
 mod connection;
+mod debug_line;
 pub mod host;
 mod listener;
 pub mod local;

@@ -5,10 +5,13 @@
 
 use std::ffi::CString;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use parking_lot::Mutex;
+
+use crate::script::debugger::Side;
 
 /// The memory that holds the arguments the process was started with, and its environment.
 struct TitleArea {
@@ -109,6 +112,97 @@ pub fn change_group(path: &Path, group: &[u8]) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: the string lives through the call; a user id of -1 means that the owner stays.
     if unsafe { libc::chown(path.as_ptr(), u32::MAX, gid) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The copies of this process that have not ended yet.
+static COPIES: Mutex<Vec<libc::pid_t>> = Mutex::new(Vec::new());
+
+/// Copies the process, as it is at this moment, with the calling thread only. The copy keeps standard input, output and
+/// error and `keep`, closes all other files, takes signals as any program does, and is killed when this process ends.
+///
+/// Locks that other threads hold stay locked in the copy for ever: it must know what it touches, and set itself an end
+/// ([`end_after`]) where it does not. It must never return to where other threads would be needed; [`leave`] ends it.
+///
+/// # Errors
+/// What the system says.
+pub fn copy(keep: BorrowedFd<'_>) -> io::Result<Side> {
+    let parent = std::process::id();
+    // SAFETY: the copy has this thread and its stack, all memory, and an allocator that has seen to its own locks; what
+    // it must not do with them is said above.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            become_copy(keep, parent);
+            Ok(Side::Copy)
+        }
+        pid => {
+            COPIES.lock().push(pid);
+            // Without the thread it is remembered by the system until the server ends.
+            let _ = std::thread::Builder::new().name("reaper".into()).spawn(move || reap(pid));
+            Ok(Side::Server)
+        }
+    }
+}
+
+fn become_copy(keep: BorrowedFd<'_>, parent: u32) {
+    let keep = keep.as_raw_fd().unsigned_abs();
+    // SAFETY: none of the calls touches memory of ours but the local set. The files that are closed belong to values
+    // that this process never drops, since it ends by `leave`.
+    unsafe {
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGALRM, libc::SIGCHLD] {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if libc::getppid().unsigned_abs() != parent {
+            // It ended before it was to be told of.
+            libc::_exit(1);
+        }
+        if keep > 3 {
+            libc::syscall(libc::SYS_close_range, 3, keep - 1, 0);
+        }
+        libc::syscall(libc::SYS_close_range, keep.max(2) + 1, u32::MAX, 0);
+    }
+}
+
+/// Waits until a copy has ended, so that nothing is left of it.
+fn reap(pid: libc::pid_t) {
+    // SAFETY: the record is a live local of the right type; the copy is this process' own, and nobody else waits for it.
+    unsafe {
+        let mut record: libc::siginfo_t = std::mem::zeroed();
+        let id = pid.unsigned_abs();
+        // It keeps its number until it is out of the list: no other process is killed in its place.
+        while libc::waitid(libc::P_PID, id, &raw mut record, libc::WEXITED | libc::WNOWAIT) != 0 {
+            if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+                break;
+            }
+        }
+        let mut copies = COPIES.lock();
+        libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG);
+        copies.retain(|copy| *copy != pid);
+    }
+}
+
+/// Kills the copies of this process that have not ended yet.
+pub fn end_copies() {
+    for pid in COPIES.lock().iter() {
+        // SAFETY: it is our own process, and as long as it is in the list nobody else has its number.
+        unsafe { libc::kill(*pid, libc::SIGKILL) };
+    }
+}
+
+/// Ends the calling process after so many seconds, unless it is told otherwise; 0 takes that back. For a copy.
+pub fn end_after(seconds: u32) {
+    // SAFETY: the call takes a number; what an alarm does is up to the process, and a copy is ended by it.
+    unsafe { libc::alarm(seconds) };
+}
+
+/// Ends the calling process at once: nothing is dropped, no handler runs. For a copy.
+pub fn leave() -> ! {
+    // SAFETY: it does not return.
+    unsafe { libc::_exit(0) }
 }
 
 /// Sends a signal to the own process.

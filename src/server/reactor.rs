@@ -185,7 +185,7 @@ fn note_rung(places: &mut Vec<usize>) {
 
 /// What a worker sleeps on.
 pub struct Reactor<T> {
-    epoll: OwnedFd,
+    epoll: Arc<OwnedFd>,
     mailbox: Arc<Mailbox<T>>,
     events: Vec<Event>,
     rung: Vec<usize>,
@@ -202,7 +202,7 @@ pub enum Cause {
 
 impl<T> Reactor<T> {
     /// One for the worker with this mailbox, on what [`Mailbox::open`] gave.
-    pub fn new(epoll: OwnedFd, mailbox: Arc<Mailbox<T>>) -> Reactor<T> {
+    pub fn new(epoll: Arc<OwnedFd>, mailbox: Arc<Mailbox<T>>) -> Reactor<T> {
         Reactor { epoll, mailbox, events: Vec::with_capacity(EVENTS), rung: Vec::new() }
     }
 
@@ -212,7 +212,7 @@ impl<T> Reactor<T> {
     /// What the system says.
     pub fn watch(&self, socket: impl AsFd, place: usize) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        Ok(epoll::add(&self.epoll, socket, EventData::new_u64(place as u64), flags)?)
+        Ok(epoll::add(&*self.epoll, socket, EventData::new_u64(place as u64), flags)?)
     }
 
     /// Sleeps until there is something to do, then has `poll` called for each to be polled, those first whose sockets have
@@ -221,7 +221,7 @@ impl<T> Reactor<T> {
         let timeout = self.timeout();
         self.events.clear();
         // Interrupted it has nothing to tell.
-        let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), timeout.as_ref());
+        let _ = epoll::wait(&*self.epoll, rustix::buffer::spare_capacity(&mut self.events), timeout.as_ref());
         self.mailbox.asleep.store(false, Ordering::SeqCst);
         for event in &self.events {
             let place = usize::try_from(event.data.u64()).unwrap_or(BELL);
@@ -264,7 +264,7 @@ mod tests {
 
     fn reactor() -> (Reactor<u8>, Arc<Mailbox<u8>>) {
         let mailbox = Arc::new(Mailbox::new().unwrap());
-        (Reactor::new(mailbox.open().unwrap(), mailbox.clone()), mailbox)
+        (Reactor::new(Arc::new(mailbox.open().unwrap()), mailbox.clone()), mailbox)
     }
 
     fn turn(reactor: &mut Reactor<u8>) -> (Vec<(usize, Cause)>, Letters<u8>) {

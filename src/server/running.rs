@@ -265,9 +265,11 @@ impl Server {
 
     /// Asks it to end, without waiting: connections are closed, and [`Server::wait`] returns soon.
     pub fn ask_to_end(&self, request: ShutdownRequest) {
-        let _alone = self.engine.keyspace.gates().alone();
-        // What could not be saved was logged; an error of the host means that it ends already.
-        let _ = save::end(&self.engine, &mut self.engine.keyspace.hold(ShardSet::ALL), request);
+        self.engine.scripts.running.interrupt(|| {
+            let _alone = self.engine.keyspace.gates().alone();
+            // What could not be saved was logged; an error of the host means that it ends already.
+            let _ = save::end(&self.engine, &mut self.engine.keyspace.hold(ShardSet::ALL), request);
+        });
     }
 
     /// Ends it: closes listeners and connections, and waits for its threads.

@@ -259,6 +259,7 @@ fn run(program: &str, no_arguments: bool, loaded: Loaded) -> Result<(), Box<dyn 
         disk::remove(path);
     }
     server.shutdown();
+    process::end_copies();
     warning!("Spinel is now ready to exit, bye bye...");
     Ok(())
 }
@@ -575,8 +576,10 @@ fn end(engine: &Engine, request: ShutdownRequest) -> Result<(), String> {
     if farewell::waits(engine, request) {
         return Ok(());
     }
-    let _alone = engine.keyspace.gates().alone();
-    save::end(engine, &mut engine.keyspace.hold(ShardSet::ALL), request)
+    engine.scripts.running.interrupt(|| {
+        let _alone = engine.keyspace.gates().alone();
+        save::end(engine, &mut engine.keyspace.hold(ShardSet::ALL), request)
+    })
 }
 
 fn request_of(options: ShutdownOptions) -> ShutdownRequest {

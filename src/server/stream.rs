@@ -131,6 +131,17 @@ impl Stream {
         })
     }
 
+    /// Another handle of the same socket.
+    ///
+    /// # Errors
+    /// What the system says where it has no descriptor left.
+    pub fn share(&self) -> io::Result<Socket> {
+        Ok(match &self.socket {
+            Socket::Tcp(socket) => Socket::Tcp(socket.try_clone()?),
+            Socket::Unix(socket) => Socket::Unix(socket.try_clone()?),
+        })
+    }
+
     /// Sends small pieces at once, or collects them for a while.
     ///
     /// # Errors

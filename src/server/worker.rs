@@ -1,6 +1,7 @@
 //! A worker: a thread with an event loop of its own, on which its connections live from first to last.
 
 use std::cell::RefCell;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,6 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use rustix::event::epoll;
 
 use crate::client::shared::Shared;
 use crate::command::dispatch::{Executor, Request};
@@ -93,6 +96,8 @@ struct Station {
     engine: Arc<Engine>,
     number: usize,
     mailbox: Arc<Mailbox<Accepted>>,
+    /// What tells of sockets.
+    epoll: Arc<OwnedFd>,
     count: Arc<AtomicUsize>,
     seats: Vec<Option<Rc<Seat>>>,
     free: Vec<usize>,
@@ -177,6 +182,12 @@ impl Station {
     /// Frees a place.
     fn leave(&mut self, place: usize) -> Option<Rc<Seat>> {
         let seat = self.seats.get_mut(place)?.take()?;
+        if let Ok(connection) = seat.connection.try_borrow()
+            && connection.is_shared()
+        {
+            // The system forgets a socket by itself only when nobody has it any more.
+            let _ = epoll::delete(&*self.epoll, &*connection);
+        }
         self.free.push(place);
         if self.free.len() == self.seats.len() {
             // After a crowd has left.
@@ -255,7 +266,7 @@ impl WorkerHandle {
 /// What the system says where it refuses a thread or a descriptor.
 pub fn start(engine: Arc<Engine>, number: usize) -> std::io::Result<(WorkerHandle, JoinHandle<()>)> {
     let mailbox = Arc::new(Mailbox::new()?);
-    let epoll = mailbox.open()?;
+    let epoll = Arc::new(mailbox.open()?);
     let connections = Arc::new(AtomicUsize::new(0));
     let handle = WorkerHandle { way: Arc::new(Way(mailbox.clone())), connections: connections.clone() };
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
@@ -265,6 +276,7 @@ pub fn start(engine: Arc<Engine>, number: usize) -> std::io::Result<(WorkerHandl
             engine,
             number,
             mailbox: mailbox.clone(),
+            epoll: epoll.clone(),
             count: connections,
             seats: Vec::new(),
             free: Vec::new(),

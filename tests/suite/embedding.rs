@@ -68,6 +68,25 @@ fn servers_of_one_program_share_neither_keys_nor_settings_nor_time() {
 }
 
 #[test]
+fn scripts_are_debugged_over_a_connection_and_never_in_a_copy_of_the_program() {
+    let server = Server::builder().start().unwrap();
+    let within = server.client();
+    for mode in ["YES", "SYNC"] {
+        let refused = error_of(&within.execute(&["SCRIPT", "DEBUG", mode]));
+        assert!(refused.starts_with("ERR SCRIPT DEBUG needs a connection"), "{refused}");
+    }
+    let mut remote = Remote::tcp(server.addr().unwrap()).unwrap();
+    let refused = String::from_utf8(remote.cmd(&["SCRIPT", "DEBUG", "YES"])).unwrap();
+    assert!(refused.starts_with("-ERR SCRIPT DEBUG YES copies the server's process"), "{refused}");
+    assert_eq!(remote.cmd(&["EVAL", "return 1", "0"]), b":1\r\n");
+    assert_eq!(remote.cmd(&["SCRIPT", "DEBUG", "SYNC"]), b"+OK\r\n");
+    assert!(remote.cmd(&["EVAL", "redis.call('set', 'a', 1)\nreturn 1", "0"]).starts_with(b"*2\r\n+* Stopped at 1"));
+    // The program does not wait for the client.
+    server.shutdown();
+    assert_eq!(within.execute(&["GET", "a"]), Value::Error(b"ERR the server was shut down".to_vec()));
+}
+
+#[test]
 fn a_free_port_is_told_and_can_be_left() {
     let server = Server::builder().start().unwrap();
     let addr = server.addr().unwrap();

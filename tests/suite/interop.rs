@@ -7,6 +7,7 @@
 mod arity;
 mod cluster;
 mod connection;
+mod counts;
 mod events;
 mod geo;
 mod keys;

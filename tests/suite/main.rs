@@ -3,7 +3,7 @@
 //! `interop` puts the same commands to Spinel and to a real Redis and compares the replies byte by
 //! byte; `protocol` does so for raw bytes; `limits` is for clients that ask too much, `memory` for what is
 //! given back, `eviction` for what makes room, `histories` for what clients saw, `parallel` for many at once,
-//! `scanning` for scans of what changes, `busy` for scripts that do not end; `process` starts, signals and crashes it;
+//! `scanning` for scans of what changes, `busy` for scripts that do not end, `debugger` for those that are debugged; `process` starts, signals and crashes it;
 //! `formats` has its files read by others and theirs by it, `fault` kills it in the midst of writes, `migration` moves keys, `replication` has servers follow each other; `tools` drives the
 //! programs and libraries that users have;
 //! `house` holds the sources to their plan. The subject is the binary that cargo built, or the program
@@ -15,6 +15,7 @@
 mod blocking;
 mod busy;
 mod cluster;
+mod debugger;
 mod embedding;
 mod eviction;
 mod fault;

@@ -114,7 +114,7 @@ impl Executor {
                 return Some(verdict);
             }
             let batched = entry.way == Way::Batched;
-            if !batched && !is_content(engine, entry, &args) {
+            if !batched && !is_content(engine, session, entry, &args) {
                 return Some(verdict);
             }
             // What may take long holds only its own shards.

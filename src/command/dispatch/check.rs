@@ -15,6 +15,7 @@ use crate::command::{permission, pubsub};
 use crate::keyspace::hold::Hold;
 use crate::replication::Failover;
 use crate::script::cache::Reach;
+use crate::script::source::{self, Flags};
 use crate::spec::Flag;
 
 /// Who waits until a slot has been handed over looks after so many milliseconds: he may have begun to wait just as it was.
@@ -104,14 +105,14 @@ pub(super) fn check<'e>(
         let loading = engine.is_refusing(Refusal::Loading) && !entry.has(Flag::Loading);
         return Verdict::Refuse(Some(entry), if loading { Error::Loading } else { Error::Busy(kind) });
     }
-    if room != Room::Enough && needs_room(session, entry, room) {
+    if room != Room::Enough && needs_room(engine, session, entry, args, room) {
         return match room {
             Room::Soon => Verdict::Hold(now_ms + 1),
             _ => Verdict::Refuse(Some(entry), Error::OutOfMemory),
         };
     }
     if engine.is_refusing_any()
-        && let Some(error) = refusal(engine, session, entry)
+        && let Some(error) = refusal(engine, session, entry, args)
     {
         return Verdict::Refuse(Some(entry), error);
     }
@@ -199,9 +200,10 @@ pub(super) fn may_run_while_busy(session: &Session, entry: &Entry) -> bool {
     entry.has(Flag::AllowBusy) && (needs_no_lock || entry.is_shutdown())
 }
 
-/// Whether a request runs a script that touches no more than the keys that it declares, as far as is known.
-pub(super) fn is_content(engine: &Engine, entry: &Entry, args: &Args<'_>) -> bool {
-    entry.way == Way::Script && prepare::reach(engine, entry, args) == Reach::Declared
+/// Whether a request runs a script that touches no more than the keys that it declares, as far as is known. One that is
+/// debugged may be told to touch any.
+pub(super) fn is_content(engine: &Engine, session: &Session, entry: &Entry, args: &Args<'_>) -> bool {
+    entry.way == Way::Script && session.debugging.is_none() && prepare::reach(engine, entry, args) == Reach::Declared
 }
 
 /// Why nothing may be written at the moment, if it may not.
@@ -223,16 +225,17 @@ pub fn write_refusal(engine: &Engine) -> Option<Error> {
 
 /// Why a command is not run that is right in itself, if it is not.
 #[cold]
-fn refusal(engine: &Engine, session: &Session, entry: &Entry) -> Option<Error> {
+fn refusal(engine: &Engine, session: &Session, entry: &Entry, args: &Args<'_>) -> Option<Error> {
     let queued = session.transaction.as_ref().filter(|_| entry.way == Way::Transaction);
-    let writes = entry.has(Flag::Write) || queued.is_some_and(|queued| queued.changes);
+    let script = script_flags(engine, entry, args);
+    let writes = changes(entry, script) || queued.is_some_and(|queued| queued.changes);
     if let Some(error) = (writes || entry.full_name == "ping").then(|| write_refusal(engine)).flatten() {
         // PING tells that nothing can be saved, and of nothing else.
         if writes || matches!(error, Error::SaveFailed | Error::LogFailed(_)) {
             return Some(error);
         }
     }
-    let may_be_stale = entry.has(Flag::Stale) && queued.is_none_or(|queued| queued.stale);
+    let may_be_stale = may_be_stale(entry, script) && queued.is_none_or(|queued| queued.stale);
     if engine.is_refusing(Refusal::CutOff) && !may_be_stale && !engine.config.load().replica_serve_stale_data {
         return Some(Error::MasterDown);
     }
@@ -250,14 +253,36 @@ pub(super) fn may_write(engine: &Engine, entry: &Entry, args: &Args<'_>) -> bool
         || entry.way == Way::Script && prepare::may_write(engine, entry, args)
 }
 
+/// What a script says of itself, if it says anything.
+pub(super) fn script_flags(engine: &Engine, entry: &Entry, args: &Args<'_>) -> Option<Flags> {
+    if entry.way == Way::Script { prepare::flags(engine, entry, args) } else { None }
+}
+
+/// Whether a command changes data, or a script by what it says of itself; of one that says nothing it is not known.
+pub(super) fn changes(entry: &Entry, script: Option<Flags>) -> bool {
+    entry.has(Flag::Write) || script.is_some_and(|flags| !flags.has(source::Flag::NoWrites))
+}
+
+/// Whether a command, or a script by what it says of itself, may be run where data may be old.
+pub(super) fn may_be_stale(entry: &Entry, script: Option<Flags>) -> bool {
+    entry.has(Flag::Stale) && script.is_none_or(|flags| flags.has(source::Flag::AllowStale))
+}
+
+/// Whether a command, or a script by what it says of itself, may need more memory.
+pub(super) fn grows(entry: &Entry, script: Option<Flags>) -> bool {
+    let allows = [source::Flag::AllowOom, source::Flag::NoWrites];
+    entry.has(Flag::DenyOom) || script.is_some_and(|flags| !allows.iter().any(|flag| flags.has(*flag)))
+}
+
 /// Whether a request may need more memory: what is queued for EXEC takes some itself.
 #[cold]
-fn needs_room(session: &Session, entry: &Entry, room: Room) -> bool {
+fn needs_room(engine: &Engine, session: &Session, entry: &Entry, args: &Args<'_>, room: Room) -> bool {
     match &session.transaction {
         Some(queued) if entry.way == Way::Transaction => queued.grows,
         Some(_) => !entry.is_never_queued(),
-        // Of scripts only those need it that write, and they find out themselves; but none where room is being made.
-        None => entry.has(Flag::DenyOom) || entry.way == Way::Script && room == Room::Soon,
+        // Of scripts that say nothing only those need it that write, and they find out themselves; but none runs where
+        // room is being made.
+        None => grows(entry, script_flags(engine, entry, args)) || entry.way == Way::Script && room == Room::Soon,
     }
 }
 

@@ -60,6 +60,8 @@ pub enum Stop {
     Waiting(Box<Waiting>),
     /// The connection is to be closed; [`Session::fate`] says when.
     Close,
+    /// The client wants to debug a script: its connection is to give the session a line, and to go on.
+    Attach,
 }
 
 /// Runs requests for one thread at a time: a worker, or a caller in this process.

@@ -13,7 +13,8 @@ use crate::command::cluster::migration::import;
 use crate::command::cluster::route;
 use crate::command::dispatch::batch::{Batch, add_keys};
 use crate::command::dispatch::check::{
-    Standing, Verdict, elsewhere, is_outdated, is_web_request, may_run_while_busy, may_write,
+    Standing, Verdict, changes, elsewhere, grows, is_outdated, is_web_request, may_be_stale, may_run_while_busy,
+    may_write, script_flags,
 };
 use crate::command::dispatch::{Executor, Flow, Pending, Stop, Turn, count_slot, echo, note_followed, redirect};
 use crate::command::engine::Engine;
@@ -122,8 +123,14 @@ impl Executor {
                 };
                 session.next_asking();
                 turn.at += 1;
-                if stop.is_some() || session.fate != Fate::Stay {
-                    return Some(Flow::Stop(stop.unwrap_or(Stop::Close)));
+                if let Some(stop) = stop {
+                    return Some(Flow::Stop(stop));
+                }
+                if session.debugging.as_ref().is_some_and(|debugging| debugging.line.is_none()) {
+                    return Some(Flow::Stop(Stop::Attach));
+                }
+                if session.fate != Fate::Stay {
+                    return Some(Flow::Stop(Stop::Close));
                 }
                 // It may have changed the configuration that the next ones run under.
                 if self.refresh_config() {
@@ -285,10 +292,11 @@ fn queue(engine: &Engine, session: &mut Session, entry: &Entry, args: &Args<'_>)
     queued.sent_bytes += args.wire_bytes();
     queued.alone |= entry.way != Way::Batched;
     queued.writes |= may_write(engine, entry, args);
-    queued.changes |= entry.has(Flag::Write);
+    let script = script_flags(engine, entry, args);
+    queued.changes |= changes(entry, script);
     queued.reads |= entry.has(Flag::ReadOnly);
-    queued.stale &= entry.has(Flag::Stale);
-    queued.grows |= entry.has(Flag::DenyOom);
+    queued.stale &= may_be_stale(entry, script);
+    queued.grows |= grows(entry, script);
     let figures = &session.shared.figures;
     figures.queued.store(i32::try_from(queued.len()).unwrap_or(i32::MAX), Ordering::Relaxed);
     figures.queued_bytes.store(queued.bytes(), Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! EVAL and its kin, and SCRIPT: scripts that clients send.
 
+mod debug;
 pub mod prepare;
 pub mod run;
 #[cfg(test)]
@@ -98,6 +99,13 @@ fn eval_ro(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 }
 
 fn evaluate(ctx: &mut Context<'_>, args: &Args<'_>, access: DataAccess) -> Reply {
+    if ctx.session.debugging.is_some() && !ctx.scripted {
+        return debug::evaluate(ctx, args, access);
+    }
+    evaluate_plainly(ctx, args, access)
+}
+
+fn evaluate_plainly(ctx: &mut Context<'_>, args: &Args<'_>, access: DataAccess) -> Reply {
     let keys = key_count(args)?;
     let script = prepare::script_of(ctx.engine, args.at(1), false)?;
     run::run(ctx, args, keys, Subject::Script(&script), access)
@@ -113,6 +121,9 @@ fn evalsha_ro(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 
 fn evaluate_sha(ctx: &mut Context<'_>, args: &Args<'_>, access: DataAccess) -> Reply {
     let sha = sha_of(args.at(1)).ok_or(Error::text(NO_SCRIPT))?;
+    if ctx.session.debugging.is_some() {
+        return Err(Error::text("ERR Please use EVAL instead of EVALSHA for debugging"));
+    }
     let keys = key_count(args)?;
     let script = ctx.engine.scripts.cache.use_script(&sha).ok_or(Error::text(NO_SCRIPT))?;
     run::run(ctx, args, keys, Subject::Script(&script), access)
@@ -172,21 +183,9 @@ const DEBUG: Command = Command {
     arity: Arity::Exactly(3),
     usage: "mode(YES | SYNC | NO)",
     summary: "Sets the debug mode of server-side Lua scripts.",
-    run: debug,
+    run: debug::debug,
     ..SUB
 };
-
-fn debug(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
-    match word(args.at(2), &["YES", "SYNC", "NO"]) {
-        // There is no debugger; a client that wants none has what it asks for.
-        Some("NO") => {
-            ctx.out.ok();
-            DONE
-        }
-        Some(_) => Err(Error::text("ERR SCRIPT DEBUG is not supported: this server has no Lua debugger")),
-        None => Err(Error::text("ERR Use SCRIPT DEBUG YES/SYNC/NO")),
-    }
-}
 
 const EXISTS: Command = Command {
     name: "EXISTS",

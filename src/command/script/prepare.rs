@@ -77,7 +77,7 @@ pub fn says_it_writes(engine: &Engine, entry: &Entry, args: &Args<'_>) -> bool {
 }
 
 /// The flags of a request's script, where it has any and is known.
-fn flags(engine: &Engine, entry: &Entry, args: &Args<'_>) -> Option<Flags> {
+pub fn flags(engine: &Engine, entry: &Entry, args: &Args<'_>) -> Option<Flags> {
     let scripts = &engine.scripts;
     match entry.command.name {
         "EVAL" | "EVAL_RO" => script_head(args.at(1)).ok().and_then(|head| head.flags),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::command::args::Args;
-use crate::command::call::{call_inside, show_script};
+use crate::command::call::{call_inside, count_error, show_script};
 use crate::command::cluster::route::{self, Refused};
 use crate::command::context::{Context, DONE, Outcome, Reply};
 use crate::command::dispatch::{add_keys, write_refusal};
@@ -25,6 +25,8 @@ use crate::observe::log::{debug, notice, verbose, warning};
 use crate::resp::reply::Output;
 use crate::resp::request::Span;
 use crate::script::cache::{Learned, Reach, Script};
+use crate::script::convert::Errors;
+use crate::script::debugger::{Heard, Line};
 use crate::script::host::{Answer, Caller};
 use crate::script::library::{Function, Library};
 use crate::script::lua::Raise;
@@ -115,19 +117,15 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
         ));
     }
     let engine = ctx.engine;
-    if engine.is_refusing_any() && ctx.session.follows.is_none() && subject.flags().is_some() {
+    if engine.is_refusing_any() && ctx.session.follows.is_none() {
         let allows_stale = subject.flags().is_some_and(|flags| flags.has(source::Flag::AllowStale));
         let serves_stale = ctx.config.replica_serve_stale_data;
         if engine.is_refusing(Refusal::CutOff) && !serves_stale && !allows_stale {
             return Err(Error::MasterDown);
         }
-        match write_refusal(engine) {
-            Some(_) if says_no_writes => {}
-            Some(Error::ReadOnly) => {
-                return Err(Error::text("READONLY Can not run script with write flag on readonly replica."));
-            }
-            Some(error) => return Err(error),
-            None => {}
+        let writes = subject.flags().is_some() && !says_no_writes;
+        if let Some(error) = writes.then(|| write_refusal(engine)).flatten() {
+            return Err(error);
         }
     }
     let mut vm = engine.scripts.machines.lease(&engine.scripts.cache);
@@ -144,8 +142,10 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
     ctx.scripted = true;
     let stood_still = ctx.stand_still();
     let short_of_room = !ctx.has_room && !allows_oom;
+    let debugged = ctx.session.debugging.as_ref().is_some_and(|debugging| debugging.debugger.is_some());
     let mut runner = Runner {
         ctx,
+        debugged,
         short_of_room,
         subject,
         request: args,
@@ -163,11 +163,20 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
         buf: Vec::new(),
         spans: Vec::new(),
     };
+    if runner.debugged {
+        let debugger = runner.ctx.session.debugging.as_mut().and_then(|debugging| debugging.debugger.take());
+        vm.debug(debugger);
+    }
     match subject {
         Subject::Script(script) => vm.run_script(&script.sha, keys, values, &mut runner),
         Subject::Function(library, function) => {
             vm.run_function(&library.name, &function.name, keys, values, &mut runner);
         }
+    }
+    if runner.debugged
+        && let Some(debugging) = &mut runner.ctx.session.debugging
+    {
+        debugging.debugger = vm.debug(None);
     }
     let (strayed, needs_all) = (runner.strayed, runner.needs_all);
     runner.ctx.session.slot = runner.slot.filter(|_| runner.one_slot);
@@ -187,7 +196,9 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
     }
     ctx.scripted = false;
     ctx.still_us = ctx.still_us.filter(|_| !stood_still);
-    if is_outermost {
+    if ctx.session.debugging.as_ref().is_some_and(|debugging| debugging.is_copy) {
+        // Nothing of it is anybody else's to know.
+    } else if is_outermost {
         engine.end_group(ctx.db.effects);
     }
     if needs_all {
@@ -195,7 +206,15 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
         return Ok(Outcome::Alone);
     }
     match vm.finish(name, ctx.out) {
-        Ended::Replied => DONE,
+        Ended::Replied(Errors { any: false, .. }) => DONE,
+        Ended::Replied(Errors { uncounted, .. }) => {
+            for line in uncounted {
+                // What has no code is counted among those that have none of their own.
+                let line = if line.contains(&b' ') { line } else { b"ERR ".to_vec() };
+                count_error(engine, &Error::Line { line, counted: false }, ctx.worker);
+            }
+            Ok(Outcome::Failed)
+        }
         Ended::Failed { line, counted } => Err(Error::Line { line, counted }),
     }
 }
@@ -256,6 +275,8 @@ enum Tells {
 /// Runs what one script asks for.
 struct Runner<'r, 'c> {
     ctx: &'r mut Context<'c>,
+    /// Whether it runs in a session of the debugger.
+    debugged: bool,
     subject: Subject<'r>,
     /// The command that called it.
     request: &'r Args<'r>,
@@ -349,6 +370,16 @@ impl Runner<'_, '_> {
         Answer::Replied
     }
 
+    /// Counts a request that did not run.
+    #[cold]
+    fn count_refused(&self, args: &Args<'_>, line: &[u8]) {
+        let (engine, worker) = (self.ctx.engine, self.ctx.worker);
+        count_error(engine, &Error::Line { line: line.to_vec(), counted: false }, worker);
+        if let (Some(worker), Ok(entry)) = (worker, engine.commands.resolve(args.at(0), args.opt(1))) {
+            engine.stats.worker(worker).rejected(entry.index);
+        }
+    }
+
     /// Sees to it that a script touches no keys of other nodes.
     fn stay_here(&mut self, entry: &Entry, args: &Args<'_>) -> Result<(), &'static str> {
         let engine = self.ctx.engine;
@@ -421,6 +452,28 @@ impl Runner<'_, '_> {
     }
 }
 
+/// For so many seconds a command may run in a copy of the process: it may wait for a lock that another thread held as
+/// the copy was made.
+const COPY_MAX_SECONDS: u32 = 10;
+
+impl Runner<'_, '_> {
+    /// The line of the debugger's session, if it is one.
+    fn line(&mut self) -> Option<&mut Box<dyn Line>> {
+        self.ctx.session.debugging.as_mut()?.line.as_mut()
+    }
+
+    /// Runs `f`, in a copy of the process not for ever.
+    fn guarded<R>(&mut self, f: impl FnOnce(&mut Self) -> R) -> R {
+        if !self.ctx.session.debugging.as_ref().is_some_and(|debugging| debugging.is_copy) {
+            return f(self);
+        }
+        self.line().into_iter().for_each(|line| line.end_after(COPY_MAX_SECONDS));
+        let done = f(self);
+        self.line().into_iter().for_each(|line| line.end_after(0));
+        done
+    }
+}
+
 impl Caller for Runner<'_, '_> {
     fn call(&mut self, words: &[&[u8]], reply: &mut Output) -> Answer {
         if self.needs_all || self.run.as_ref().is_some_and(|run| run.end().is_some()) {
@@ -433,7 +486,11 @@ impl Caller for Runner<'_, '_> {
             spans.push(Span { start: buf.len(), len: word.len() });
             buf.extend_from_slice(word);
         }
-        let answer = self.request(&Args::new(&buf, &spans), reply);
+        let args = Args::new(&buf, &spans);
+        let answer = self.guarded(|this| this.request(&args, reply));
+        if let Answer::Refused(line) = &answer {
+            self.count_refused(&args, line);
+        }
         (self.buf, self.spans) = (buf, spans);
         answer
     }
@@ -455,10 +512,27 @@ impl Caller for Runner<'_, '_> {
     }
 
     fn log(&mut self, level: u8, text: &[u8]) {
-        write_log(level, text);
+        self.guarded(|_| write_log(level, text));
+    }
+
+    fn tell(&mut self, bytes: &[u8]) {
+        self.line().into_iter().for_each(|line| line.tell(bytes));
+    }
+
+    fn hear(&mut self, into: &mut Vec<u8>) -> Heard {
+        let running = &self.ctx.engine.scripts.running;
+        match self.line() {
+            Some(line) => line.hear(into, &|| !running.is_interrupted()),
+            None => Heard::Gone,
+        }
     }
 
     fn tick(&mut self) -> Option<Raise> {
+        if self.debugged {
+            // It stops by itself when it runs for too long, and there is nobody who could be served meanwhile.
+            let ends = self.ctx.engine.scripts.running.is_interrupted();
+            return ends.then(|| Raise::reply("ERR Script ended by the shutdown of the server"));
+        }
         if self.needs_all {
             return Some(Raise::reply("ERR It is run again"));
         }

@@ -84,10 +84,16 @@ pub fn format_double(value: f64) -> Vec<u8> {
 
 /// Appends `value` with seventeen significant digits, as C's `%.17g` prints it.
 pub fn append_double_17(out: &mut Vec<u8>, value: f64) {
+    append_significant(out, value, 17);
+}
+
+/// Appends `value` with so many significant digits at most, one at least, as C's `%.<digits>g` prints it.
+pub fn append_significant(out: &mut Vec<u8>, value: f64, most: i32) {
     if !value.is_finite() || value == 0.0 {
         return append_double(out, value);
     }
-    let text = format!("{:.16e}", value.abs());
+    let behind_point = most as usize - 1;
+    let text = format!("{:.behind_point$e}", value.abs());
     let (digits, exponent) = text.split_once('e').expect("this form has an exponent");
     let exponent: i32 = exponent.parse().expect("and a number behind it");
     let digits: Vec<u8> = digits.bytes().filter(u8::is_ascii_digit).collect();
@@ -96,7 +102,7 @@ pub fn append_double_17(out: &mut Vec<u8>, value: f64) {
     if value < 0.0 {
         out.push(b'-');
     }
-    if !(-4..17).contains(&exponent) {
+    if !(-4..most).contains(&exponent) {
         out.push(digits[0]);
         if digits.len() > 1 {
             out.push(b'.');
