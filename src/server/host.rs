@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
@@ -32,6 +33,9 @@ pub enum Control {
 /// What changes with the configuration and belongs to the process, not to a server: the binary's log,
 /// title, OOM score. A library changes none of them.
 pub type ProcessSettings = Box<dyn Fn(&Config, &Config) -> Result<(), (&'static str, String)> + Send + Sync>;
+
+/// For so long it is waited at most until nobody listens any more.
+const CLOSING_MAX: Duration = Duration::from_secs(1);
 
 /// A configuration file.
 pub struct ConfigFile {
@@ -118,6 +122,12 @@ impl ServerHost {
 impl Host for ServerHost {
     fn shutdown(&self, request: ShutdownRequest) -> Result<(), String> {
         let control = self.control.get().ok_or("ERR The server is still starting")?;
+        // Whose connection ends because the server does, and who connects again, finds nobody who listens.
+        let (sender, receiver) = mpsc::channel();
+        if control.send(Control::Listen(Listening::default(), sender)).is_ok() {
+            // Should that take long, it ends with everything else.
+            let _ = receiver.recv_timeout(CLOSING_MAX);
+        }
         control.send(Control::Stop(request)).map_err(|_| "ERR The server is stopping already".to_owned())
     }
 

@@ -145,9 +145,7 @@ pub fn copy(keep: BorrowedFd<'_>) -> io::Result<Side> {
 }
 
 fn become_copy(keep: BorrowedFd<'_>, parent: u32) {
-    let keep = keep.as_raw_fd().unsigned_abs();
-    // SAFETY: none of the calls touches memory of ours but the local set. The files that are closed belong to values
-    // that this process never drops, since it ends by `leave`.
+    // SAFETY: none of the calls touches memory of ours but the local set.
     unsafe {
         for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGALRM, libc::SIGCHLD] {
             libc::signal(signal, libc::SIG_DFL);
@@ -160,10 +158,30 @@ fn become_copy(keep: BorrowedFd<'_>, parent: u32) {
             // It ended before it was to be told of.
             libc::_exit(1);
         }
-        if keep > 3 {
-            libc::syscall(libc::SYS_close_range, 3, keep - 1, 0);
-        }
-        libc::syscall(libc::SYS_close_range, keep.max(2) + 1, u32::MAX, 0);
+    }
+    close_all_but(keep);
+}
+
+/// Closes all files but standard input, output and error and `keep`: as long as a copy has a socket, its peer does not
+/// learn that the server has closed it.
+fn close_all_but(keep: BorrowedFd<'_>) {
+    let keep = keep.as_raw_fd();
+    let close = |from: i32, to: i32| {
+        // SAFETY: the files belong to values that a copy never drops, since it ends by `leave`.
+        from > to || unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) } == 0
+    };
+    if close(3, keep - 1) && close(keep.max(2) + 1, i32::MAX) {
+        return;
+    }
+    // Where the system does not know that call, or does not permit it. The list is whole before the first is closed.
+    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .filter_map(|file| file.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for file in open.into_iter().filter(|file| *file > 2 && *file != keep) {
+        // SAFETY: as above.
+        unsafe { libc::close(file) };
     }
 }
 

@@ -75,6 +75,8 @@ fn a_script_that_has_written_ends_only_with_the_server() {
         assert!(said.starts_with("-UNKILLABLE Sorry the script already executed write commands"), "{said}");
         assert!(text(&other.cmd(&["PING"])).starts_with("-BUSY"));
         other.send(b"SHUTDOWN NOSAVE\r\n").unwrap();
+        let _ = other.rest();
+        assert!(Client::tcp(server.addr()).is_err(), "who is told by the end of the connection finds nobody");
         let until = Instant::now() + PATIENCE;
         while server.alive() {
             assert!(Instant::now() < until, "it goes on although it was told to end");

@@ -319,6 +319,26 @@ fn what_is_sent_with_a_session_or_within_it_is_answered_in_its_order() {
     assert_eq!(text(&client.rest().unwrap()), "*3|+OK|:2|:3|");
 }
 
+#[test]
+fn a_transaction_goes_on_in_the_server_while_its_script_is_debugged_in_a_copy() {
+    let server = Server::subject(&[]);
+    let mut client = server.connect();
+    client.cmd(&["SCRIPT", "DEBUG", "YES"]);
+    client.cmd(&["MULTI"]);
+    client.cmd(&["SET", "x", "1"]);
+    client.cmd(&["EVAL", "return redis.call('incrby', 'x', 10)", "0"]);
+    client.cmd(&["EVAL", "return redis.call('incrby', 'x', 100)", "0"]);
+    client.cmd(&["INCR", "x"]);
+    assert!(text(&client.cmd(&["EXEC"])).starts_with("*2|+* Stopped at 1"));
+    let mut other = server.connect();
+    eventually("the transaction is done", || text(&other.cmd(&["GET", "x"])) == "$3|102|");
+    assert_eq!(text(&client.cmd(&["r", "get", "x"])), "*2|+<redis> get x|+<reply> \"1\"|");
+    assert_eq!(text(&client.cmd(&["c"])), "*1|+<endsession>|");
+    // The copy ends with its script, and the rest of the answer is nobody's.
+    assert_eq!(text(&client.rest().unwrap()), "*4|+OK|:11|");
+    eventually("the copy is gone", || children(pid(&server)).is_empty());
+}
+
 const WRITES: &str = "local a = redis.call('get', 'k')\nredis.call('set', 'k', 'mine')\nredis.call('set', 'new', 1)\n\
                       redis.call('publish', 'c', 'm')\nreturn {a, redis.call('get', 'k')}";
 

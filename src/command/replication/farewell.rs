@@ -186,10 +186,10 @@ pub fn look(engine: &Engine) {
     // Those that wait are known as such until the end has come: a role that changes just now ends other waits.
     let Some(request) = engine.farewell.0.lock().as_ref().map(|pending| pending.request) else { return };
     tell_replicas(engine);
-    let ended = {
+    let ended = engine.scripts.running.interrupt(|| {
         let _alone = engine.keyspace.gates().alone();
         save::end(engine, &mut engine.keyspace.hold(ShardSet::ALL), request)
-    };
+    });
     if let Err(reason) = ended
         && let Some(pending) = engine.farewell.0.lock().take()
     {

@@ -73,6 +73,10 @@ pub fn evaluate(ctx: &mut Context<'_>, args: &Args<'_>, access: Access) -> Reply
         tell(ctx, &answered);
     }
     let Some(debugging) = &mut ctx.session.debugging else { return evaluate_plainly(ctx, args, access) };
+    if debugging.is_copied {
+        // A second script of a transaction whose first went on in the copy, and the client with it.
+        return evaluate_plainly(ctx, args, access);
+    }
     let forked = match (debugging.place, &mut debugging.line) {
         (Place::Copy, Some(line)) => Some(line.fork()),
         _ => None,
