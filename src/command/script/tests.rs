@@ -82,16 +82,19 @@ fn what_keys_a_script_touches_is_learned_and_a_wrong_lesson_costs_nothing() {
     assert_eq!(reach(&bench, sly), Reach::Any);
     // It goes astray only when it is told to: before it has written, after that, and to see everything.
     let moody = "if ARGV[1] == \"w\" then redis.call(\"INCR\", KEYS[1]) end \
-                 if ARGV[2] == \"k\" then return redis.call(\"INCR\", \"elsewhere\") end \
+                 if ARGV[2] == \"k\" then return redis.call(\"INCR\", \"elsewhere\" .. ARGV[3]) end \
                  if ARGV[2] == \"a\" then return redis.call(\"DBSIZE\") end return redis.call(\"GET\", KEYS[1])";
     for (n, (first, second)) in [("w", "k"), ("r", "k"), ("w", "a"), ("r", "a")].into_iter().enumerate() {
         let moody = format!("{moody} -- {n}");
         let mut bench = Bench::new();
         bench.run("MSET x 1 y 2");
+        // What stands in the shard of its key is no further than that.
+        let shard = |key: &str| bench.engine.keyspace.hasher().hash(key.as_bytes()).shard();
+        let far = (0..).find(|n| shard(&format!("elsewhere{n}")) != shard("x")).unwrap();
         assert_eq!(bench.run(&format!("EVAL '{moody}' 1 x r n")), "$1|1|");
         assert_eq!(reach(&bench, &moody), Reach::Declared);
         let expected = if second == "k" { ":1|" } else { ":2|" };
-        assert_eq!(bench.run(&format!("EVAL '{moody}' 1 x {first} {second}")), expected);
+        assert_eq!(bench.run(&format!("EVAL '{moody}' 1 x {first} {second} {far}")), expected);
         assert_eq!(reach(&bench, &moody), Reach::Any);
         assert_eq!(bench.run("GET x"), if first == "w" { "$1|2|" } else { "$1|1|" });
         assert!(bench.engine.keyspace.hold_while(crate::keyspace::hold::ShardSet::ALL, || false).is_some());
