@@ -9,7 +9,7 @@ use crate::script::debugger::state::Debugger;
 use crate::script::host::{Answer, Registered};
 use crate::script::lua::{Lua, Native, Raise, Type};
 use crate::script::source::{Flags, is_name};
-use crate::stdx::number::double::append_double_plain;
+use crate::stdx::number::double::append_double;
 
 /// What every script finds in `redis`.
 pub const EVERYWHERE: &[(&str, Native)] = &[
@@ -66,7 +66,7 @@ fn append_number(text: &mut Vec<u8>, number: f64) {
     if number.is_nan() {
         text.extend_from_slice(if number.is_sign_negative() { b"-nan" } else { b"nan" });
     } else {
-        append_double_plain(text, number);
+        append_double(text, number);
     }
 }
 

@@ -4,7 +4,7 @@
 //! connection run in the order they were sent; a handler runs while the shards of its keys, and no
 //! others, are held, taken in ascending order; what it changed is passed on before they are released.
 //!
-//! [`check`] says what becomes of a request; [`batch`] runs those together that can be, [`single`] the others; [`later`] goes on
+//! `check` says what becomes of a request; `batch` runs those together that can be, `single` the others; `later` goes on
 //! with what takes longer.
 
 mod batch;

@@ -59,11 +59,6 @@ pub fn append_double_digits(out: &mut Vec<u8>, value: f64) {
     }
 }
 
-/// The same where whole numbers are printed like all others: `1e+14`, `1152921504606847000`.
-pub fn append_double_plain(out: &mut Vec<u8>, value: f64) {
-    if value.is_finite() && value != 0.0 { append_digits(out, value) } else { append_double(out, value) }
-}
-
 fn append_digits(out: &mut Vec<u8>, value: f64) {
     if value < 0.0 {
         out.push(b'-');
