@@ -212,21 +212,26 @@ unsafe extern "C-unwind" fn enter(l: *mut ffi::lua_State) -> c_int {
     results
 }
 
+/// Pushes what a hook is to raise, if that is anything.
+fn push_stop(l: *mut ffi::lua_State, raise: Option<Raise>) -> bool {
+    let Some(raise) = raise else { return false };
+    let mut lua = Lua { l, alive: PhantomData };
+    lua.room(8);
+    lua.push_raise(raise);
+    true
+}
+
 /// Called every so many instructions.
 unsafe extern "C-unwind" fn hook(l: *mut ffi::lua_State, _: *mut ffi::lua_Debug) {
-    let stop = {
+    let raise = {
         let mut lua = Lua { l, alive: PhantomData };
-        let stop = lua.shared().tick();
-        if let Some(raise) = stop {
+        let raise = lua.shared().tick();
+        if raise.is_some() {
             lua.stop();
-            lua.room(8);
-            lua.push_raise(raise);
-            true
-        } else {
-            false
         }
+        raise
     };
-    if stop {
+    if push_stop(l, raise) {
         // SAFETY: as in `enter`.
         unsafe { ffi::lua_error(l) }
     }
@@ -234,20 +239,10 @@ unsafe extern "C-unwind" fn hook(l: *mut ffi::lua_State, _: *mut ffi::lua_Debug)
 
 /// Called at every line and every so many instructions of a script that is debugged.
 unsafe extern "C-unwind" fn debug_hook(l: *mut ffi::lua_State, record: *mut ffi::lua_Debug) {
-    let stop = {
-        // SAFETY: Lua calls a hook with a record that says which event it is.
-        let event = if unsafe { (*record).event } == ffi::LUA_HOOKCOUNT { Event::Count } else { Event::Line };
-        let mut lua = Lua { l, alive: PhantomData };
-        let stop = session::look(&mut lua, event);
-        if let Some(raise) = stop {
-            lua.room(8);
-            lua.push_raise(raise);
-            true
-        } else {
-            false
-        }
-    };
-    if stop {
+    // SAFETY: Lua calls a hook with a record that says which event it is.
+    let event = if unsafe { (*record).event } == ffi::LUA_HOOKCOUNT { Event::Count } else { Event::Line };
+    let raise = session::look(&mut Lua { l, alive: PhantomData }, event);
+    if push_stop(l, raise) {
         // SAFETY: as in `enter`.
         unsafe { ffi::lua_error(l) }
     }
@@ -255,21 +250,13 @@ unsafe extern "C-unwind" fn debug_hook(l: *mut ffi::lua_State, record: *mut ffi:
 
 /// Called every so many instructions of what the debugger runs for its client.
 unsafe extern "C-unwind" fn aside_hook(l: *mut ffi::lua_State, _: *mut ffi::lua_Debug) {
-    let stop = {
-        let mut lua = Lua { l, alive: PhantomData };
-        match session::look_aside(&mut lua) {
-            Some(raise) => {
-                // It comes back at every line, so that no `pcall` holds it.
-                // SAFETY: only the hook of this very state is changed.
-                unsafe { ffi::lua_sethook(l, Some(aside_hook), ffi::LUA_MASKLINE | ffi::LUA_MASKCOUNT, 1) };
-                lua.room(8);
-                lua.push_raise(raise);
-                true
-            }
-            None => false,
-        }
-    };
-    if stop {
+    let raise = session::look_aside(&mut Lua { l, alive: PhantomData });
+    if raise.is_some() {
+        // It comes back at every line, so that no `pcall` holds it.
+        // SAFETY: only the hook of this very state is changed.
+        unsafe { ffi::lua_sethook(l, Some(aside_hook), ffi::LUA_MASKLINE | ffi::LUA_MASKCOUNT, 1) };
+    }
+    if push_stop(l, raise) {
         // SAFETY: as in `enter`.
         unsafe { ffi::lua_error(l) }
     }

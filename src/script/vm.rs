@@ -450,7 +450,7 @@ mod tests {
             "*6|$2|k1|*2|$2|a1|$2|a2|:3|:1|$-1|+fine|"
         );
         assert_eq!(eval("return redis.call('GET', 12)"), "$2|12|");
-        assert_eq!(eval("return redis.call('GET', 1700000000000)"), "$7|1.7e+12|");
+        assert_eq!(eval("return redis.call('GET', 1700000000000)"), "$13|1700000000000|");
         assert_eq!(eval("return {err='WRONG x'}"), "-WRONG x|");
         assert_eq!(eval("return 1e30"), ":-9223372036854775808|");
     }
