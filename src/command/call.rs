@@ -4,6 +4,7 @@
 //! reaches a log, a monitor or a crash report.
 
 use std::fmt::Write;
+use std::hint::cold_path;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -47,6 +48,7 @@ pub fn call(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, before: T
     let interest = engine.interest();
     context.db.effects.begin(interest);
     if engine.is_refusing_any() {
+        cold_path();
         own::judge(context, entry);
     }
     context.session.shared.figures.command.store(entry.index + 1, Ordering::Relaxed);
@@ -57,6 +59,7 @@ pub fn call(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, before: T
         Ok(Outcome::Wait(wait)) => (Ended::Done, Some(Rest::Wait(wait))),
         Ok(Outcome::Alone) => (Ended::Done, Some(Rest::Alone)),
         Err(error) => {
+            cold_path();
             write_error(context, &error);
             (Ended::Failed, None)
         }
@@ -69,6 +72,7 @@ pub fn call(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, before: T
     if context.db.effects.any() {
         engine.pass_on(context.db.index(), context.db.effects, args);
         if engine.is_refusing_any() {
+            cold_path();
             own::note(context, entry, args);
         }
         if !context.db.effects.ready.is_empty() {
@@ -76,10 +80,12 @@ pub fn call(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, before: T
         }
     }
     if context.session.tracks_reads {
+        cold_path();
         tracking::remember(context, entry, args);
         tracking::end_exception(context.session, entry);
     }
     if let Some(rest) = rest {
+        cold_path();
         return Err(rest);
     }
     if mode != ReplyMode::On || context.session.reply != ReplyMode::On {
@@ -159,6 +165,7 @@ fn conclude(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, ended: En
     let changed = (entry.way != Way::Batched).then(|| engine.config.load_full());
     let config = changed.as_deref().unwrap_or(context.config);
     if ns >= changed.as_deref().map_or(context.notable_ns, notable_ns) {
+        cold_path();
         let event = if entry.has(Flag::Fast) { "fast-command" } else { "command" };
         let shown = (!entry.has(Flag::SkipSlowlog)).then_some(|| visible(&context.hidden, args));
         note_slow(engine, config, context.session, ns, event, shown);

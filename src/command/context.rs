@@ -71,8 +71,8 @@ pub struct Context<'a> {
     pub config: &'a Config,
     /// Where a later one would be kept.
     pub renewal: &'a Renewal,
-    /// The time that TIME tells inside of EXEC and scripts, in Unix microseconds: that of their beginning.
-    pub still_us: Option<u64>,
+    /// The time that TIME tells.
+    pub hands: Hands,
     /// The number of the worker that runs it, if it is one.
     pub worker: Option<usize>,
     /// Whether memory was below its limit before this command.
@@ -83,6 +83,16 @@ pub struct Context<'a> {
     pub hidden: SmallVec<[usize; 4]>,
     /// From how many nanoseconds on a command may belong in SLOWLOG or LATENCY.
     pub notable_ns: u64,
+}
+
+/// The hands of the clock that TIME looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hands {
+    /// They move.
+    Move,
+    /// They stand still, as all through EXEC and scripts: where they were when they were looked at first, in Unix
+    /// microseconds.
+    Stand(Option<u64>),
 }
 
 /// Configurations that were made while a request ran: each holds the next.
@@ -102,9 +112,19 @@ impl Context<'_> {
     /// Has time stand still for TIME, as it does for everything else that runs inside of one request; returns whether
     /// it did not before.
     pub fn stand_still(&mut self) -> bool {
-        let begins = self.still_us.is_none();
-        self.still_us.get_or_insert_with(|| self.engine.clock.now_us());
+        let begins = self.hands == Hands::Move;
+        if begins {
+            self.hands = Hands::Stand(None);
+        }
         begins
+    }
+
+    /// What TIME tells, in Unix microseconds.
+    pub fn time_us(&mut self) -> u64 {
+        match &mut self.hands {
+            Hands::Move => self.engine.clock.now_us(),
+            Hands::Stand(at) => *at.get_or_insert_with(|| self.engine.clock.now_us()),
+        }
     }
 
     /// Whether the command runs inside of another: of EXEC, of a script.

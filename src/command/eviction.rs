@@ -4,6 +4,7 @@
 //! `maxmemory-eviction-tenacity` allows, whatever there is to do; who wants memory meanwhile waits, or is refused
 //! where no key can go. What makes room is noted in the log before what needed it.
 
+use std::hint::cold_path;
 use std::sync::atomic::Ordering;
 
 use crate::command::engine::Engine;
@@ -81,6 +82,7 @@ impl Eviction {
         let limit = engine.memory_limit(config);
         if limit == 0 || memory::used() as u64 <= limit + engine.replication.beyond_bytes() {
             if engine.exceeded_since_us.load(Ordering::Relaxed) != 0 {
+                cold_path();
                 exceeded(engine, false);
             }
             return Room::Enough;

@@ -46,7 +46,7 @@ pub const TIME: Command = Command {
 };
 
 fn time(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
-    let now_us = ctx.still_us.unwrap_or_else(|| ctx.engine.clock.now_us()).cast_signed();
+    let now_us = ctx.time_us().cast_signed();
     ctx.out.array(2);
     ctx.out.bulk_integer(now_us / 1_000_000);
     ctx.out.bulk_integer(now_us % 1_000_000);

@@ -10,7 +10,7 @@ use crate::client::session::Session;
 use crate::client::transaction::{Transaction, Watched, Watching};
 use crate::command::args::Args;
 use crate::command::call::{call_inside, refuse_inside};
-use crate::command::context::{Context, DONE, Reply};
+use crate::command::context::{Context, DONE, Hands, Reply};
 use crate::command::error::Error;
 use crate::command::permission;
 use crate::command::table::{Command, Way};
@@ -113,7 +113,7 @@ fn exec(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
         }
     }
     engine.end_group(ctx.db.effects);
-    ctx.still_us = None;
+    ctx.hands = Hands::Move;
     DONE
 }
 

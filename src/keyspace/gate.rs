@@ -70,6 +70,7 @@ impl Gates {
 const ASK_EVERY: Duration = Duration::from_millis(5);
 
 /// Locks, unless `patient` says no while that takes long.
+#[cold]
 pub fn lock_while<T>(mutex: &Mutex<T>, patient: impl Fn() -> bool) -> Option<MutexGuard<'_, T>> {
     loop {
         if let Some(guard) = mutex.try_lock_for(ASK_EVERY) {

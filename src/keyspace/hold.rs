@@ -57,12 +57,16 @@ impl ShardSet {
     /// Calls `f` with each, in ascending order.
     #[inline]
     pub fn for_each(&self, mut f: impl FnMut(usize)) {
-        for (i, &word) in self.0.iter().enumerate() {
-            let mut left = word;
+        // Mostly there is one shard, in any of the words: which of them it is costs no guess of the processor's.
+        let mut words = self.0.iter().enumerate().fold(0u32, |words, (i, word)| words | u32::from(*word != 0) << i);
+        while words != 0 {
+            let i = words.trailing_zeros() as usize;
+            let mut left = self.0[i];
             while left != 0 {
                 f(i * 64 + left.trailing_zeros() as usize);
                 left &= left - 1;
             }
+            words &= words - 1;
         }
     }
 }
@@ -110,6 +114,17 @@ impl<'k> Hold<'k> {
             }
         });
         all.then_some(hold)
+    }
+
+    /// Waits for one shard, as long as `patient` says so.
+    #[inline]
+    pub fn one_while(shards: &'k Shards, index: usize, patient: impl Fn() -> bool) -> Option<Hold<'k>> {
+        let lock = &shards[index].0;
+        let guard = lock.try_lock().or_else(|| lock_while(lock, patient))?;
+        let mut hold = Hold::none(shards);
+        mem::forget(guard);
+        hold.held.add(index);
+        Some(hold)
     }
 
     /// What is held.
@@ -253,9 +268,12 @@ mod tests {
         three.add(200);
         let hold = Hold::new(&shards, one);
         assert!(Hold::new_while(&shards, three, || false).is_none());
+        assert!(Hold::one_while(&shards, 7, || false).is_none());
         assert_eq!(Hold::none(&shards).try_visit(3, |_| ()), Some(()));
         drop(hold);
         assert!(Hold::new_while(&shards, three, || false).is_some_and(|hold| hold.held() == &three));
+        assert!(Hold::one_while(&shards, 7, || false).is_some_and(|hold| hold.held() == &one));
+        assert_eq!(Hold::none(&shards).try_visit(7, |_| ()), Some(()));
     }
 
     #[test]

@@ -154,6 +154,12 @@ impl Keyspace {
         Hold::new_while(&self.shards, set, patient)
     }
 
+    /// Holds one shard, for as long as `patient` says so while waiting for it.
+    #[inline]
+    pub fn hold_one_while(&self, shard: usize, patient: impl Fn() -> bool) -> Option<Hold<'_>> {
+        Hold::one_while(&self.shards, shard, patient)
+    }
+
     /// Holds nothing; for walks that take one shard after the other.
     #[inline]
     pub fn hold_none(&self) -> Hold<'_> {

@@ -162,7 +162,14 @@ impl Output {
         self.buf.reserve(bytes.len() + 32);
         // Most are short, and their lengths need no general way of writing numbers.
         match bytes.len() as u64 {
-            len @ 0..10 => self.buf.extend_from_slice(&[b'$', b'0' + len as u8, b'\r', b'\n']),
+            len @ 0..10 => {
+                let mut whole = *b"$0\r\n\0\0\0\0\0\0\0\0\0\0\0";
+                whole[1] += len as u8;
+                let end = 4 + bytes.len();
+                whole[4..end].copy_from_slice(bytes);
+                whole[end..end + 2].copy_from_slice(b"\r\n");
+                return self.buf.extend_from_slice(&whole[..end + 2]);
+            }
             len @ 10..100 => {
                 self.buf.extend_from_slice(&[b'$', b'0' + (len / 10) as u8, b'0' + (len % 10) as u8, b'\r', b'\n']);
             }

@@ -4,6 +4,7 @@
 //! bytes that others push go out between whole replies; nothing is kept of a request once its reply is
 //! written, so an idle connection has no buffers.
 
+use std::hint::cold_path;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -112,9 +113,11 @@ impl Connection {
     /// Sends what waits, as far as the socket takes it; `Err` where the peer is gone.
     fn flush(&mut self, cx: &mut Context<'_>, tools: &Tools) -> io::Result<()> {
         if self.waits_for_disk(cx) {
+            cold_path();
             return Ok(());
         }
         if self.session.feed.is_some() {
+            cold_path();
             self.take_from_feed();
         }
         if self.out.len() > UNLIMITED_BYTES {
@@ -127,6 +130,7 @@ impl Connection {
         let mut left = TURN_BYTES;
         while !self.out.is_empty() {
             if left == 0 {
+                cold_path();
                 give_way(cx);
                 break;
             }
@@ -286,6 +290,7 @@ impl Connection {
                 }
             }
             if let Some(done) = self.run_batch(tools, buf, end) {
+                cold_path();
                 if !matches!(self.state, State::Open) {
                     return done;
                 }
@@ -297,12 +302,14 @@ impl Connection {
                 After::Nothing => {}
                 After::More => return at,
                 After::Inline(words, consumed) => {
+                    cold_path();
                     at += consumed;
                     if self.run_inline(tools, &words) {
                         return at;
                     }
                 }
                 After::Broken(error) => {
+                    cold_path();
                     verbose!("Protocol error ({error}) from client id={}.", self.session.shared.id);
                     self.out.error(format_args!("ERR {error}"));
                     self.state = State::Closing;
@@ -322,6 +329,7 @@ impl Connection {
         let batch = Batch { buf, spans: &tools.spans, requests: &tools.requests };
         let (ran, stop) = tools.executor.run(&self.engine, &mut self.session, &mut self.out, batch);
         if before.is_none() && self.session.feed.is_some() {
+            cold_path();
             // Where that fails the stream comes in other packets, and the same.
             let _ = self.stream.set_nodelay(!tools.executor.config().repl_disable_tcp_nodelay);
         }
@@ -336,6 +344,7 @@ impl Connection {
         if matches!(stop, Stop::Done) {
             return None;
         }
+        cold_path();
         // Requests behind the one that stopped are read again when their time comes.
         let end = tools.requests.get(ran).map_or(parsed, |request| request.start);
         self.parser = Parser::new();
@@ -524,12 +533,14 @@ impl Connection {
             };
             let nudged = !replies && self.session.shared.take_nudge();
             if nudged {
+                cold_path();
                 pubsub::settle(&mut self.session);
                 self.session.shared.outbox.drain(&mut self.out);
             }
             match &mut self.state {
                 State::Open => {}
                 State::Paused(alarm) => {
+                    cold_path();
                     if !alarm.has_rung() && !nudged {
                         return self.flush_or_end(cx, tools);
                     }
@@ -539,6 +550,7 @@ impl Connection {
                     continue;
                 }
                 State::Working(_) => {
+                    cold_path();
                     let State::Working(pending) = std::mem::replace(&mut self.state, State::Open) else { continue };
                     let rest = tools.executor.resume(&self.engine, &mut self.session, &mut self.out, pending);
                     match rest {
@@ -552,6 +564,7 @@ impl Connection {
                     continue;
                 }
                 State::Blocked(waiting, alarm) => {
+                    cold_path();
                     if alarm.as_ref().is_some_and(Alarm::has_rung) {
                         waiting.time_out();
                     }
@@ -566,6 +579,7 @@ impl Connection {
                 }
                 State::Closing if self.session.shared.is_closing() => return Poll::Ready(()),
                 State::Closing => {
+                    cold_path();
                     return match self.flush(cx, tools) {
                         Ok(()) if !self.out.is_empty() => Poll::Pending,
                         _ => Poll::Ready(()),
@@ -581,6 +595,7 @@ impl Connection {
             }
             // What comes behind waits with its replies: else they might never leave.
             if !self.out.is_empty() && self.waits_for_disk(cx) {
+                cold_path();
                 return Poll::Pending;
             }
             let came = match self.read(tools) {

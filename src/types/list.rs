@@ -326,6 +326,34 @@ impl List {
         self.iter(index, End::Head).next()
     }
 
+    /// Calls `f` with `count` elements from `index` on, or as many as there are.
+    pub fn each<'a>(&'a self, index: usize, count: usize, mut f: impl FnMut(Item<'a>)) {
+        let nodes = match &self.0 {
+            Repr::Packed(pack) => {
+                if let Some(first) = pack.seek(index) {
+                    pack.each(first, count, f);
+                }
+                return;
+            }
+            Repr::Chain(chain) => chain,
+        };
+        let (first, offset) = nodes.find(index);
+        let (mut offset, mut left) = (offset, count);
+        let mut node = first;
+        while left > 0
+            && let Some(part) = nodes.nodes.get(node).map(Node::part)
+        {
+            left -= match part {
+                Part::Packed(pack) => pack.seek(offset).map_or(0, |first| pack.each(first, left, &mut f)),
+                Part::Large(bytes) => {
+                    f(Item::Bytes(bytes));
+                    1
+                }
+            };
+            (node, offset) = (node + 1, 0);
+        }
+    }
+
     /// The elements from `index` on: to the right for [`End::Head`], to the left for [`End::Tail`].
     pub fn iter(&self, index: usize, direction: End) -> Iter<'_> {
         let (node, offset) = match &self.0 {
@@ -771,7 +799,11 @@ mod tests {
                 part.check();
                 let shared: Vec<_> = part.iter(at, End::Head).take(count).map(Item::to_vec).collect();
                 prop_assert_eq!(&shared[..], &model[start..start + count]);
+                let mut each = Vec::new();
+                list.each(start, count, |item| each.push(item.to_vec()));
+                prop_assert_eq!(&each[..], &model[start..start + count]);
             }
+            list.each(model.len(), 1, |item| panic!("{item:?} is beyond the end"));
             for i in 0..model.len() {
                 prop_assert_eq!(list.get(i).map(Item::to_vec), model.get(i).cloned());
                 prop_assert_eq!(

@@ -457,6 +457,30 @@ impl Listpack {
         (decode(&bytes[..len]), (next < self.end()).then_some(Place(next)))
     }
 
+    /// Calls `f` with the elements from `from` on, `most` of them at most; returns how many there were.
+    #[inline]
+    pub fn each<'a>(&'a self, from: Place, most: usize, mut f: impl FnMut(Item<'a>)) -> usize {
+        let entries = &self.room[..self.end()];
+        let (mut at, mut done) = (from.0, 0);
+        while done < most
+            && let Some(&first) = entries.get(at)
+        {
+            let len = usize::from(first & 0x3f);
+            // Most are short texts, whose lengths stand in the first byte.
+            let (item, len) = match entries.get(at + 1..at + 1 + len) {
+                Some(text) if first & 0xc0 == 0x80 => (Item::Bytes(text), 1 + len),
+                _ => {
+                    let len = entry_len(&entries[at..]).expect("a place is where an entry begins");
+                    (decode(&entries[at..at + len]), len)
+                }
+            };
+            f(item);
+            at += len + back_width(len);
+            done += 1;
+        }
+        done
+    }
+
     /// The first element that `needle` finds among those at `from` and, passing over `skip` elements each time, behind.
     pub fn find(&self, from: Place, needle: &Needle<'_>, skip: usize) -> Option<Place> {
         let end = self.end();
@@ -845,6 +869,12 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(&texts(&pack), &model);
+                let some = pack.len() / 2;
+                if let Some(from) = pack.seek(some) {
+                    let mut each = Vec::new();
+                    prop_assert_eq!(pack.each(from, 3, |item| each.push(item.to_vec())), each.len());
+                    prop_assert_eq!(&each[..], &model[some..model.len().min(some + 3)]);
+                }
                 prop_assert_eq!(backwards(&pack), model.iter().rev().cloned().collect::<Vec<_>>());
                 prop_assert_eq!(pack.len(), model.len());
                 if let Some(first) = pack.first() {

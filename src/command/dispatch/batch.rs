@@ -1,6 +1,7 @@
 //! Requests that stand next to each other, run together: their keys are hashed first, their shards taken at once, and the
 //! memory that they will touch asked for ahead of time, so that cache misses overlap.
 
+use std::hint::cold_path;
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -11,6 +12,7 @@ use crate::command::args::Args;
 use crate::command::blocking::enqueue;
 use crate::command::call::{Rest, call};
 use crate::command::cluster::route;
+use crate::command::context::Context;
 use crate::command::dispatch::check::{Standing, Verdict, check, elsewhere, is_content, is_outdated, may_write};
 use crate::command::dispatch::{
     Executor, Flow, Pending, Stop, Turn, context, count_slot, echo, note_followed, redirect,
@@ -22,7 +24,7 @@ use crate::command::table::{Entry, Way};
 use crate::keyspace::db::Db;
 use crate::keyspace::entry::Value;
 use crate::keyspace::hash::KeyHash;
-use crate::keyspace::hold::ShardSet;
+use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::shard::Part;
 use crate::resp::reply::Output;
 use crate::resp::request::Span;
@@ -108,9 +110,13 @@ impl Executor {
         for request in &rest[..rest.len().min(most)] {
             let args = batch.args(*request);
             let verdict = check(engine, session, &args, standing);
-            let Verdict::Run(entry) = verdict else { return Some(verdict) };
+            let Verdict::Run(entry) = verdict else {
+                cold_path();
+                return Some(verdict);
+            };
             // While a script keeps everybody waiting there is no gate to run behind.
             if turn.gate.is_none() && !session.replaying {
+                cold_path();
                 return Some(verdict);
             }
             let batched = entry.way == Way::Batched;
@@ -124,7 +130,10 @@ impl Executor {
             }
             match add_keys(engine, entry, &args, shards) {
                 Ok(first_key) => ready.push(Ready { entry, request: *request, first_key }),
-                Err(error) => return Some(Verdict::Refuse(Some(entry), error)),
+                Err(error) => {
+                    cold_path();
+                    return Some(Verdict::Refuse(Some(entry), error));
+                }
             }
             if !brief {
                 break;
@@ -148,13 +157,25 @@ impl Executor {
         gathered: &mut Gathered<'e>,
     ) -> Option<Flow> {
         let Gathered { ready, shards } = gathered;
-        let Some(hold) = engine.keyspace.hold_while(*shards, || !engine.scripts.running.is_in_need()) else {
+        let patient = || !engine.scripts.running.is_in_need();
+        let hold = match ready.as_slice() {
+            [Ready { entry, first_key: Some((_, hash)), .. }] if entry.only_key.is_some() => {
+                engine.keyspace.hold_one_while(hash.shard(), patient)
+            }
+            _ => engine.keyspace.hold_while(*shards, patient),
+        };
+        let Some(mut hold) = hold else {
+            cold_path();
             // A script holds them and has become too slow meanwhile, which is told, or reaches for others.
             turn.gate = None;
             return Some(Flow::Again);
         };
-        let mut hold = hold;
+        if let [only] = ready.as_slice() {
+            // While all that follows is looked at, its place in the table comes.
+            ask(&mut hold, session.db, only, Part::prefetch);
+        }
         if let Some(view) = standing.view {
+            cold_path();
             if is_outdated(engine, view) {
                 return Some(Flow::Again);
             }
@@ -170,6 +191,7 @@ impl Executor {
             }
         }
         if engine.transit.any() && !session.replaying {
+            cold_path();
             match ready.iter().position(|ready| changes_what_leaves(engine, ready, batch)) {
                 Some(0) => {
                     let stop = self.wait_for_transit(engine, session, standing.now_ms);
@@ -186,79 +208,21 @@ impl Executor {
                 None => {}
             }
         }
-        // How much may be taken before memory is looked at again, where it is limited.
-        let unseen = (engine.memory_limit(&self.config) > 0).then(|| unseen_bytes(engine, &self.config).cast_signed());
-        let follows = session.follows.is_some();
-        let Executor { effects, config, notable_ns, renewal, worker, has_room, .. } = &mut *self;
-        let mut context =
-            context(engine, session, out, effects, *worker, (config, *notable_ns, &*renewal), hold, turn.moment);
-        context.has_room = *has_room;
-        if ready.len() > 1 {
-            prefetch(&mut context.db, ready, batch);
-        }
-        let mut before = Ticks::now();
-        let mut rest = None;
-        let mut ran = 0;
-        let taken = memory::used_by_this_thread();
-        let counts_slots = engine.cluster.is_some() && context.config.cluster_slot_stats_enabled;
-        for ready in ready.iter() {
-            let mut args = batch.args(ready.request);
-            if let Some((index, hash)) = ready.first_key {
-                args = args.with_first_key(index, hash);
+        let (ran, rest, counts) = {
+            let Executor { effects, config, notable_ns, renewal, worker, has_room, .. } = &mut *self;
+            let under = (&**config, *notable_ns, &*renewal);
+            let mut context = context(engine, session, out, effects, *worker, under, hold, turn.moment);
+            context.has_room = *has_room;
+            match ready.as_slice() {
+                [only] => ask(&mut context.db.hold, context.session.db, only, Part::prefetch_entry),
+                several => prefetch(&mut context.db, several, batch),
             }
-            let written = context.out.len();
-            match call(&mut context, ready.entry, &args, before) {
-                Ok(after) => {
-                    if counts_slots && let Some(slot) = slot_of(context.session, ready, &args) {
-                        // A primary is not answered.
-                        let bytes_out = if follows { 0 } else { context.out.len().saturating_sub(written) };
-                        let bytes_out = bytes_out as u64;
-                        let bytes_in = sent_bytes(batch.buf, ready.request, &args);
-                        let cost = Cost { ns: after.since_ns(before), bytes_in, bytes_out };
-                        count_slot(engine, slot, cost);
-                    }
-                    before = after;
-                }
-                Err(more) => {
-                    // It is the last of these: nothing that has more to do is brief.
-                    assert!(!ready.entry.brief, "{} is brief and has more to do", ready.entry.full_name);
-                    rest = Some(match more {
-                        Rest::Wait(wait) => {
-                            let spent_ns = before.elapsed_ns();
-                            Stop::Waiting(enqueue(&mut context, ready.entry, &args, *wait, spent_ns))
-                        }
-                        // It is known by now that it needs more, so it runs alone next.
-                        Rest::Alone => break,
-                        Rest::Job(job) => Stop::Pending(Box::new(Pending {
-                            job,
-                            index: ready.entry.index,
-                            spent_ns: before.elapsed_ns(),
-                            request: args.to_vecs(),
-                            mark: context.session.reply,
-                            unwanted: (context.session.reply != ReplyMode::On)
-                                .then(|| Output::new(context.out.protocol())),
-                        })),
-                    });
-                }
-            }
-            if follows {
-                note_followed(engine, context.session, batch.bytes(turn.at + ran));
-            }
-            if context.db.effects.echo {
-                echo(context.db.effects, context.session, context.out);
-            }
-            ran += 1;
-            // Others have taken memory too, and what is behind may need much of it.
-            if let Some(unseen) = unseen
-                && memory::used_by_this_thread().wrapping_sub(taken).cast_signed() > unseen
-            {
-                break;
-            }
-        }
-        let counts = [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields];
-        drop(context);
+            let (ran, rest) = run_each(&mut context, batch, turn.at, ready);
+            (ran, rest, [context.db.hits, context.db.misses, context.db.expired, context.db.expired_fields])
+        };
         self.count_lookups(engine, counts);
         if !self.effects.postponed.is_empty() {
+            cold_path();
             let config = self.config.clone();
             self.serve_postponed(engine, session, out, &config, turn.moment);
         }
@@ -271,6 +235,93 @@ impl Executor {
             None => (ran < ready.len()).then_some(Flow::Again),
         }
     }
+}
+
+/// Runs requests one after the other over what is held for them, the first of them being the one at `at` of the batch.
+/// Returns how many have run, and what is left to do of the last.
+#[inline]
+fn run_each(context: &mut Context<'_>, batch: &Batch<'_>, at: usize, ready: &[Ready<'_>]) -> (usize, Option<Stop>) {
+    let engine = context.engine;
+    let follows = context.session.follows.is_some();
+    // How much may be taken before memory is looked at again, where it is limited.
+    let limited = engine.memory_limit(context.config) > 0;
+    let unseen = limited.then(|| unseen_bytes(engine, context.config).cast_signed());
+    let taken = memory::used_by_this_thread();
+    let counts_slots = engine.cluster.is_some() && context.config.cluster_slot_stats_enabled;
+    let mut before = Ticks::now();
+    let mut ran = 0;
+    for ready in ready {
+        let mut args = batch.args(ready.request);
+        if let Some((index, hash)) = ready.first_key {
+            args = args.with_first_key(index, hash);
+        }
+        let written = context.out.len();
+        match call(context, ready.entry, &args, before) {
+            Ok(after) => {
+                if counts_slots && let Some(slot) = slot_of(context.session, ready, &args) {
+                    // A primary is not answered.
+                    let bytes_out = if follows { 0 } else { context.out.len().saturating_sub(written) };
+                    let bytes_out = bytes_out as u64;
+                    let bytes_in = sent_bytes(batch.buf, ready.request, &args);
+                    count_slot(engine, slot, Cost { ns: after.since_ns(before), bytes_in, bytes_out });
+                }
+                before = after;
+            }
+            Err(rest) => return unfinished(context, batch, (at, ran), ready, &args, rest, before),
+        }
+        if follows {
+            note_followed(engine, context.session, batch.bytes(at + ran));
+        }
+        if context.db.effects.echo {
+            echo(context.db.effects, context.session, context.out);
+        }
+        ran += 1;
+        // Others have taken memory too, and what is behind may need much of it.
+        if let Some(unseen) = unseen
+            && memory::used_by_this_thread().wrapping_sub(taken).cast_signed() > unseen
+        {
+            break;
+        }
+    }
+    (ran, None)
+}
+
+/// What becomes of a request that has more to do, behind `ran` that have run.
+#[cold]
+fn unfinished(
+    context: &mut Context<'_>,
+    batch: &Batch<'_>,
+    (at, ran): (usize, usize),
+    ready: &Ready<'_>,
+    args: &Args<'_>,
+    rest: Rest,
+    before: Ticks,
+) -> (usize, Option<Stop>) {
+    // It is the last of these: nothing that has more to do is brief.
+    assert!(!ready.entry.brief, "{} is brief and has more to do", ready.entry.full_name);
+    let stop = match rest {
+        Rest::Wait(wait) => {
+            let spent_ns = before.elapsed_ns();
+            Stop::Waiting(enqueue(context, ready.entry, args, *wait, spent_ns))
+        }
+        // It is known by now that it needs more, so it runs alone next.
+        Rest::Alone => return (ran, None),
+        Rest::Job(job) => Stop::Pending(Box::new(Pending {
+            job,
+            index: ready.entry.index,
+            spent_ns: before.elapsed_ns(),
+            request: args.to_vecs(),
+            mark: context.session.reply,
+            unwanted: (context.session.reply != ReplyMode::On).then(|| Output::new(context.out.protocol())),
+        })),
+    };
+    if context.session.follows.is_some() {
+        note_followed(context.engine, context.session, batch.bytes(at + ran));
+    }
+    if context.db.effects.echo {
+        echo(context.db.effects, context.session, context.out);
+    }
+    (ran + 1, Some(stop))
 }
 
 /// The slot that a request was about which has run.
@@ -337,18 +388,25 @@ pub fn add_keys(
     Ok(first)
 }
 
+/// Asks for the next of what the first key of a request will touch; its shard is held.
+#[inline]
+fn ask(hold: &mut Hold<'_>, db: usize, ready: &Ready<'_>, next: fn(&Part, KeyHash)) {
+    if let Some((_, hash)) = ready.first_key
+        && let Some(part) = hold.shard(hash.shard()).part(db)
+    {
+        next(part, hash);
+    }
+}
+
 /// Asks for the memory that the batch will touch, one dependent load after the other for all of its
 /// keys together: the heads of the tables, the places in them, the entries; then the same for the elements of
 /// large values that are named next to their keys.
 #[inline]
 fn prefetch(db: &mut Db<'_>, ready: &[Ready<'_>], batch: &Batch<'_>) {
     let index = db.index();
-    let hashes = || ready.iter().filter_map(|r| r.first_key.map(|(_, hash)| hash));
-    for ask in [Part::prefetch_table, Part::prefetch, Part::prefetch_entry] {
-        for hash in hashes() {
-            if let Some(part) = db.hold.shard(hash.shard()).part(index) {
-                ask(part, hash);
-            }
+    for next in [Part::prefetch_table, Part::prefetch, Part::prefetch_entry] {
+        for ready in ready {
+            ask(&mut db.hold, index, ready, next);
         }
     }
     if ready.iter().any(|ready| ready.entry.element.is_some()) {

@@ -1,6 +1,8 @@
 //! Everything that is checked before a request runs, in one fixed order: arity, login, permission, whose it is to serve,
 //! memory, pause.
 
+use std::hint::cold_path;
+
 use crate::client::session::Session;
 use crate::client::shared::Mark;
 use crate::cluster::view::View;
@@ -53,15 +55,21 @@ pub(super) fn check<'e>(
     let Standing { now_ms, room, pause, view } = *standing;
     let entry = match engine.commands.resolve(args.at(0), args.opt(1)) {
         Ok(entry) => entry,
-        Err(container) => return Verdict::Refuse(None, unknown(container, args)),
+        Err(container) => {
+            cold_path();
+            return Verdict::Refuse(None, unknown(container, args));
+        }
     };
     if !entry.command.arity.accepts(args.len()) {
+        cold_path();
         return Verdict::Refuse(Some(entry), Error::WrongArity(entry.full_name.clone()));
     }
     if session.replaying {
+        cold_path();
         return Verdict::Run(entry);
     }
     if session.follows.is_some() {
+        cold_path();
         if let Some((_, until_ms)) = pause.filter(|pause| is_held_back(pause.0, engine, session, entry, args)) {
             return Verdict::Hold(until_ms);
         }
@@ -69,43 +77,52 @@ pub(super) fn check<'e>(
         return if queued { Verdict::Queue(entry) } else { Verdict::Run(entry) };
     }
     if !session.authenticated && !entry.has(Flag::NoAuth) && !engine.users.default_account().is_open() {
+        cold_path();
         return Verdict::Refuse(Some(entry), Error::NoAuth);
     }
     if let Err(error) = permission::check(engine, session, entry, args) {
+        cold_path();
         return Verdict::Refuse(Some(entry), error);
     }
     if session.imports.is_some()
         && let Err(error) = import::check(engine, session, entry, args)
     {
+        cold_path();
         return Verdict::Refuse(Some(entry), error);
     }
     if let Some(view) = view
         && let Some(error) = elsewhere(engine, view, session, entry, args, None)
     {
+        cold_path();
         return Verdict::Redirect(entry, error);
     }
     if engine.is_refusing(Refusal::Following)
         && session.shared.has(Mark::Redirect)
         && let Some(verdict) = lead_on(engine, session, entry, now_ms)
     {
+        cold_path();
         return verdict;
     }
     if session.subscriptions.is_some() && !pubsub::may_run(session, entry) {
+        cold_path();
         return Verdict::Refuse(Some(entry), Error::text(pubsub::refused(&entry.full_name)));
     }
     if (session.monitor || session.feed.is_some())
         && [Flag::Write, Flag::ReadOnly, Flag::MayReplicate].iter().any(|flag| entry.has(*flag))
     {
+        cold_path();
         // Redis counts those that monitor among its replicas, and this is what it tells them.
         return Verdict::Refuse(Some(entry), Error::text("ERR Replica can't interact with the keyspace"));
     }
     if let Some(kind) = engine.scripts.running.busy()
         && !may_run_while_busy(session, entry)
     {
+        cold_path();
         let loading = engine.is_refusing(Refusal::Loading) && !entry.has(Flag::Loading);
         return Verdict::Refuse(Some(entry), if loading { Error::Loading } else { Error::Busy(kind) });
     }
     if room != Room::Enough && needs_room(engine, session, entry, args, room) {
+        cold_path();
         return match room {
             Room::Soon => Verdict::Hold(now_ms + 1),
             _ => Verdict::Refuse(Some(entry), Error::OutOfMemory),
@@ -114,18 +131,22 @@ pub(super) fn check<'e>(
     if engine.is_refusing_any()
         && let Some(error) = refusal(engine, session, entry, args)
     {
+        cold_path();
         return Verdict::Refuse(Some(entry), error);
     }
     if let Some(view) = view
         && view.holds_any()
         && route::holds_back(engine, view, session, entry, args, may_write(engine, entry, args))
     {
+        cold_path();
         return Verdict::Hold(now_ms + HAND_OVER_MS);
     }
     if let Some((_, until_ms)) = pause.filter(|pause| is_held_back(pause.0, engine, session, entry, args)) {
+        cold_path();
         return Verdict::Hold(until_ms);
     }
     if session.transaction.is_some() && !entry.is_never_queued() {
+        cold_path();
         if entry.has(Flag::NoMulti) {
             return Verdict::Refuse(Some(entry), Error::text("ERR Command not allowed inside a transaction"));
         }

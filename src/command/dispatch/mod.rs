@@ -12,6 +12,7 @@ mod check;
 mod later;
 mod single;
 
+use std::hint::cold_path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -29,7 +30,7 @@ use crate::cluster::stats::Cost;
 use crate::cluster::view::View;
 use crate::command::blocking::Waiting;
 use crate::command::call::{count_error, notable_ns};
-use crate::command::context::{Context, Renewal};
+use crate::command::context::{Context, Hands, Renewal};
 use crate::command::engine::{Engine, Refusal, access_policy};
 use crate::command::error::Error;
 use crate::command::eviction::{Eviction, Room};
@@ -168,9 +169,11 @@ impl Executor {
         let mut gathered = Gathered::default();
         while turn.at < batch.requests.len() {
             if turn.gate.is_none() && !replaying {
+                cold_path();
                 (turn.gate, turn.moment) = (self.enter(engine), self.moment(engine));
             }
             if is_over(engine, session) {
+                cold_path();
                 session.fate = Fate::Close;
                 return (turn.at, Stop::Close);
             }
@@ -330,7 +333,7 @@ fn context<'a>(
         engine,
         config,
         renewal,
-        still_us: None,
+        hands: Hands::Move,
         worker,
         has_room: true,
         scripted: false,

@@ -393,7 +393,7 @@ fn lrange(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
                 return later(LargeRange { list, at, left: range.len(), begun: false }, LargeRange::run);
             }
             ctx.out.array(range.len());
-            list.iter(range.start, End::Head).take(range.len()).for_each(|item| write_item(ctx.out, item));
+            list.each(range.start, range.len(), |item| write_item(ctx.out, item));
         }
         None => ctx.out.array(0),
     }

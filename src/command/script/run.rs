@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use crate::command::args::Args;
 use crate::command::call::{call_inside, count_error, show_script};
 use crate::command::cluster::route::{self, Refused};
-use crate::command::context::{Context, DONE, Outcome, Reply};
+use crate::command::context::{Context, DONE, Hands, Outcome, Reply};
 use crate::command::dispatch::{add_keys, write_refusal};
 use crate::command::engine::Refusal;
 use crate::command::error::Error;
@@ -36,6 +36,7 @@ use crate::script::source::{self, Flags};
 use crate::script::vm::Ended;
 use crate::spec::Flag;
 use crate::stdx::crc::key_slot;
+use crate::stdx::ticks::Ticks;
 
 /// Whether a script may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,14 +155,14 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
         declared,
         // One that says nothing of itself may touch any slot that is served here, as before there were flags.
         one_slot: subject.flags().is_some_and(|flags| !flags.has(source::Flag::AllowCrossSlotKeys)),
-        slot: keys.first().map(|key| key_slot(key)),
+        slot: keys.first().filter(|_| engine.cluster.is_some()).map(|key| key_slot(key)),
         strayed: false,
         needs_all: false,
         wrote: false,
-        started: Instant::now(),
+        started: Ticks::now(),
         run: None,
-        buf: Vec::new(),
-        spans: Vec::new(),
+        buf: Vec::with_capacity(USUAL_BYTES),
+        spans: Vec::with_capacity(USUAL_ARGUMENTS),
     };
     if runner.debugged {
         let debugger = runner.ctx.session.debugging.as_mut().and_then(|debugging| debugging.debugger.take());
@@ -195,7 +196,9 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
         ctx.db.select(db);
     }
     ctx.scripted = false;
-    ctx.still_us = ctx.still_us.filter(|_| !stood_still);
+    if stood_still {
+        ctx.hands = Hands::Move;
+    }
     if ctx.session.debugging.as_ref().is_some_and(|debugging| debugging.is_copy) {
         // Nothing of it is anybody else's to know.
     } else if is_outermost {
@@ -272,6 +275,10 @@ enum Tells {
     Nobody,
 }
 
+/// Room for a request as most of them are.
+const USUAL_BYTES: usize = 128;
+const USUAL_ARGUMENTS: usize = 8;
+
 /// Runs what one script asks for.
 struct Runner<'r, 'c> {
     ctx: &'r mut Context<'c>,
@@ -296,7 +303,7 @@ struct Runner<'r, 'c> {
     /// Whether it cannot go on beside others, and has to be run again alone.
     needs_all: bool,
     wrote: bool,
-    started: Instant,
+    started: Ticks,
     /// Once it takes long.
     run: Option<Arc<Run>>,
     /// The request that it asks for, and where its arguments are.
@@ -541,7 +548,9 @@ impl Caller for Runner<'_, '_> {
             Some(run) => run,
             None => {
                 let command = self.request.to_vecs();
-                let run = Run::new(self.subject.kind(), self.subject.name().to_vec(), command, self.started);
+                let now = Instant::now();
+                let started = now.checked_sub(Duration::from_nanos(self.started.elapsed_ns())).unwrap_or(now);
+                let run = Run::new(self.subject.kind(), self.subject.name().to_vec(), command, started);
                 if self.wrote {
                     run.write();
                 }
