@@ -8,7 +8,7 @@ use crate::types::table::SharedTable;
 use crate::types::zset::Scored;
 
 /// Values of fewer elements are most likely in the processor's cache as a whole.
-const LEAST: usize = 2000;
+pub const LEAST: usize = 2000;
 
 /// Where an element will be looked for.
 pub struct Ahead<'a> {

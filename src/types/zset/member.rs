@@ -109,6 +109,12 @@ impl Member {
         unsafe { std::slice::from_raw_parts(self.base().as_ptr().add(at), len) }
     }
 
+    /// Whether both are handles to the same member.
+    #[inline]
+    pub fn is(&self, other: &Member) -> bool {
+        self.base() == other.base()
+    }
+
     /// Bytes that a member of so many bytes takes.
     pub fn memory(len: usize) -> usize {
         len + if len >= usize::from(LONG) { HEADER_LONG } else { HEADER }

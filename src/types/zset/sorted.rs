@@ -5,7 +5,7 @@
 use super::member::{Member, drop_pair};
 use super::tree::{Key, Tree};
 use crate::stdx::hash::hash_bytes;
-use crate::types::ahead::Elements;
+use crate::types::ahead::{self, Elements};
 use crate::types::table::{CURSOR_SHIFT, Entry, SharedTable};
 
 fn rehash(member: &Member) -> u64 {
@@ -80,8 +80,25 @@ impl Sorted {
             let Some(ordered) = self.tree.remove_at(start) else { return };
             let bytes = ordered.bytes();
             self.member_bytes -= Member::memory(bytes.len());
-            let indexed = self.index.remove(hash_bytes(bytes), |member| member.bytes() == bytes, rehash);
+            let indexed = self.index.remove(hash_bytes(bytes), |member| member.is(&ordered), rehash);
             drop_pair(indexed.expect("tree and index hold the same members"), ordered);
+        }
+        if count == 1 && self.len() >= ahead::LEAST {
+            self.ask_for_next(start);
+        }
+    }
+
+    /// Asks for the memory that the removal of the next member will touch, since who takes one from an end will soon
+    /// take the one behind it: the place of the first in the index, and the second itself, whose place is asked for next.
+    fn ask_for_next(&self, removed: usize) {
+        let ask = |next: &mut dyn Iterator<Item = &Member>| {
+            next.next().inspect(|first| self.index.prefetch(rehash(first)));
+            next.next().inspect(|second| second.prefetch());
+        };
+        match removed {
+            0 => ask(&mut self.tree.ascend(0)),
+            last if last == self.len() => ask(&mut self.tree.descend(last - 1)),
+            _ => {}
         }
     }
 
