@@ -35,7 +35,16 @@ pub struct Loading {
     pub progress: load::Progress,
 }
 
+/// A load that ends within so many milliseconds is not told of: whoever asks meanwhile waits for its end. Redis does not look
+/// at its clients before it has loaded some megabytes.
+const BRIEF_MS: u64 = 30;
+
 impl Loading {
+    /// Whether it may be over before anybody needs to be told.
+    pub fn has_just_begun(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.started_ms.load(Ordering::Relaxed)) < BRIEF_MS
+    }
+
     /// Notes that a load of so many bytes begins. One before it may have been told to stop.
     pub fn begin(&self, now_ms: u64, total_bytes: u64) {
         self.started_ms.store(now_ms, Ordering::Relaxed);

@@ -110,8 +110,19 @@ impl Machine {
                 node.nick()
             );
             self.become_replica(above);
-        } else if !dirty.is_empty() {
-            self.actions.push(Action::DropKeys(dirty));
+        } else {
+            if lost > 0 && left == 0 && self.me().is_primary() {
+                let node = self.node(claimer);
+                notice!(
+                    "My last slot was migrated to node {} ({}) in shard {}. I am now an empty primary.",
+                    node.name,
+                    node.nick(),
+                    node.shard
+                );
+            }
+            if !dirty.is_empty() {
+                self.actions.push(Action::DropKeys(dirty));
+            }
         }
     }
 

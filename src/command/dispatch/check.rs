@@ -23,6 +23,9 @@ use crate::spec::Flag;
 /// Who waits until a slot has been handed over looks after so many milliseconds: he may have begun to wait just as it was.
 const HAND_OVER_MS: u64 = 20;
 
+/// Who waits for a load that has just begun looks after so many milliseconds whether it has ended.
+const LOADING_LOOK_MS: u64 = 2;
+
 /// What becomes of a request after the checks.
 pub(super) enum Verdict<'e> {
     Run(&'e Entry),
@@ -132,6 +135,9 @@ pub(super) fn check<'e>(
         && let Some(error) = refusal(engine, session, entry, args)
     {
         cold_path();
+        if matches!(error, Error::Loading) && !session.in_process && engine.saves.loading.has_just_begun(now_ms) {
+            return Verdict::Hold(now_ms + LOADING_LOOK_MS);
+        }
         return Verdict::Refuse(Some(entry), error);
     }
     if let Some(view) = view

@@ -418,7 +418,10 @@ fn echo(effects: &mut Effects, session: &Session, out: &mut Output) {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::command::testing::Bench;
+    use crate::resp::reply::Protocol;
+    use crate::resp::request::Span;
 
     #[test]
     fn requests_sent_together_run_in_order_whatever_their_way() {
@@ -430,6 +433,24 @@ mod tests {
             "+OK|:2|:1|$1|2|+OK|$-1|-ERR unknown command 'NOSUCH', with args beginning with: |+PONG|\
              -ERR wrong number of arguments for 'get' command|"
         );
+    }
+
+    #[test]
+    fn who_asks_while_data_is_loaded_is_told_so_unless_that_has_only_begun() {
+        let mut bench = Bench::new();
+        let engine = bench.engine.clone();
+        engine.refuse(Refusal::Loading, true);
+        engine.saves.loading.begin(engine.clock.now_ms(), 0);
+        let (spans, requests) = ([Span { start: 0, len: 6 }], [Request { first: 0, args: 1, start: 0 }]);
+        let batch = Batch { buf: b"DBSIZE", spans: &spans, requests: &requests };
+        let mut out = Output::new(Protocol::Resp2);
+        let (ran, stop) = Executor::new(&engine, None).run(&engine, &mut bench.session, &mut out, batch);
+        assert!(ran == 0 && out.is_empty() && matches!(stop, Stop::Paused { .. }));
+        assert_eq!(bench.run("CONFIG GET port"), "*2|$4|port|$4|6379|", "it is not concerned");
+        bench.clock.advance(1000);
+        assert_eq!(bench.run("DBSIZE"), "-LOADING Redis is loading the dataset in memory|");
+        engine.refuse(Refusal::Loading, false);
+        assert_eq!(bench.run("DBSIZE"), ":0|");
     }
 
     #[test]

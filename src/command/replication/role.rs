@@ -262,6 +262,7 @@ pub fn take(engine: &Engine, arrival: Arrival<'_>) -> Result<(), String> {
         Taking::Aside | Taking::AsideInSilence => Some(engine.keyspace.aside().map_err(|error| error.to_string())?),
     };
     let loading = &engine.saves.loading;
+    loading.begin(engine.clock.now_ms(), total_bytes);
     if taking == Taking::Emptied {
         notice!("MASTER <-> REPLICA sync: Flushing old data");
         alone(engine, turn, |hold| {
@@ -282,7 +283,6 @@ pub fn take(engine: &Engine, arrival: Arrival<'_>) -> Result<(), String> {
         loading.active.store(true, Ordering::Release);
         engine.refuse(Refusal::Loading, true);
     }
-    loading.begin(engine.clock.now_ms(), total_bytes);
     notice!("MASTER <-> REPLICA sync: Loading DB in memory");
     let into: &Keyspace = aside.as_ref().unwrap_or(&engine.keyspace);
     let loaded = load::load(into, &mut Reader::new(source), manner(engine, &config), threads(), &loading.progress);
