@@ -163,6 +163,19 @@ impl Run {
             Same::Info => {
                 let newer = ["idle", "inactive", "active-time"];
                 let [ours, theirs] = [ours, theirs].map(|reply| Tree::parse(reply).without(&newer));
+                // Redis may keep chunks in which nothing is left but removed entries.
+                let chunks = |tree: &Tree| {
+                    let mut fields = tree.items().iter().skip_while(|field| field.bytes() != Some(b"radix-tree-keys"));
+                    match fields.nth(1) {
+                        Some(Tree::Line(b':', count)) => String::from_utf8_lossy(count).parse::<u64>().ok(),
+                        _ => None,
+                    }
+                };
+                let empty = chunks(&theirs) > chunks(&ours);
+                let [ours, theirs] = [ours, theirs].map(|tree| match empty {
+                    true => tree.without(&["radix-tree-keys", "radix-tree-nodes"]),
+                    false => tree,
+                });
                 ours.near_from(&theirs, 60_000, 1_000_000_000)
             }
             Same::Encoding => {
