@@ -82,8 +82,8 @@ pub fn append_empty(hll: &mut Vec<u8>) {
 pub fn merge(bytes: &[u8], into: &mut [u8; REGISTERS]) -> Result<(), Invalid> {
     let mut at = 0;
     for run in runs(bytes) {
+        let into = into.get_mut(at..at + run.registers).ok_or(Invalid::Registers)?;
         if run.value > 0 {
-            let Some(into) = into.get_mut(at..at + run.registers) else { break };
             into.iter_mut().for_each(|register| *register = run.value.max(*register));
         }
         at += run.registers;

@@ -109,6 +109,22 @@ fn what_is_no_hyperloglog_is_refused() {
 }
 
 #[test]
+fn runs_beyond_the_last_register_are_refused() {
+    let full = [0x7f, 0xff];
+    for beyond in [&[0x80][..], &[0x00], &[0x40, 0x00], &[0x83, 0x80]] {
+        let mut hll = empty();
+        hll.truncate(HEADER);
+        hll.extend_from_slice(&full);
+        assert_eq!(Registers::new().merge(&hll), Ok(()));
+        hll.extend_from_slice(beyond);
+        assert_eq!(Registers::new().merge(&hll), Err(Invalid::Registers), "{beyond:?}");
+        invalidate(&mut hll);
+        assert_eq!(count(&hll), Err(Invalid::Registers), "{beyond:?}");
+        assert_eq!(to_dense(&mut hll), Err(Invalid::Registers), "{beyond:?}");
+    }
+}
+
+#[test]
 fn the_test_of_itself_passes() {
     let mut test = selftest::SelfTest::new(fastrand::Rng::with_seed(7), SPARSE_MAX);
     // Not to its end, which takes seconds: beyond the registers, and two checkpoints into the estimates.
