@@ -367,7 +367,7 @@ impl Part {
             let mut from = Some(capture.from);
             while let Some(hash) = from {
                 let table = self.slots.table_mut(slot).expect("a slot that is filled has a table");
-                let (flow, next) = table.visit_segment_mut(hash, |entry| {
+                let (flow, next) = table.visit_segment_mut(hash, Entry::prefetch, |entry| {
                     if entry.parity() != self.parity {
                         capture.take(entry);
                         entry.set_parity(self.parity);

@@ -30,6 +30,7 @@ use crate::keyspace::entry::{Entry, Value};
 use crate::keyspace::hold::Hold;
 use crate::keyspace::shard::{Part, SHARDS, Shard};
 use crate::observe::crash::prepare_thread;
+use crate::stdx::priority::stand_back;
 
 /// Takes bytes out of a buffer that is growing, so that a large value needs no buffer of its size.
 pub type Relief<'r> = Option<&'r mut (dyn FnMut(&mut Vec<u8>) + 'r)>;
@@ -316,31 +317,34 @@ impl Snapshot {
     /// # Errors
     /// The first of `sink`, which is not called again; `None` where the snapshot was stopped. It is over in any case
     /// when this returns.
-    pub fn walk<E>(
+    pub fn walk<E: Send>(
         self,
         running: &Running,
         hold: &mut Hold<'_>,
-        mut sink: impl FnMut(Piece<'_>) -> Result<(), E>,
+        mut sink: impl FnMut(Piece<'_>) -> Result<(), E> + Send,
     ) -> Result<(), Option<E>> {
         let progress = self.progress;
         let mut feed = Feed { db: 0, keys: 0, bytes: Vec::new(), failed: None, progress: &progress, sink: &mut sink };
         let apart = hold.held().is_empty()
             && thread::scope(|scope| {
                 let (sender, receiver) = sync_channel(AHEAD);
-                let hold = &mut *hold;
+                let (hold, feed) = (&mut *hold, &mut feed);
+                let encode = move || {
+                    prepare_thread();
+                    stand_back();
+                    for capture in receiver {
+                        feed.add(capture);
+                        feed.add_handed_over();
+                    }
+                };
                 let walk = move || {
                     prepare_thread();
                     // After a panic of the sink's nobody receives, and all must be turned nevertheless.
                     capture_all(hold, |capture| drop(sender.send(capture)));
                 };
-                if thread::Builder::new().name("walk".into()).spawn_scoped(scope, walk).is_err() {
-                    return false;
-                }
-                for capture in receiver {
-                    feed.add(capture);
-                    feed.add_handed_over();
-                }
-                true
+                // Without a walk nothing is sent, and the one that encodes ends.
+                let start = |name: &str| thread::Builder::new().name(name.into());
+                start("encode").spawn_scoped(scope, encode).is_ok() && start("walk").spawn_scoped(scope, walk).is_ok()
             });
         if !apart {
             capture_all(hold, |capture| {
@@ -372,7 +376,8 @@ impl Snapshot {
 /// Captures all that is there, batch by batch.
 ///
 /// What becomes of the batches is another thread's work where there can be one: this one then sleeps most of the time, and
-/// who sleeps most of the time is not sent to sleep by the system while it holds a shard that clients wait for.
+/// who sleeps most of the time is not sent to sleep by the system while it holds a shard that clients wait for. The other
+/// one holds nothing, and lets clients go first.
 fn capture_all(hold: &mut Hold<'_>, mut captured: impl FnMut(Capture)) {
     for shard in 0..SHARDS {
         while let Some((capture, _)) = hold.visit(shard, |shard: &mut Shard| shard.captured_mut()?.capture_some()) {
@@ -612,7 +617,7 @@ mod tests {
     }
 
     /// What a snapshot holds during which a step of `meanwhile` happens after each batch.
-    fn taken(keyspace: &Keyspace, model: &mut Model, meanwhile: &mut dyn Iterator<Item = Step>) -> Model {
+    fn taken(keyspace: &Keyspace, model: &mut Model, meanwhile: &mut (dyn Iterator<Item = Step> + Send)) -> Model {
         let snapshot = begin(keyspace).expect("no other is being taken");
         assert!(begin(keyspace).is_none(), "there is one at a time");
         let (all, progress) = (snapshot.keys(), snapshot.progress.clone());

@@ -23,17 +23,21 @@ const MOST: usize = MAX_REFERENCE / 3;
 /// Where three bytes with a certain hash stood last, counted over all inputs of a thread, so that nothing has to be
 /// cleared between two of them.
 struct Places {
-    last: Vec<u32>,
+    last: Box<[u32; 1 << HASH_BITS]>,
     base: u32,
 }
 
 thread_local! {
-    static PLACES: RefCell<Places> = const { RefCell::new(Places { last: Vec::new(), base: 0 }) };
+    static PLACES: RefCell<Option<Places>> = const { RefCell::new(None) };
 }
 
-fn hash(bytes: &[u8]) -> usize {
-    let three = u32::from(bytes[0]) << 16 | u32::from(bytes[1]) << 8 | u32::from(bytes[2]);
+/// The hash of three bytes, the first of them highest.
+fn hash(three: u32) -> usize {
     ((three >> (24 - HASH_BITS)).wrapping_sub(three.wrapping_mul(5)) & ((1 << HASH_BITS) - 1)) as usize
+}
+
+fn three(bytes: &[u8]) -> u32 {
+    u32::from(bytes[0]) << 16 | u32::from(bytes[1]) << 8 | u32::from(bytes[2])
 }
 
 /// Appends `input` in compressed form to `out`; returns how many bytes that took, or `None` (and nothing appended)
@@ -44,7 +48,17 @@ pub fn compress(input: &[u8], saving: usize, out: &mut Vec<u8>) -> Option<usize>
         return None;
     }
     let start = out.len();
-    let done = PLACES.with_borrow_mut(|places| places.compress(input, room, out));
+    let done = PLACES.with_borrow_mut(|places| {
+        let len = input.len() as u32;
+        // Where the count would end it begins anew: whatever was noted counts as never seen.
+        let places = match places {
+            Some(places) if places.base.checked_add(len).is_some() => places,
+            places => places.insert(Places::new()),
+        };
+        let done = places.compress(input, room, out);
+        places.base += len;
+        done
+    });
     if done.is_none() {
         out.truncate(start);
     }
@@ -52,86 +66,105 @@ pub fn compress(input: &[u8], saving: usize, out: &mut Vec<u8>) -> Option<usize>
 }
 
 impl Places {
-    /// Makes place for an input of so many bytes: whatever was noted before it counts as never seen.
-    fn begin(&mut self, len: u32) {
-        if self.last.is_empty() || self.base.checked_add(len).is_none() {
-            self.last = vec![0; 1 << HASH_BITS];
-            self.base = 0;
-        }
+    fn new() -> Places {
+        let last = vec![0; 1 << HASH_BITS].try_into().expect("as many as there are hashes");
+        Places { last, base: 0 }
     }
 
     fn compress(&mut self, input: &[u8], room: usize, out: &mut Vec<u8>) -> Option<()> {
-        self.begin(input.len() as u32);
-        let base = self.base;
-        self.base += input.len() as u32;
+        let Places { ref mut last, base } = *self;
         let start = out.len();
-        // The head of a run stands before its bytes, and is written when its length is known.
-        let (mut head, mut run) = (start, 0);
-        out.push(0);
-        let mut at = 0;
-        while at + 2 < input.len() {
-            let slot = &mut self.last[hash(&input[at..])];
-            // Position 0 is never referred to, and neither is what stood in an input before this one.
-            let seen = slot.checked_sub(base).map_or(0, |seen| seen as usize);
-            *slot = base + at as u32;
-            let offset = at.wrapping_sub(seen).wrapping_sub(1);
-            let repeats =
-                seen > 0 && offset < MAX_OFFSET && at + 4 < input.len() && input[seen..seen + 3] == input[at..at + 3];
-            if !repeats {
-                if out.len() - start >= room {
+        let end = input.len() - 2;
+        // A run is written when its length is known. Until then it counts with its head, even an empty one.
+        let (mut run, mut at) = (0, 0);
+        while at < end {
+            let given_up = (run + room).saturating_sub(out.len() - start + 1);
+            let stop = end.min(run + MAX_RUN).min(given_up + 1);
+            let Some(seen) = find(last, base, input, &mut at, stop) else {
+                if at > given_up {
                     return None;
                 }
-                literal(out, &mut head, &mut run, input[at]);
-                at += 1;
+                if at - run == MAX_RUN {
+                    append_run(out, &input[run..at]);
+                    run = at;
+                }
                 continue;
-            }
+            };
             let most = (input.len() - at - 2).min(MAX_REFERENCE);
-            let same = input[seen + 3..].iter().zip(&input[at + 3..]).take(most.saturating_sub(3));
-            let len = 3 + same.take_while(|(a, b)| a == b).count();
-            end_run(out, head, run);
+            let len = 3 + common(&input[seen + 3..], &input[at + 3..at + most.max(3)]);
+            append_run(out, &input[run..at]);
             if out.len() - start + 4 >= room {
                 return None;
             }
-            let code = len - 2;
+            let (code, offset) = (len - 2, at - seen - 1);
             out.push((offset >> 8) as u8 | (code.min(7) << 5) as u8);
             if code >= 7 {
                 out.push((code - 7) as u8);
             }
             out.push(offset as u8);
-            (head, run) = (out.len(), 0);
-            out.push(0);
             for behind in [at + len - 2, at + len - 1] {
-                if behind + 2 < input.len() {
-                    self.last[hash(&input[behind..])] = base + behind as u32;
+                if behind < end {
+                    last[hash(three(&input[behind..]))] = base + behind as u32;
                 }
             }
             at += len;
+            run = at;
         }
         // At most three bytes are left, with the head of a run before them.
-        if out.len() - start + 3 > room {
+        if out.len() - start + 1 + at - run + 3 > room {
             return None;
         }
-        input[at..].iter().for_each(|byte| literal(out, &mut head, &mut run, *byte));
-        end_run(out, head, run);
+        let (first, second) = input[run..].split_at((input.len() - run).min(MAX_RUN));
+        append_run(out, first);
+        append_run(out, second);
         Some(())
     }
 }
 
-fn literal(out: &mut Vec<u8>, head: &mut usize, run: &mut usize, byte: u8) {
-    out.push(byte);
-    *run += 1;
-    if *run == MAX_RUN {
-        out[*head] = (*run - 1) as u8;
-        (*head, *run) = (out.len(), 0);
-        out.push(0);
+/// Notes where three bytes stand, from `at` on, until they stood somewhere before: returns where, and leaves `at` there.
+/// Ends at `stop`, two before the input's end at the latest.
+///
+/// What is random has nothing else done to it, so this loop is what it costs to find that it is.
+#[inline]
+fn find(last: &mut [u32; 1 << HASH_BITS], base: u32, input: &[u8], at: &mut usize, stop: usize) -> Option<usize> {
+    let mut behind = u32::from(*input.get(*at)?) << 8 | u32::from(*input.get(*at + 1)?);
+    for (&byte, here) in input.get(*at + 2..stop + 2)?.iter().zip(*at..) {
+        behind = behind << 8 | u32::from(byte);
+        let slot = &mut last[hash(behind & 0xff_ffff)];
+        let seen = std::mem::replace(slot, base + here as u32);
+        // Position 0 is never referred to, and neither is what stood in an input before this one.
+        if seen > base {
+            let seen = (seen - base) as usize;
+            let near = here - seen <= MAX_OFFSET && here + 4 < input.len();
+            if near && input[seen..seen + 3] == input[here..here + 3] {
+                *at = here;
+                return Some(seen);
+            }
+        }
+    }
+    *at = stop;
+    None
+}
+
+/// Appends bytes as they are, 32 at most.
+fn append_run(out: &mut Vec<u8>, run: &[u8]) {
+    if let Some(head) = run.len().checked_sub(1) {
+        out.push(head as u8);
+        out.extend_from_slice(run);
     }
 }
 
-fn end_run(out: &mut Vec<u8>, head: usize, run: usize) {
-    match run {
-        0 => out.truncate(head),
-        run => out[head] = (run - 1) as u8,
+/// How many bytes `a` and `b` begin with are the same. Eight at a time: most of the time goes here.
+fn common(a: &[u8], b: &[u8]) -> usize {
+    let (a8, a_rest) = a[..b.len().min(a.len())].as_chunks::<8>();
+    let (b8, b_rest) = b[..b.len().min(a.len())].as_chunks::<8>();
+    for (n, (a, b)) in a8.iter().zip(b8).enumerate() {
+        let different = u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
+        if different != 0 {
+            return n * 8 + (different.trailing_zeros() / 8) as usize;
+        }
     }
+    a8.len() * 8 + a_rest.iter().zip(b_rest).take_while(|(a, b)| a == b).count()
 }
 
 /// The bytes, `len` of them, whose compressed form is `input`; `None` where it is damaged.
@@ -165,9 +198,11 @@ pub fn decompress(input: &[u8], len: usize) -> Option<Vec<u8>> {
         if period >= count {
             out.extend_from_within(from..from + count);
         } else {
-            // It refers to bytes that it writes itself: a pattern that goes on.
-            for i in 0..count {
-                out.push(out[from + i]);
+            // It refers to bytes that it writes itself: a pattern that goes on, of which there is twice as much each time.
+            let end = out.len() + count;
+            while out.len() < end {
+                let some = (out.len() - from).min(end - out.len());
+                out.extend_from_within(from..from + some);
             }
         }
         rest = behind;

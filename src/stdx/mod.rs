@@ -1,5 +1,5 @@
 //! Tools that know no Redis: clock, random numbers, numbers as text, glob patterns, partial sorting, checksums,
-//! compression, memory.
+//! compression, memory, threads that wait for others.
 
 pub mod clock;
 pub mod crc;
@@ -9,6 +9,7 @@ pub mod lzf;
 pub mod memory;
 pub mod number;
 pub mod partial_sort;
+pub mod priority;
 pub mod random;
 pub mod ticks;
 pub mod words;

@@ -159,7 +159,7 @@ fn rewrite(engine: &Engine) -> Result<(), String> {
         }
     };
     let mut nowhere = io::sink();
-    let to: &mut dyn Write = match &mut sink {
+    let to: &mut (dyn Write + Send) = match &mut sink {
         Some(file) => file,
         None => &mut nowhere,
     };
@@ -221,7 +221,7 @@ fn write_commands(
     engine: &Engine,
     hold: &mut Hold<'_>,
     head: &Head,
-    to: &mut dyn Write,
+    to: &mut (dyn Write + Send),
 ) -> Result<(), Failure> {
     let mut selected = None;
     let mut front = functions(head);

@@ -309,7 +309,7 @@ impl Write for Several<'_> {
 }
 
 /// Writes a data set into `to`. The snapshot is over when this returns.
-fn write_to(engine: &Engine, config: &Config, begun: Begun, to: &mut dyn Write) -> Result<(), Failure> {
+fn write_to(engine: &Engine, config: &Config, begun: Begun, to: &mut (dyn Write + Send)) -> Result<(), Failure> {
     let manner = Manner::of(config);
     match begun.snapshot {
         None => Ok(write_without_keys(&begun.head, manner, to)?),

@@ -128,7 +128,7 @@ impl From<io::Error> for Failure {
 
 /// A sink that sums what it passes on.
 struct Summing<'s> {
-    sink: &'s mut dyn Write,
+    sink: &'s mut (dyn Write + Send),
     sum: Option<Crc64>,
 }
 
@@ -158,7 +158,7 @@ pub fn write_held(
     encoder: &dyn Encode,
     head: &Head,
     manner: Manner,
-    sink: &mut dyn Write,
+    sink: &mut (dyn Write + Send),
 ) -> io::Result<()> {
     let mut sink = Summing { sink, sum: manner.checksum.then(Crc64::new) };
     let mut writer = Writer::new(Compression::Lzf);
@@ -197,7 +197,7 @@ pub fn write_held(
 ///
 /// # Errors
 /// The first of `sink`.
-pub fn write_without_keys(head: &Head, manner: Manner, sink: &mut dyn Write) -> io::Result<()> {
+pub fn write_without_keys(head: &Head, manner: Manner, sink: &mut (dyn Write + Send)) -> io::Result<()> {
     let mut sink = Summing { sink, sum: manner.checksum.then(Crc64::new) };
     let mut writer = Writer::new(Compression::Lzf);
     write_front(&mut writer, head);
@@ -224,7 +224,7 @@ pub fn write(
     hold: &mut Hold<'_>,
     head: &Head,
     manner: Manner,
-    sink: &mut dyn Write,
+    sink: &mut (dyn Write + Send),
 ) -> Result<(), Failure> {
     let progress = snapshot.progress.clone();
     let mut sizes = snapshot.sizes.clone();

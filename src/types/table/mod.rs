@@ -28,10 +28,14 @@ use std::{fmt, mem};
 use directory::Directory;
 pub use ownership::{Owned, Ownership, Shared};
 use segment::{MOST_BUCKETS, Segment, spread};
+use smallvec::SmallVec;
 
 /// [`Table::scan`] orders elements by their hash without its lowest bits, so many of them: a cursor is a multiple of
 /// `1 << CURSOR_SHIFT`, and shifted down by it stays below 2^53 (some clients keep cursors in doubles).
 pub const CURSOR_SHIFT: u32 = 16;
+
+/// So many elements are asked for ahead of a visit to them.
+const ASKED_AHEAD: usize = 16;
 
 /// Elements under 64-bit hashes that the caller computes. See the [module](self).
 pub struct Table<T, O: Ownership<T> = Owned> {
@@ -261,16 +265,32 @@ impl<T, O: Ownership<T>> Table<T, O> {
 
     /// Calls `f` for every element of the segment that `hash` belongs to, in no order, until it breaks off; returns
     /// whether it did, and where the next segment begins, if there is one. The elements' hashes must stay the same.
+    ///
+    /// `ask` is called for each some time before, to ask for memory that `f` will look at.
     pub fn visit_segment_mut(
         &mut self,
         hash: u64,
-        f: impl FnMut(&mut T) -> ControlFlow<()>,
+        ask: impl Fn(&T),
+        mut f: impl FnMut(&mut T) -> ControlFlow<()>,
     ) -> (ControlFlow<()>, Option<u64>) {
         let end = match &self.segments {
             One(_) => None,
             Many(directory) => directory.segment_and_end(hash).1,
         };
-        (self.segment_mut(hash).table.iter_mut().try_for_each(f), end)
+        let mut elements = self.segment_mut(hash).table.iter_mut();
+        let mut some = SmallVec::<[&mut T; ASKED_AHEAD]>::new();
+        loop {
+            some.extend(elements.by_ref().take(ASKED_AHEAD));
+            if some.is_empty() {
+                return (ControlFlow::Continue(()), end);
+            }
+            some.iter().for_each(|element| ask(element));
+            for element in some.drain(..) {
+                if f(element).is_break() {
+                    return (ControlFlow::Break(()), end);
+                }
+            }
+        }
     }
 
     /// All elements, in no order.
