@@ -19,12 +19,15 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::config::choice::AppendFsync;
 use crate::observe::log::{notice, warning};
+use crate::persist::aof::crowd::Crowd;
 use crate::persist::disk::Append;
 
 /// How often `everysec` syncs.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// How soon what failed is tried again.
 const RETRY: Duration = Duration::from_millis(100);
+/// A thread that sleeps sleeps for as long as this.
+const SHORTEST_NAP: Duration = Duration::from_micros(50);
 /// A failure is told as often as this.
 const TELL_EVERY: Duration = Duration::from_secs(30);
 /// A buffer that was larger is given back.
@@ -76,6 +79,7 @@ pub struct Appender {
     syncing: AtomicBool,
     since: Mutex<Option<Instant>>,
     waiting: Mutex<Vec<(u64, Waker)>>,
+    crowd: Mutex<Crowd>,
     trouble: Mutex<Option<Trouble>>,
     in_trouble: AtomicBool,
     bell: Mutex<bool>,
@@ -145,7 +149,7 @@ impl Appender {
         drop(files);
         self.settle(None);
         self.synced.store(u64::MAX, Ordering::Release);
-        self.wake();
+        let _ = self.wake();
         result
     }
 
@@ -274,6 +278,9 @@ impl Appender {
             *bell = false;
         }
         let Policy { sync, hold } = policy();
+        if sync == AppendFsync::Always && !hold {
+            self.gather();
+        }
         self.write_locked(&mut self.files.lock());
         let (written, synced) = (self.written.load(Ordering::Acquire), self.synced.load(Ordering::Acquire));
         let asked = !self.waiting.lock().is_empty();
@@ -293,7 +300,7 @@ impl Appender {
         if hold && sync == AppendFsync::Always {
             // Who wants no syncs now wants replies nevertheless.
             self.synced.fetch_max(written, Ordering::AcqRel);
-            self.wake();
+            let _ = self.wake();
         }
         // What goes wrong is told, and tried again.
         if !hold && written > synced && (due || asked) {
@@ -306,6 +313,24 @@ impl Appender {
         }
     }
 
+    /// Waits a little for those who are expected to wait for the next sync.
+    fn gather(&self) {
+        let mut crowd = self.crowd.lock();
+        let here = || self.waiting.lock().len();
+        let before = here();
+        let Some((expected, patience)) = crowd.missing(before) else { return };
+        let began = Instant::now();
+        let mut after = before;
+        while after < expected && began.elapsed() < patience {
+            match patience / 8 {
+                nap if nap >= SHORTEST_NAP => thread::sleep(nap),
+                _ => thread::yield_now(),
+            }
+            after = here();
+        }
+        crowd.awaited(before, after);
+    }
+
     /// Waits until what was written is on the disk.
     fn sync(&self) -> io::Result<()> {
         let (current, left, end) = {
@@ -315,7 +340,9 @@ impl Appender {
         let Some(current) = current else { return Ok(()) };
         self.sync_left(&left)?;
         self.syncing.store(true, Ordering::Release);
+        let began = Instant::now();
         let synced = current.sync();
+        let took = began.elapsed();
         self.syncing.store(false, Ordering::Release);
         match &synced {
             Ok(()) => {
@@ -323,7 +350,8 @@ impl Appender {
                     self.settle(None);
                 }
                 self.synced.fetch_max(end, Ordering::AcqRel);
-                self.wake();
+                let (served, left) = self.wake();
+                self.crowd.lock().served(took, served, left);
             }
             Err(error) => self.sync_failed(error),
         }
@@ -425,16 +453,15 @@ impl Appender {
         *trouble = reason.map(|reason| Trouble { reason });
     }
 
-    fn wake(&self) {
+    /// Wakes those who wait no longer; returns how many these are, and how many go on waiting.
+    fn wake(&self) -> (usize, usize) {
         let synced = self.synced.load(Ordering::Acquire);
-        let mut ready = Vec::new();
-        self.waiting.lock().retain(|(offset, waker)| {
-            if *offset <= synced {
-                ready.push(waker.clone());
-            }
-            *offset > synced
-        });
-        ready.into_iter().for_each(Waker::wake);
+        let mut waiting = self.waiting.lock();
+        let ready: Vec<_> = waiting.extract_if(.., |(offset, _)| *offset <= synced).collect();
+        let counts = (ready.len(), waiting.len());
+        drop(waiting);
+        ready.into_iter().for_each(|(_, waker)| waker.wake());
+        counts
     }
 
     fn wake_all(&self) {

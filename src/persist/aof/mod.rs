@@ -10,6 +10,7 @@
 
 pub mod appender;
 pub mod commands;
+mod crowd;
 pub mod manifest;
 pub mod records;
 
