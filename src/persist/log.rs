@@ -227,6 +227,9 @@ impl Words for Select<'_> {
 /// Appends a command as clients send it.
 pub fn encode(out: &mut Vec<u8>, command: &dyn Words) {
     let header = |sign: u8, n: usize, out: &mut Vec<u8>| {
+        if n < 10 {
+            return out.extend_from_slice(&[sign, b'0' + n as u8, b'\r', b'\n']);
+        }
         out.push(sign);
         out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
         out.extend_from_slice(b"\r\n");

@@ -2,10 +2,14 @@
 moved key by key, moved as a whole, and a primary hands over to its replica. A counter must never be anything but what
 the replies so far say, and how long clients waited at most is printed for each change.
 
+Beside it cluster_app.js counts with ioredis, where NODE_PATH says where that is, and redis-benchmark writes.
+
 Usage: cluster_app.py PORT... The first three nodes are primaries, the fourth is a replica of the first. Exits with 1 and
 says where, when something is not as a cluster promises it.
 """
 
+import os
+import pathlib
 import subprocess
 import sys
 import threading
@@ -95,6 +99,31 @@ class Load:
             sys.exit(f"in the end: {self.errors[0]}")
 
 
+class Others:
+    """Other clients, which are to see as little of it."""
+
+    def __init__(self):
+        script = pathlib.Path(__file__).with_name("cluster_app.js")
+        js = ["node", script, *PORTS] if "NODE_PATH" in os.environ else []
+        benchmark = ["redis-benchmark", "--cluster", "-p", PORTS[1], "-t", "set,incr", "-r", 10000, "-c", 10, "-n", 10**9, "-q"]
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.js = subprocess.Popen(list(map(str, js)), text=True, **pipes) if js else None
+        self.benchmark = subprocess.Popen(list(map(str, benchmark)), **pipes)
+
+    def end(self):
+        if self.benchmark.poll() is not None:
+            sys.exit(f"redis-benchmark ended: {self.benchmark.communicate()[0][-1000:]}")
+        self.benchmark.terminate()
+        said = self.benchmark.communicate()[0]
+        if b"Error" in said or b"ERR" in said:
+            sys.exit(f"redis-benchmark: {said[-1000:]}")
+        if self.js:
+            said, _ = self.js.communicate(timeout=PATIENCE)
+            if self.js.returncode:
+                sys.exit(f"cluster_app.js: {said}")
+            print(said, end="")
+
+
 def owner(slot):
     for first, last, primary in slots():
         if first <= slot <= last:
@@ -138,6 +167,7 @@ def fail_over(replica):
 
 
 load = Load()
+others = Others()
 time.sleep(1)
 load.during("a reshard of 20 slots", lambda: reshard(PORTS[0], PORTS[1], 20))
 load.during("and back", lambda: reshard(PORTS[1], PORTS[0], 20))
@@ -145,4 +175,5 @@ load.during("a move of 100 slots as a whole", lambda: migrate(PORTS[0], PORTS[2]
 load.during("and back, asked for by the target", lambda: take_back(PORTS[0]))
 load.during("a failover", lambda: fail_over(PORTS[3]))
 load.end()
+others.end()
 print(f"everything as expected: {load.counted} replies")

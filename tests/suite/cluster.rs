@@ -445,9 +445,10 @@ fn a_primary_that_is_asked_to_hands_over_before_it_ends() {
     assert_eq!(number(&heir.cmd(&["DBSIZE"])), 501);
 }
 
-/// Counters that redis-py counts up while slots move and a primary hands over; its output tells how long clients waited.
+/// Counters that redis-py and ioredis count up, with redis-benchmark beside them, while slots move and a primary hands
+/// over; the output tells how long clients waited.
 #[test]
-fn an_application_on_redis_py_sees_no_wrong_answer_while_the_cluster_changes() {
+fn applications_on_redis_py_and_ioredis_see_no_wrong_answer_while_the_cluster_changes() {
     static SAID: Once = Once::new();
     let python = crate::tools::clients().join("py/bin/python");
     if !have_tools() {
@@ -467,7 +468,12 @@ fn an_application_on_redis_py_sees_no_wrong_answer_while_the_cluster_changes() {
     until_ok(&servers);
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/cluster_app.py");
     let ports = servers.iter().map(|server| server.port().to_string());
-    let output = Command::new(python).args(["-W", "ignore", script]).args(ports).output().expect("python runs");
+    let mut command = Command::new(python);
+    let node_modules = crate::tools::clients().join("js/node_modules");
+    if node_modules.join("ioredis").exists() {
+        command.env("NODE_PATH", node_modules);
+    }
+    let output = command.args(["-W", "ignore", script]).args(ports).output().expect("python runs");
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success() && said.contains("everything as expected"), "{said}");
     eprint!("{said}");

@@ -117,15 +117,14 @@ fn join(engine: &Engine, config: &Config, file: Append, size: u64) {
         return;
     }
     aof.appender.set_always(config.appendfsync == AppendFsync::Always);
+    aof.appender.stamps.store(config.aof_timestamp_enabled, Ordering::Relaxed);
     let weak = Arc::downgrade(&engine.arc());
-    let theirs = weak.clone();
+    let (appender, clock) = (aof.appender.clone(), engine.clock.clone());
     *reader = Some(engine.log.join(Wants::Changes, |offset| {
         aof.appender.switch(file, size, offset);
         Box::new(move |bytes: &[u8]| {
-            if let Some(engine) = theirs.upgrade() {
-                let stamp = engine.config.load().aof_timestamp_enabled.then(|| engine.clock.now_ms() / 1000);
-                engine.aof.appender.push(bytes, stamp);
-            }
+            let stamp = appender.stamps.load(Ordering::Relaxed).then(|| clock.now_ms() / 1000);
+            appender.push(bytes, stamp);
         })
     }));
     drop(reader);
@@ -157,6 +156,7 @@ fn policy(engine: &Engine) -> Policy {
 /// Follows a changed configuration.
 pub fn follow(engine: &Engine, new: &Config, old: &Config) {
     let aof = &engine.aof;
+    aof.appender.stamps.store(new.aof_timestamp_enabled, Ordering::Relaxed);
     if new.appendfsync != old.appendfsync {
         aof.appender.set_always(aof.is_on() && new.appendfsync == AppendFsync::Always);
         aof.appender.ring();

@@ -75,6 +75,8 @@ pub struct Appender {
     /// The offset in the log up to which the disk has it.
     synced: AtomicU64,
     always: AtomicBool,
+    /// Times are written: `aof-timestamp-enabled`.
+    pub stamps: AtomicBool,
     /// Somebody syncs.
     syncing: AtomicBool,
     since: Mutex<Option<Instant>>,

@@ -14,6 +14,7 @@ mod crowd;
 pub mod manifest;
 pub mod records;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -48,7 +49,7 @@ pub struct Rewrite {
 /// The append only file of one server.
 pub struct Aof {
     /// What writes it.
-    pub appender: Appender,
+    pub appender: Arc<Appender>,
     /// Which files it consists of.
     pub manifest: Mutex<Manifest>,
     /// The rewrite that goes on.
@@ -81,7 +82,7 @@ pub struct Aof {
 impl Default for Aof {
     fn default() -> Aof {
         Aof {
-            appender: Appender::default(),
+            appender: Arc::default(),
             manifest: Mutex::default(),
             rewrite: Mutex::default(),
             scheduled: AtomicBool::new(false),

@@ -1,6 +1,7 @@
 //! An unmodified redis-sentinel, three of them, over a Spinel primary and two replicas: the primary is killed, a
 //! replica takes its place within the time that is configured, and the old primary comes back as a replica.
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -10,6 +11,7 @@ use crate::support::client::Client;
 use crate::support::reply::Tree;
 use crate::support::server::{Server, have, scratch};
 use crate::support::watch::eventually;
+use crate::tools;
 
 /// A sentinel; dropped, it ends.
 struct Sentinel(Child, u16);
@@ -52,6 +54,45 @@ impl Sentinel {
     }
 }
 
+/// An application that asks the sentinels for its primary, all the while.
+struct App(Child);
+
+impl Drop for App {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl App {
+    /// One on redis-py, once it has begun, where that is installed.
+    fn start(sentinels: &[Sentinel]) -> Option<App> {
+        let python = tools::clients().join("py/bin/python");
+        if !python.exists() {
+            return None;
+        }
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/sentinel_app.py");
+        let mut command = Command::new(python);
+        command.arg(script).args(sentinels.iter().map(|sentinel| sentinel.1.to_string()));
+        let mut app = App(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+        let mut line = String::new();
+        BufReader::new(app.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "counting\n");
+        Some(app)
+    }
+
+    /// Ends it, once it has written to the primary that there is now; returns what it says.
+    fn end(mut self) -> String {
+        let mut input = self.0.stdin.take().unwrap();
+        input.write_all(b"go on\n").unwrap();
+        drop(input);
+        let mut said = String::new();
+        self.0.stdout.as_mut().unwrap().read_to_string(&mut said).unwrap();
+        assert!(self.0.wait().unwrap().success() && said.contains("everything as expected"), "{said}");
+        said
+    }
+}
+
 /// The reply of a server to a client of its own: Sentinel ends those that are there when a server changes its part.
 fn ask(server: &Server, words: &[&str]) -> Option<Vec<u8>> {
     Client::tcp(server.addr()).ok()?.ask(words).ok()
@@ -82,6 +123,7 @@ fn sentinels_replace_a_primary_that_was_killed() {
     eventually("the sentinels know each other and the replicas", || {
         sentinels.iter().all(|s| s.knows("REPLICAS") == 2 && s.knows("SENTINELS") == 2)
     });
+    let app = App::start(&sentinels);
     let (port, home) = (primary.port(), scratch());
     // Killed, not ended.
     drop(ours);
@@ -99,6 +141,9 @@ fn sentinels_replace_a_primary_that_was_killed() {
         wrote.is_some()
     });
     assert_eq!(wrote.as_deref(), Some(&b"+OK\r\n"[..]));
+    if let Some(app) = app {
+        eprint!("{}", app.end());
+    }
     // The old primary comes back at its place.
     let back = Server::subject_at(port, &["--dir", home.to_str().unwrap(), "--repl-diskless-sync-delay", "0"]);
     eventually("the old primary follows the new one", || says(&back, &follows));
