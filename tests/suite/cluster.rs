@@ -1,5 +1,6 @@
 //! Clusters of real processes: made by redis-cli, of Spinel nodes alone and of Spinel and Redis nodes side by side.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Once;
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::client::Client;
 use crate::support::reply::Tree;
-use crate::support::server::{Server, have, tell};
+use crate::support::server::{Server, have, scratch, tell};
 
 /// How long a cluster may take to agree: an overloaded machine is no failure.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -21,7 +22,8 @@ enum Program {
 }
 
 fn node(program: Program, more: &[&str]) -> Server {
-    let mut args = vec!["--cluster-enabled", "yes", "--cluster-node-timeout", TIMEOUT_MS, "--appendonly", "no"];
+    let mut args =
+        vec!["node.conf", "--cluster-enabled", "yes", "--cluster-node-timeout", TIMEOUT_MS, "--appendonly", "no"];
     args.extend(more);
     match program {
         Program::Spinel => Server::subject(&args),
@@ -34,9 +36,14 @@ fn have_tools() -> bool {
     have("redis-cli", &SAID) && have("redis-server", &SAID)
 }
 
-/// Runs redis-cli; returns whether it succeeded, and all that it said.
+/// Runs redis-cli, and says yes to what it asks; returns whether it succeeded, and all that it said.
 fn cli(args: &[&str]) -> (bool, String) {
-    let output = Command::new("redis-cli").args(args).stdin(Stdio::null()).output().expect("redis-cli is there");
+    let pipe = || Stdio::piped();
+    let mut command = Command::new("redis-cli");
+    let mut child = command.args(args).stdin(pipe()).stdout(pipe()).stderr(pipe()).spawn().expect("redis-cli is there");
+    // One that asks nothing may have ended already.
+    let _ = child.stdin.take().expect("stdin is piped").write_all(b"yes\n");
+    let output = child.wait_with_output().expect("it ends");
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }
@@ -160,6 +167,76 @@ fn redis_cli_makes_clusters_checks_them_and_asks_all_their_nodes() {
         assert_eq!(keys, 200, "each key is on one node");
         assert!(cluster(&["info", &first]).contains("[OK] 200 keys in 3 masters."));
     }
+}
+
+#[test]
+fn redis_cli_mends_clusters_fills_them_and_keeps_copies() {
+    if !have_tools() {
+        return;
+    }
+    for kind in KINDS {
+        let servers: Vec<Server> = kind.iter().map(|program| node(*program, &[])).collect();
+        create(&servers, "0");
+        let first = address(&servers[0]);
+        // Keys of a server that is no node.
+        let source = Server::subject(&[]);
+        let mut client = source.connect();
+        for i in 0..300 {
+            client.cmd(&["RPUSH", &format!("list:{i}"), "a", &i.to_string()]);
+        }
+        cluster(&["import", &first, "--cluster-from", &address(&source), "--cluster-copy"]);
+        let mut router = Router::new(&servers);
+        for i in 0..300 {
+            let text = i.to_string();
+            let wanted = format!("*2\r\n$1\r\na\r\n${}\r\n{text}\r\n", text.len());
+            assert_eq!(router.cmd(&["LRANGE", &format!("list:{i}"), "0", "-1"]), wanted, "{kind:?}");
+        }
+        assert_eq!(client.cmd(&["DBSIZE"]), b":300\r\n", "the source has its own still");
+        let said = cluster(&["set-timeout", &first, "7000"]);
+        assert!(said.contains("3 OK, 0 ERR"), "{kind:?}: {said}");
+        for server in &servers {
+            let told = Tree::parse(&server.connect().cmd(&["CONFIG", "GET", "cluster-node-timeout"]));
+            assert_eq!(told.items()[1].bytes(), Some(&b"7000"[..]));
+        }
+        // Each node's keys, and who has which slots.
+        let dir = scratch();
+        cluster(&["backup", &first, dir.to_str().unwrap()]);
+        let files: Vec<PathBuf> = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let copies = files.iter().filter(|path| path.extension().is_some_and(|kind| kind == "rdb"));
+        assert_eq!((copies.clone().count(), files.len()), (3, 4), "{files:?}");
+        for copy in copies {
+            let found = Command::new("redis-check-rdb").arg(copy).output().expect("it is there with redis-server");
+            assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stdout));
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+        // A slot that nobody serves, and one that is on a way which leads nowhere.
+        let owners = ["0", "8000"].map(|slot| {
+            let mine = |server: &&Server| {
+                let nodes = text(&mut server.connect(), &["CLUSTER", "NODES"]);
+                let line = nodes.lines().find(|line| line.contains("myself")).expect("it lists itself").to_owned();
+                let slot: usize = slot.parse().unwrap();
+                line.split(' ').skip(8).any(|range| covers(range, slot))
+            };
+            servers.iter().find(mine).expect("every slot has its node")
+        });
+        for server in &servers {
+            server.connect().cmd(&["CLUSTER", "DELSLOTS", "0"]);
+        }
+        let other = servers.iter().find(|server| server.port() != owners[1].port()).expect("there are three");
+        let said = owners[1].connect().cmd(&["CLUSTER", "SETSLOT", "8000", "MIGRATING", &name(other)]);
+        assert_eq!(said, b"+OK\r\n");
+        assert!(!cli(&["--cluster", "check", &first]).0, "{kind:?}: that is an error");
+        cluster(&["fix", &first]);
+        until("all is well again", || cli(&["--cluster", "check", &first]).0);
+        until_ok(&servers);
+        assert_eq!(router.cmd(&["DEL", "list:1"]), ":1\r\n");
+    }
+}
+
+/// Whether a word of CLUSTER NODES, `5` or `5-10`, holds a slot.
+fn covers(range: &str, slot: usize) -> bool {
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    first.parse().is_ok_and(|first: usize| first <= slot) && last.parse().is_ok_and(|last: usize| slot <= last)
 }
 
 #[test]

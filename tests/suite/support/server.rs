@@ -115,6 +115,8 @@ pub fn tell(line: &str) {
 
 impl Server {
     /// Starts the subject with `args` after the usual ones.
+    ///
+    /// Where the first argument is no directive it names the configuration file, which is made and empty.
     pub fn subject(args: &[&str]) -> Server {
         Server::start(&subject_program(), args)
     }
@@ -174,7 +176,14 @@ impl Server {
 
     fn spawn(program: &OsString, args: &[&str], port: u16) -> Server {
         let dir = scratch();
+        let (file, args) = match args {
+            [first, rest @ ..] if !first.starts_with("--") => (Some(first), rest),
+            _ => (None, args),
+        };
+        let file = file.map(|name| dir.join(name));
+        file.iter().for_each(|path| std::fs::write(path, "").expect("its directory is there"));
         let mut child = Command::new(program)
+            .args(&file)
             .args(["--port", &port.to_string(), "--dir"])
             .arg(&dir)
             .args(ALWAYS)
