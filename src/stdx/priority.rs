@@ -1,7 +1,9 @@
 //! Threads that let others go first.
 
-use rustix::process::setpriority_process;
+use rustix::process::{getpriority_process, setpriority_process};
 
+/// The lowest priority there is.
+const LAST: i32 = 19;
 /// The steps by which a background thread stands behind others. Each is worth a tenth of the time where there are more
 /// threads than cores.
 const BEHIND: i32 = 10;
@@ -10,5 +12,22 @@ const BEHIND: i32 = 10;
 /// wait for.
 pub fn stand_back() {
     // On Linux the priority of a process is that of a thread. Refused, it is as important as the others.
-    let _ = setpriority_process(None, BEHIND);
+    let _ = getpriority_process(None).and_then(|now| setpriority_process(None, (now + BEHIND).min(LAST)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "there are no priorities")]
+    fn one_thread_stands_back_and_no_other() {
+        let before = getpriority_process(None).unwrap();
+        let there = std::thread::spawn(|| {
+            stand_back();
+            getpriority_process(None).unwrap()
+        });
+        assert_eq!(there.join().unwrap(), (before + BEHIND).min(LAST));
+        assert_eq!(getpriority_process(None).unwrap(), before);
+    }
 }
