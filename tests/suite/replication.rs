@@ -11,7 +11,7 @@ mod sentinel;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::interop::random::Commands;
+use crate::interop::random::{Commands, forget_hyperloglogs, found_broken};
 use crate::support::client::Client;
 use crate::support::reply::Tree;
 use crate::support::server::{Server, have, scratch, tell};
@@ -86,6 +86,16 @@ fn seed() -> u64 {
     seed
 }
 
+/// Has a primary run commands of all kinds.
+fn change(primary: &mut Client, batch: &[Vec<String>]) {
+    let told = primary.pipeline(batch).unwrap();
+    // What began a transaction and did not end it would have the next batch wait in it.
+    primary.cmd(&["DISCARD"]);
+    if found_broken(&told) {
+        forget_hyperloglogs(primary);
+    }
+}
+
 /// Changes data on `primary` while the links of all `replicas` are cut again and again; at rest all are equal. Each cut
 /// costs what was missed meanwhile and no more: there are as many partial syncs as cuts, and one full one a replica.
 fn run_with_cuts(primary: &Server, replicas: &[&Server]) {
@@ -93,7 +103,7 @@ fn run_with_cuts(primary: &Server, replicas: &[&Server]) {
     let mut commands = Commands::new(seed);
     let mut ours = primary.connect();
     // What was there before is given as a whole, what changes later as a stream.
-    ours.pipeline(&commands.next(BATCH)).unwrap();
+    change(&mut ours, &commands.next(BATCH));
     let mut above = primary;
     let mut theirs = Vec::new();
     let mut cuts = vec![0; replicas.len()];
@@ -104,14 +114,13 @@ fn run_with_cuts(primary: &Server, replicas: &[&Server]) {
         above = replica;
     }
     for cut in 0..CUTS {
-        ours.pipeline(&commands.next(BATCH)).unwrap();
+        change(&mut ours, &commands.next(BATCH));
         let n = cut % theirs.len();
         // The one before may be on its way to be mended.
         eventually("there is a link to cut", || theirs[n].cmd(&["CLIENT", "KILL", "TYPE", "master"]) == b":1\r\n");
         cuts[n] += 1;
-        ours.pipeline(&commands.next(BATCH / 3)).unwrap();
+        change(&mut ours, &commands.next(BATCH / 3));
         if cut % 5 == 4 {
-            ours.cmd(&["DISCARD"]);
             for client in &mut theirs {
                 assert_equal(&mut ours, client, &format!("SPINEL_SEED={seed}, cut {cut}"));
             }
@@ -328,8 +337,7 @@ fn redis_cli_fetches_files_that_redis_loads() {
     }
     let subject = Server::subject(AT_ONCE);
     let mut ours = subject.connect();
-    ours.pipeline(&Commands::new(seed()).next(500)).unwrap();
-    ours.cmd(&["DISCARD"]);
+    change(&mut ours, &Commands::new(seed()).next(500));
     ours.cmd(&["FUNCTION", "LOAD", "#!lua name=lib\nredis.register_function('f', function() return 1 end)"]);
     let dir = scratch();
     let fetch = |option: &str, name: &str| {

@@ -100,6 +100,18 @@ impl Commands {
     }
 }
 
+/// Whether a HyperLogLog was found to be broken: Redis has changed it in part then, tells no replica, and is not what
+/// Spinel is.
+pub fn found_broken(replies: &[Vec<u8>]) -> bool {
+    replies.iter().any(|reply| reply.windows(BROKEN.len()).any(|part| part == BROKEN))
+}
+
+/// Removes HyperLogLogs everywhere.
+pub fn forget_hyperloglogs(client: &mut Client) {
+    let everywhere = format!("for db = 0, {DBS} do redis.call('select', db) redis.call('del', unpack(ARGV)) end");
+    client.cmd(&["EVAL", &everywhere, "0", "p1", "p2", "p3", "p4"]);
+}
+
 /// A command that would wait, but does not inside of a transaction.
 fn impatient(dice: &mut Dice) -> Asked {
     let family = dice.pick(&["l", "z"]);
@@ -249,13 +261,6 @@ impl Run {
         self.reset();
     }
 
-    /// Removes HyperLogLogs everywhere: one that was found to be broken is changed in part by Redis, and not by Spinel.
-    fn forget_broken(&mut self) {
-        let everywhere = format!("for db = 0, {DBS} do redis.call('select', db) redis.call('del', unpack(ARGV)) end");
-        let remove = words(&["EVAL", &everywhere, "0", "p1", "p2", "p3", "p4"]);
-        [&mut self.ours, &mut self.theirs].into_iter().for_each(|client| _ = client.cmd(&remove));
-    }
-
     /// Everything as in the beginning.
     fn reset(&mut self) {
         for client in [&mut self.ours, &mut self.theirs] {
@@ -388,8 +393,8 @@ fn run(protocol: Protocol, args: &[&str]) {
     while run.step < steps && run.differences.len() < DIFFERENCES {
         let batch = run.batch(&mut dice);
         let told = run.ask(&batch);
-        if told.iter().any(|reply| reply.windows(BROKEN.len()).any(|part| part == BROKEN)) {
-            run.forget_broken();
+        if found_broken(&told) {
+            [&mut run.ours, &mut run.theirs].into_iter().for_each(forget_hyperloglogs);
         }
         batches += 1;
         if batches % INTERVAL == 0 {

@@ -56,9 +56,7 @@ fn write(primary: &mut Client, commands: &mut Commands, wanted: &AtomicBool, mut
         ] {
             batch.push(words.into_iter().map(str::to_owned).collect());
         }
-        primary.pipeline(&batch).unwrap();
-        // What began a transaction and did not end it would have the next batch wait in it.
-        primary.cmd(&["DISCARD"]);
+        super::change(primary, &batch);
     }
     version
 }
