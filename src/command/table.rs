@@ -78,9 +78,8 @@ pub struct Entry {
     /// Whether it takes the same short time whatever its keys hold, so that it may share its shards'
     /// hold with neighbours.
     pub brief: bool,
-    /// How far behind its only key an argument mostly stands that names an element of the value there, which can be
-    /// loaded ahead.
-    pub element: Option<u8>,
+    /// What of the value of its only key can be loaded ahead.
+    pub element: Option<Element>,
     /// Whether it may touch keys that are not among its arguments: see [`reach_further`].
     ///
     /// [`reach_further`]: crate::spec::keys::reach_further
@@ -201,13 +200,25 @@ struct Place {
 
 const PLACES: usize = 2048;
 
-/// See [`Entry::element`]. Where it stands further back because of an option, something is loaded in vain.
-fn element_of(command: &Command) -> Option<u8> {
+/// An element of a value, named by an argument.
+#[derive(Debug, Clone, Copy)]
+pub struct Element {
+    /// How far behind the key the argument mostly stands. Where it stands further back because of an option, something is
+    /// loaded in vain.
+    pub behind: u8,
+    /// Whether its place in the order of a sorted set is looked for as well.
+    pub ordered: bool,
+}
+
+/// See [`Entry::element`].
+fn element_of(command: &Command) -> Option<Element> {
+    let element = |behind, ordered| Some(Element { behind, ordered });
     match command.group {
-        Group::Hash if command.usage.contains("field") => Some(1),
-        Group::Set if command.usage.contains("member") => Some(1),
-        Group::SortedSet if matches!(command.name, "ZADD" | "ZINCRBY") => Some(2),
-        Group::SortedSet if command.usage.contains("member") => Some(1),
+        Group::Hash if command.usage.contains("field") => element(1, false),
+        Group::Set if command.usage.contains("member") => element(1, false),
+        Group::SortedSet if matches!(command.name, "ZADD" | "ZINCRBY") => element(2, true),
+        Group::SortedSet if matches!(command.name, "ZREM" | "ZRANK" | "ZREVRANK") => element(1, true),
+        Group::SortedSet if command.usage.contains("member") => element(1, false),
         _ => None,
     }
 }

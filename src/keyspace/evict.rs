@@ -53,6 +53,8 @@ impl Rule {
 
 /// Candidates that are remembered.
 const POOL: usize = 16;
+/// Keys are picked for so many evictions at once: the way to where they are costs more than to look at a few more there.
+const AHEAD: usize = 4;
 /// So often keys are picked before it is given up to find one that can go: others may remove all that are picked.
 const ROUNDS: usize = 16;
 
@@ -69,6 +71,8 @@ struct Candidate {
 pub struct Pool {
     candidates: Vec<Candidate>,
     rule: Option<Rule>,
+    /// For so many evictions keys have been picked.
+    picked_for: usize,
     rng: Rng,
 }
 
@@ -106,16 +110,14 @@ impl Keyspace {
         if pool.rule != Some(rule) {
             // The scores of another rule say nothing.
             pool.candidates.clear();
+            pool.picked_for = 0;
             pool.rule = Some(rule);
         }
         for _ in 0..ROUNDS {
-            match rule.order {
-                // Where deadlines change faster than they can be followed, or hashes have fields whose deadlines hide
-                // those of keys, the next to expire of a few keys will do.
-                Order::NearestDeadline => self.pick_nearest(pool).or_else(|| self.pick(pool, rule, samples, moment))?,
-                Order::Random => self.pick(pool, rule, 1, moment)?,
-                Order::LeastRecent | Order::LeastFrequent => self.pick(pool, rule, samples, moment)?,
+            if pool.picked_for == 0 || pool.candidates.is_empty() {
+                pool.picked_for = self.pick_by(pool, rule, samples, moment)?;
             }
+            pool.picked_for -= 1;
             while let Some(best) = pool.candidates.pop() {
                 let freed = self.evict_key(&best, rule, moment, effects, &mut pass_on);
                 if freed.is_some() {
@@ -124,6 +126,21 @@ impl Keyspace {
             }
         }
         None
+    }
+
+    /// Adds keys, `samples` for each eviction; returns for how many evictions, `None` where there is none that may go.
+    fn pick_by(&self, pool: &mut Pool, rule: Rule, samples: usize, moment: &Moment) -> Option<usize> {
+        match rule.order {
+            // Where deadlines change faster than they can be followed, or hashes have fields whose deadlines hide
+            // those of keys, the next to expire of a few keys will do.
+            Order::NearestDeadline => {
+                self.pick_nearest(pool).or_else(|| self.pick(pool, rule, samples, moment)).map(|()| 1)
+            }
+            Order::Random => self.pick(pool, rule, AHEAD, moment).map(|()| AHEAD),
+            Order::LeastRecent | Order::LeastFrequent => {
+                self.pick(pool, rule, samples * AHEAD, moment).map(|()| AHEAD)
+            }
+        }
     }
 
     /// Adds keys that chance picks; `None` where there is none that may go.
@@ -220,7 +237,7 @@ impl Part {
         if volatile {
             return self.volatile().pick(rng, count, f);
         }
-        let mut found: SmallVec<[&Entry; 16]> = SmallVec::new();
+        let mut found: SmallVec<[&Entry; 32]> = SmallVec::new();
         let start = rng.u32(..64);
         let mut slots = self.filled().rotate_right(start);
         while slots != 0 && found.len() < count {

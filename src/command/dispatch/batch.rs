@@ -416,15 +416,15 @@ fn prefetch(db: &mut Db<'_>, ready: &[Ready<'_>], batch: &Batch<'_>) {
 
 fn prefetch_elements(db: &Db<'_>, ready: &[Ready<'_>], batch: &Batch<'_>) {
     let ahead = |ready: &Ready<'_>| {
-        let (args, (at, hash)) = (batch.args(ready.request), ready.first_key?);
-        let (key, name) = (args.at(at), args.opt(at + usize::from(ready.entry.element?))?);
+        let (args, (at, hash), element) = (batch.args(ready.request), ready.first_key?, ready.entry.element?);
+        let (key, name) = (args.at(at), args.opt(at + usize::from(element.behind))?);
         match db.hold.shard_ref(hash.shard()).part(db.index())?.find(hash, key)?.value() {
-            Value::Object(object) => object.elements()?.ahead(name),
+            Value::Object(object) => object.elements()?.ahead(name, element.ordered),
             _ => None,
         }
     };
-    let elements: SmallVec<[Ahead<'_>; TOGETHER]> = ready.iter().filter_map(ahead).collect();
-    for ask in [Ahead::prefetch_segment, Ahead::prefetch_places, Ahead::prefetch_element] {
-        elements.iter().for_each(ask);
+    let mut elements: SmallVec<[Ahead<'_>; TOGETHER]> = ready.iter().filter_map(ahead).collect();
+    for step in Ahead::STEPS {
+        elements.iter_mut().for_each(step);
     }
 }

@@ -385,9 +385,10 @@ impl<T, O: Ownership<T>> Table<T, O> {
             let buckets = segment.table.num_buckets();
             for at in 0..buckets {
                 let at = at.wrapping_add(start as usize) & (buckets - 1);
-                if left > 0
-                    && let Some(value) = segment.table.get_bucket(at)
-                {
+                if left == 0 {
+                    return;
+                }
+                if let Some(value) = segment.table.get_bucket(at) {
                     f(value);
                     left -= 1;
                 }

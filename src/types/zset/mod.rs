@@ -26,7 +26,8 @@ use crate::types::dense::{self, Dense};
 use crate::types::listpack::{Item, Listpack};
 use crate::types::zset::view::{Form, ZSetRef};
 pub use member::Member as Scored;
-use sorted::Sorted;
+pub use sorted::Sorted;
+pub use tree::Leaf;
 
 /// What a listpack may hold: `zset-max-listpack-entries` and `zset-max-listpack-value`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! What must stay true: tree and index hold the same members, a handle each.
 
 use super::member::{Member, drop_pair};
-use super::tree::{Key, Tree};
+use super::tree::{Key, Leaf, Tree};
 use crate::stdx::hash::hash_bytes;
 use crate::types::ahead::{self, Elements};
 use crate::types::table::{CURSOR_SHIFT, Entry, SharedTable};
@@ -28,10 +28,22 @@ impl Sorted {
         Sorted { tree: Tree::new(), index: SharedTable::default(), member_bytes: 0 }
     }
 
-    /// The table of its members.
+    /// Its members by their names.
     #[inline]
     pub fn elements(&self) -> Elements<'_> {
-        Elements::Scored(&self.index)
+        Elements::Scored(self)
+    }
+
+    /// The table of its members.
+    #[inline]
+    pub fn index(&self) -> &SharedTable<Member> {
+        &self.index
+    }
+
+    /// Hints the processor at the leaf of a member that is there, which is returned.
+    #[inline]
+    pub fn ask_for_leaf(&self, member: &Member) -> &Leaf {
+        self.tree.ask_for(&Key::new(member.score(), member.bytes()))
     }
 
     /// How many members there are.
