@@ -32,7 +32,7 @@ use crate::resp::reply::Protocol;
 use crate::spec::{Arity, Flag, Group};
 use crate::stdx::number::double::append_double_digits;
 use crate::stdx::number::{parse_f64, parse_i64};
-use crate::types::list::{End, List, Part};
+use crate::types::list::{List, Part};
 use crate::types::stream::id::Id;
 use crate::types::zset::Direction;
 use crate::types::{Kind, ObjectRef};
@@ -387,6 +387,7 @@ fn chain(list: &List, config: &Config) -> String {
         .map(|part| match part {
             Part::Packed(pack) => pack.byte_len(),
             Part::Large(bytes) => bytes.len(),
+            Part::Squeezed(squeezed) => squeezed.open_bytes(),
         })
         .sum();
     format!(
@@ -394,7 +395,7 @@ fn chain(list: &List, config: &Config) -> String {
         list.nodes(),
         list.len() as f64 / list.nodes() as f64,
         config.list_max_listpack_size,
-        u8::from(config.list_compress_depth > 0),
+        u8::from(list.depth() > 0),
     )
 }
 
@@ -444,7 +445,7 @@ impl Fingerprint {
     /// Adds a collection: the order of elements counts where they have one.
     fn add_object(&mut self, object: ObjectRef<'_>) {
         match object {
-            ObjectRef::List(list) => list.iter(0, End::Head).for_each(|item| self.mix(&item.to_vec())),
+            ObjectRef::List(list) => list.each(0, usize::MAX, |item| self.mix(&item.to_vec())),
             ObjectRef::Set(set) => set.iter().for_each(|item| self.add(item.text(&mut itoa::Buffer::new()))),
             ObjectRef::SortedSet(zset) => {
                 for (member, score) in zset.iter(0, Direction::Up) {

@@ -10,6 +10,7 @@ use crate::command::args::{Args, word};
 use crate::command::context::{Context, DONE, Reply, write_string};
 use crate::command::error::Error;
 use crate::command::hash::write_text;
+use crate::command::list::limit_of;
 use crate::command::permission;
 use crate::command::table::Command;
 use crate::keyspace::change::{Class, Effect};
@@ -18,7 +19,7 @@ use crate::keyspace::entry::Value;
 use crate::spec::{Access, Arity, Category, Flag, Group, Keys};
 use crate::stdx::number::{append_i64, parse_f64};
 use crate::types::hash::Text;
-use crate::types::list::{End, Limit, List};
+use crate::types::list::{End, List};
 use crate::types::listpack::Item;
 use crate::types::zset::Direction;
 use crate::types::{Kind, Object, ObjectRef};
@@ -294,7 +295,7 @@ fn load(value: Value<'_>, options: &mut Options<'_>, scripted: bool) -> Result<S
     match object {
         ObjectRef::List(list) => {
             let end = if backwards { End::Tail } else { End::Head };
-            list.iter(from, end).take(count).for_each(|item| elements.push_item(item));
+            list.take(from, end, count, |item| elements.push_item(item));
         }
         ObjectRef::SortedSet(zset) => {
             let direction = if backwards { Direction::Down } else { Direction::Up };
@@ -491,7 +492,7 @@ fn store(ctx: &mut Context<'_>, args: &Args<'_>, at: usize, results: &Texts) {
         }
         return;
     }
-    let limit = Limit(ctx.config.list_max_listpack_size);
+    let limit = limit_of(ctx.config);
     let mut list = List::default();
     list.make_room(results.bytes.len(), results.len(), limit);
     (0..results.len()).for_each(|i| list.push(End::Tail, results.at(i), limit));

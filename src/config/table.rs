@@ -662,7 +662,7 @@ directives! {
         /// The size of one node of a list: so many elements, or with -1 to -5 at most 4, 8, 16, 32 or 64 kilobytes.
         list_max_listpack_size("list-max-listpack-size" | "list-max-ziplist-size"): i32 = -2, within(I32_MIN, I32), [], Effective;
         /// How many nodes at either end of a list stay uncompressed. 0 compresses none.
-        list_compress_depth("list-compress-depth"): u32 = 0, within(0, I32), [], Stored("collections");
+        list_compress_depth("list-compress-depth"): u32 = 0, within(0, I32), [], Effective;
         /// A set of at most so many integers is stored as a sorted array.
         set_max_intset_entries("set-max-intset-entries"): u64 = 512, within(0, I64), [], Effective;
         /// A set of at most so many members is stored compactly.

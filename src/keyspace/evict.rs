@@ -137,9 +137,7 @@ impl Keyspace {
                 self.pick_nearest(pool).or_else(|| self.pick(pool, rule, samples, moment)).map(|()| 1)
             }
             Order::Random => self.pick(pool, rule, AHEAD, moment).map(|()| AHEAD),
-            Order::LeastRecent | Order::LeastFrequent => {
-                self.pick(pool, rule, samples * AHEAD, moment).map(|()| AHEAD)
-            }
+            Order::LeastRecent | Order::LeastFrequent => self.pick(pool, rule, samples * AHEAD, moment).map(|()| AHEAD),
         }
     }
 

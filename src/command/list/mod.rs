@@ -3,13 +3,14 @@
 //! What must stay true: a list that has lost its last element is removed, and a list that was
 //! changed is kept as its length asks for ([`List::make_room`] before, [`List::shrink`] after).
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use crate::command::args::{Args, word};
 use crate::command::context::{Context, DONE, Reply, later};
 use crate::command::error::Error;
 use crate::command::keyspace::PIECE_US;
 use crate::command::table::Command;
+use crate::config::table::Config;
 use crate::keyspace::change::Class;
 use crate::keyspace::db::Key;
 use crate::keyspace::entry::{Entry, Value};
@@ -62,8 +63,13 @@ fn list_mut(entry: &mut Entry) -> Result<&mut List, Error> {
     }
 }
 
+/// How a list is kept.
+pub(crate) fn limit_of(config: &Config) -> Limit {
+    Limit { size: config.list_max_listpack_size, depth: config.list_compress_depth }
+}
+
 fn limit(ctx: &Context<'_>) -> Limit {
-    Limit(ctx.config.list_max_listpack_size)
+    limit_of(ctx.config)
 }
 
 fn write_item(out: &mut Output, item: Item<'_>) {
@@ -218,7 +224,7 @@ pub(crate) fn pop_some(ctx: &mut Context<'_>, key: &Key<'_>, end: End, count: us
         let list = list_mut(entry)?;
         let len = list.len();
         let from = if end == End::Head { 0 } else { len - 1 };
-        list.iter(from, end).take(count).for_each(|item| write_item(out, item));
+        list.take(from, end, count, |item| write_item(out, item));
         list.remove_range(if end == End::Head { 0 } else { len - count }, count);
         list.shrink(limit);
         Ok::<_, Error>(())
@@ -291,9 +297,9 @@ fn lindex(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         ctx.out.null();
         return DONE;
     };
-    match place(args.integer(2)?, list.len()).and_then(|at| list.get(at)) {
-        Some(item) => write_item(ctx.out, item),
-        None => ctx.out.null(),
+    let found = place(args.integer(2)?, list.len()).and_then(|at| list.get(at, |item| write_item(ctx.out, item)));
+    if found.is_none() {
+        ctx.out.null();
     }
     DONE
 }
@@ -325,7 +331,7 @@ fn linsert(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     }
     make_room(ctx, &key, args.at(4));
     let Some(list) = ctx.db.look(&key).map(list).transpose()? else { return Err(Error::NoSuchKey) };
-    let Some(at) = list.iter(0, End::Head).position(|item| pivot.is(item)) else {
+    let Some(at) = list.position(&pivot) else {
         ctx.out.integer(-1);
         return DONE;
     };
@@ -423,13 +429,12 @@ impl LargeRange {
             ctx.out.array(self.left);
         }
         let mut written = 0;
-        for item in self.list.iter(self.at, End::Head).take(self.left) {
+        self.list.walk(self.at, End::Head, |item| {
             write_item(ctx.out, item);
             written += 1;
-            if written % STRIDE == 0 && started.elapsed_us() >= PIECE_US {
-                break;
-            }
-        }
+            let enough = written == self.left || written % STRIDE == 0 && started.elapsed_us() >= PIECE_US;
+            if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
         self.at += written;
         self.left -= written;
         if self.left > 0 {
@@ -553,20 +558,25 @@ fn lpos(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let len = list.len();
     let unlimited = |n: usize| if n == 0 { usize::MAX } else { n };
     let direction = if rank < 0 { End::Tail } else { End::Head };
-    let matches = list
-        .iter(if rank < 0 { len - 1 } else { 0 }, direction)
-        .take(unlimited(most))
-        .enumerate()
-        .filter(|(_, item)| needle.is(*item))
-        .map(|(i, _)| if rank < 0 { len - 1 - i } else { i } as i64)
-        .skip(usize::try_from(rank.unsigned_abs() - 1).unwrap_or(usize::MAX));
+    let wanted = count.map_or(1, unlimited);
+    let mut others = rank.unsigned_abs() - 1;
+    let (mut seen, mut places) = (0, Vec::new());
+    list.walk(if rank < 0 { len - 1 } else { 0 }, direction, |item| {
+        if needle.is(item) && others > 0 {
+            others -= 1;
+        } else if needle.is(item) {
+            places.push(if rank < 0 { len - 1 - seen } else { seen } as i64);
+        }
+        seen += 1;
+        let enough = places.len() == wanted || seen == unlimited(most);
+        if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
     match count {
-        None => match { matches }.next() {
-            Some(at) => ctx.out.integer(at),
+        None => match places.first() {
+            Some(at) => ctx.out.integer(*at),
             None => ctx.out.null(),
         },
-        Some(count) => {
-            let places: Vec<i64> = matches.take(unlimited(count)).collect();
+        Some(_) => {
             ctx.out.array(places.len());
             places.into_iter().for_each(|at| ctx.out.integer(at));
         }
@@ -642,7 +652,7 @@ pub(crate) fn move_element(
     let at = if from == End::Head { 0 } else { len - 1 };
     let taken = ctx.db.update(source, |entry| {
         let list = list_mut(entry).ok()?;
-        let element = list.get(at)?.to_vec();
+        let element = list.get(at, |item| item.to_vec())?;
         list.remove_range(at, 1);
         Some(element)
     });

@@ -5,7 +5,6 @@ use crate::keyspace::snapshot::{BATCH_BYTES, Encode, Relief};
 use crate::resp::reply::{Output, Protocol};
 use crate::stdx::number::double::append_double_17;
 use crate::types::ObjectRef;
-use crate::types::list::End;
 use crate::types::listpack::Item;
 use crate::types::stream::Stream;
 use crate::types::stream::id::Id;
@@ -38,7 +37,7 @@ fn write_object(commands: &mut Writer<'_, '_>, object: ObjectRef<'_>) {
     match object {
         ObjectRef::List(list) => {
             commands.begin("RPUSH");
-            list.iter(0, End::Head).for_each(|item| commands.element(&[&item.to_vec()]));
+            list.each(0, usize::MAX, |item| commands.element(&[&item.to_vec()]));
         }
         ObjectRef::Set(set) => {
             commands.begin("SADD");

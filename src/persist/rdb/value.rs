@@ -68,7 +68,7 @@ pub struct Limits<'a> {
 
 impl Limits<'_> {
     fn list(&self) -> Limit {
-        Limit(self.config.list_max_listpack_size)
+        Limit { size: self.config.list_max_listpack_size, depth: self.config.list_compress_depth }
     }
 
     fn set(&self) -> set::Limits {
@@ -556,6 +556,10 @@ pub fn write(writer: &mut Writer<'_>, value: Value<'_>) {
                     Part::Large(bytes) => {
                         writer.length(NODE_PLAIN);
                         writer.string(bytes);
+                    }
+                    Part::Squeezed(squeezed) => {
+                        writer.length(if squeezed.is_large() { NODE_PLAIN } else { NODE_PACKED });
+                        writer.compressed_string(squeezed.bytes(), squeezed.open_bytes());
                     }
                 }
                 writer.element_done();

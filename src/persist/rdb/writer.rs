@@ -12,6 +12,9 @@ const SAVING: usize = 4;
 /// A longer string is no integer of 32 bits.
 const INTEGER_DIGITS: usize = 11;
 
+/// What stands before a compressed string.
+const LZF: u8 = 0xc3;
+
 /// Whether long strings are compressed: `rdbcompression`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
@@ -117,6 +120,14 @@ impl<'r> Writer<'r> {
         self.raw(text);
     }
 
+    /// A string of `len` bytes that is compressed already, in the form of LZF.
+    pub fn compressed_string(&mut self, compressed: &[u8], len: usize) {
+        self.byte(LZF);
+        self.count(compressed.len());
+        self.count(len);
+        self.raw(compressed);
+    }
+
     /// A string that is an integer.
     pub fn integer(&mut self, n: i64) {
         if !self.small_integer(n) {
@@ -154,7 +165,7 @@ impl<'r> Writer<'r> {
             return false;
         };
         let mut head = Writer::new(Compression::None);
-        head.byte(0xc3);
+        head.byte(LZF);
         head.count(short);
         head.count(text.len());
         self.bytes[start..start + head.bytes.len()].copy_from_slice(&head.bytes);
