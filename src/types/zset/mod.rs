@@ -136,7 +136,7 @@ impl ZSet {
             Repr::Sorted(_) => return,
         };
         if longest > limits.bytes || known + members > limits.entries {
-            let mut sorted = Sorted::new();
+            let mut sorted = Sorted::default();
             for (member, score) in self.view().iter(0, Direction::Up) {
                 sorted.upsert(&member.to_vec(), |_| Some(score));
             }

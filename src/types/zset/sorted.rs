@@ -22,12 +22,13 @@ pub struct Sorted {
     member_bytes: usize,
 }
 
-impl Sorted {
-    /// Without members.
-    pub fn new() -> Sorted {
+impl Default for Sorted {
+    fn default() -> Sorted {
         Sorted { tree: Tree::new(), index: SharedTable::default(), member_bytes: 0 }
     }
+}
 
+impl Sorted {
     /// Its members by their names.
     #[inline]
     pub fn elements(&self) -> Elements<'_> {
@@ -49,6 +50,11 @@ impl Sorted {
     /// How many members there are.
     pub fn len(&self) -> usize {
         self.index.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
     }
 
     /// The score of a member.

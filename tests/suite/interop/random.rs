@@ -422,6 +422,8 @@ const SMALL: &[&str] = &[
     "4",
     "--list-max-listpack-size",
     "3",
+    "--list-compress-depth",
+    "1",
     "--stream-node-max-entries",
     "3",
 ];
