@@ -12,7 +12,7 @@ fn rehash(member: &Member) -> u64 {
     hash_bytes(member.bytes())
 }
 
-/// See the [module](self).
+/// A large sorted set: members in order, and a table of them.
 #[derive(Clone)]
 pub struct Sorted {
     /// The members in order.

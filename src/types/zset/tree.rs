@@ -152,7 +152,7 @@ impl Leaf {
         Err(low)
     }
 
-    /// Hints the processor at what [`Leaf::search`] reads first.
+    /// Hints the processor at what a search reads first.
     pub fn prefetch(&self) {
         const LINE: usize = 64 / size_of::<u32>();
         self.highs.chunks(LINE).for_each(|line| prefetch(line.as_ptr().addr()));
