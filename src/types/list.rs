@@ -694,6 +694,12 @@ impl Chain {
         self.len += 1;
         self.insert_at(at, offset, element, limit);
         self.settle(at.saturating_sub(1)..at + 3);
+        if self.depth > 0 {
+            // Two nodes more at most: so many have moved away from an end.
+            let far = self.nodes.len().saturating_sub(self.depth);
+            self.settle(self.depth..self.depth + 2);
+            self.settle(far.saturating_sub(2)..far);
+        }
     }
 
     fn insert_at(&mut self, at: usize, offset: usize, element: &[u8], limit: Limit) {
