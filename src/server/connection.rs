@@ -111,7 +111,8 @@ impl Connection {
     }
 
     /// Sends what waits, as far as the socket takes it; `Err` where the peer is gone.
-    fn flush(&mut self, cx: &mut Context<'_>, tools: &Tools) -> io::Result<()> {
+    fn flush(&mut self, cx: &mut Context<'_>, tools: &mut Tools) -> io::Result<()> {
+        tools.executor.commit_all(&self.engine);
         if self.waits_for_disk(cx) {
             cold_path();
             return Ok(());
@@ -609,10 +610,16 @@ impl Connection {
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             };
-            // Sent at once: kept until all connections that were ready had been read, replies cost as much
-            // and came a fifth later (GET, 50 clients, no pipeline).
-            if matches!(self.state, State::Open) && !self.out.is_empty() && self.flush(cx, tools).is_err() {
-                return Poll::Ready(());
+            if matches!(self.state, State::Open) && !self.out.is_empty() {
+                if !tools.answering && tools.executor.would_write(&self.engine) {
+                    tools.unanswered.push(self.place);
+                    return Poll::Pending;
+                }
+                // Otherwise sent at once: kept until all connections that were ready had been read, replies cost as
+                // much and came a fifth later (GET, 50 clients, no pipeline).
+                if self.flush(cx, tools).is_err() {
+                    return Poll::Ready(());
+                }
             }
             // Another read would find nothing; it is enough to be told of what comes.
             let idle = came == Came::All && matches!(self.state, State::Open);
@@ -651,7 +658,7 @@ impl Connection {
         Poll::Pending
     }
 
-    fn flush_or_end(&mut self, cx: &mut Context<'_>, tools: &Tools) -> Poll<()> {
+    fn flush_or_end(&mut self, cx: &mut Context<'_>, tools: &mut Tools) -> Poll<()> {
         if self.session.shared.is_closing() || self.flush(cx, tools).is_err() {
             return Poll::Ready(());
         }
@@ -737,6 +744,7 @@ impl Connection {
             }
         }
         tools.scratch = scratch;
+        tools.executor.commit_all(&self.engine);
         while !self.out.is_empty() {
             let mut slices = [IoSlice::new(&[]); 16];
             let count = self.out.slices(&mut slices, TURN_BYTES);

@@ -40,11 +40,18 @@ pub struct Tools {
     pub requests: Vec<Request>,
     /// Buffers for replies, lent to connections that have some to send.
     pub replies: Vec<Vec<u8>>,
+    /// The places of connections whose replies leave once what they acknowledge is in the log's file.
+    pub unanswered: Vec<usize>,
+    /// These are being polled, and wait no more.
+    pub answering: bool,
     /// How many requests ran since the last turn was counted.
     pub ran: u64,
     /// What turns took beyond whole microseconds.
     spare_ns: u64,
 }
+
+/// At most so many connections wait for each other with their replies.
+const ANSWERED_TOGETHER: usize = 8;
 
 /// Room for more arguments than this is given back: a batch of a thousand MSETs of ten keys has fewer.
 const KEPT_SPANS: usize = 1 << 15;
@@ -79,6 +86,8 @@ impl Tools {
             spans: Vec::new(),
             requests: Vec::new(),
             replies: Vec::new(),
+            unanswered: Vec::new(),
+            answering: false,
             ran: 0,
             spare_ns: 0,
         }
@@ -219,6 +228,17 @@ fn poll(place: usize, cause: Cause) {
     }
 }
 
+/// Writes what the log was told, once for all connections that wait for it, and has their replies leave.
+fn answer() {
+    let mut unanswered = with_tools(|tools| {
+        with_station(|station| tools.executor.commit_all(&station.engine));
+        tools.answering = true;
+        std::mem::take(&mut tools.unanswered)
+    });
+    unanswered.drain(..).for_each(|place| poll(place, Cause::Call));
+    with_tools(|tools| (tools.answering, tools.unanswered) = (false, unanswered));
+}
+
 /// Runs `f` with the tools of the calling worker.
 pub fn with_tools<R>(f: impl FnOnce(&mut Tools) -> R) -> R {
     TOOLS.with_borrow_mut(|tools| f(tools.as_mut().expect("connections are polled by workers only")))
@@ -295,7 +315,13 @@ pub fn start(engine: Arc<Engine>, number: usize) -> std::io::Result<(WorkerHandl
 fn run(reactor: &mut Reactor<Accepted>) {
     let mut letters = Letters::default();
     while !letters.closed {
-        reactor.turn(&mut letters, poll);
+        reactor.turn(&mut letters, |place, cause| {
+            poll(place, cause);
+            if with_tools(|tools| tools.unanswered.len() >= ANSWERED_TOGETHER) {
+                answer();
+            }
+        });
+        answer();
         let refused = with_station(|station| {
             letters.given.drain(..).for_each(|accepted| station.take_in(accepted));
             if station.unwatched.is_empty() { Vec::new() } else { station.watch_new(reactor) }

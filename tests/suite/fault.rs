@@ -77,8 +77,26 @@ fn with_a_sync_each_second_what_is_there_has_no_gaps() {
     rounds("everysec", usize::MAX / 2);
 }
 
+#[test]
+fn what_is_acknowledged_to_many_at_once_is_in_the_file_by_then() {
+    let server = Server::subject(&["--io-threads", "1", "--appendonly", "yes", "--appendfsync", "no"]);
+    let file = server.dir().join("appendonlydir/appendonly.aof.1.incr.aof");
+    let mut clients: Vec<Client> = (0..21).map(|_| server.connect()).collect();
+    for round in 0..50 {
+        let key = |n: usize| format!("key-{round}-{n}.");
+        for (n, client) in clients.iter_mut().enumerate() {
+            client.send(&request(&["SET", &key(n), "x"])).unwrap();
+        }
+        for (n, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.reply().unwrap(), b"+OK\r\n");
+            let log = std::fs::read(&file).unwrap();
+            assert!(log.windows(key(n).len()).any(|bytes| bytes == key(n).as_bytes()), "{}", key(n));
+        }
+    }
+}
+
 /// So many clients write at once while the server is killed.
-const WRITERS: usize = 4;
+const WRITERS: usize = 20;
 /// So many requests each of them sends before it reads replies.
 const PIPELINE: usize = 5;
 

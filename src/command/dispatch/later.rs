@@ -112,6 +112,7 @@ impl Executor {
         // What was done for it may have to be on disk before it hears of it.
         if waiting.logged() > 0 {
             session.logged = session.logged.max(waiting.logged());
+            self.uncommitted = self.uncommitted.max(session.logged);
             session.streamed = engine.replication.offset();
         }
         let mark = out.mark();

@@ -71,6 +71,8 @@ pub struct Executor {
     gate: usize,
     together: usize,
     effects: Effects,
+    /// The offset in the log up to which a worker's connections have changed something that may not be in the file yet.
+    uncommitted: u64,
     /// Looks whether the configuration is still the same at the price of a load.
     newest: Cache<Arc<ArcSwap<Config>>, Arc<Config>>,
     config: Arc<Config>,
@@ -114,6 +116,7 @@ impl Executor {
             gate: worker.unwrap_or_else(|| engine.keyspace.gates().shared_index()),
             together: (TOGETHER / workers).max(4),
             effects: Effects::default(),
+            uncommitted: 0,
             newest: Cache::new(engine.config.clone()),
             notable_ns: notable_ns(&config),
             config,
@@ -138,18 +141,36 @@ impl Executor {
         ran
     }
 
-    /// Sees to what was appended to the log, once nothing is held any more.
+    /// Sees to what was appended to the log, once nothing is held any more. A worker does so for several connections at
+    /// once: before their replies leave, [`Executor::commit_all`] must be called.
     #[inline]
     fn commit(&mut self, engine: &Engine, session: &mut Session) {
         let logged = std::mem::take(&mut self.effects.logged);
         if logged > 0 {
             session.logged = logged;
             session.streamed = engine.replication.offset();
-            engine.commit(logged);
+            match self.worker {
+                Some(_) => self.uncommitted = logged,
+                None => engine.commit(logged),
+            }
         }
         if engine.replication.has_news() {
             engine.replication.wake_replicas();
         }
+    }
+
+    /// Sees to all that connections have changed since it was called last, as [`Engine::commit`] does.
+    #[inline]
+    pub fn commit_all(&mut self, engine: &Engine) {
+        if self.uncommitted > 0 {
+            engine.commit(std::mem::take(&mut self.uncommitted));
+        }
+    }
+
+    /// Whether [`Executor::commit_all`] would write to a file now, which costs as much for one change as for many.
+    #[inline]
+    pub fn would_write(&self, engine: &Engine) -> bool {
+        self.uncommitted > 0 && engine.aof.is_on() && engine.aof.appender.would_write(self.uncommitted)
     }
 
     fn run_all(

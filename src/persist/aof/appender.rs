@@ -198,6 +198,15 @@ impl Appender {
         self.write_locked(&mut self.files.lock());
     }
 
+    /// Whether a [`commit`](Appender::commit) of `offset` would write now.
+    #[inline]
+    pub fn would_write(&self, offset: u64) -> bool {
+        self.written.load(Ordering::Acquire) < offset
+            && !self.always.load(Ordering::Acquire)
+            && !self.syncing.load(Ordering::Acquire)
+            && !self.in_trouble.load(Ordering::Acquire)
+    }
+
     /// Whether replies to changes up to `offset` may leave.
     #[inline]
     pub fn is_durable(&self, offset: u64) -> bool {
