@@ -205,6 +205,13 @@ fn temporary(config: &Config, place: Place) -> PathBuf {
     name_in_dir(config, format!("temp-{kind}{}.rdb", std::process::id()).as_bytes())
 }
 
+/// Removes what is not complete, for a process that ends at once.
+pub fn abandon(config: &Config) {
+    for place in [Place::Foreground, Place::Background] {
+        disk::remove(&temporary(config, place));
+    }
+}
+
 /// Opens the temporary file; what goes wrong is logged.
 fn create(config: &Config, place: Place) -> io::Result<Temporary> {
     let path = temporary(config, place);

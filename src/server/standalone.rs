@@ -528,14 +528,15 @@ impl Signals {
         let Signals { runtime, term, int } = self;
         std::thread::Builder::new()
             .name("signals".into())
-            .spawn(move || runtime.block_on(follow_signals(&engine, term, int)))?;
+            .spawn(move || runtime.block_on(follow_signals(engine, term, int)))?;
         Ok(())
     }
 }
 
-async fn follow_signals(engine: &Engine, mut term: Signal, mut int: Signal) {
+async fn follow_signals(engine: Arc<Engine>, mut term: Signal, mut int: Signal) {
     let insist = || {
         warning!("You insist... exiting now.");
+        save::abandon(&engine.config.load());
         std::process::exit(1);
     };
     let mut asked = false;
@@ -565,8 +566,18 @@ async fn follow_signals(engine: &Engine, mut term: Signal, mut int: Signal) {
             warning!("Received shutdown signal during loading, exiting now.");
             std::process::exit(0);
         }
-        if asked && let Err(reason) = end(engine, request_of(options)) {
-            warning!("{reason}");
+        if asked {
+            // Elsewhere, so that who insists is heard while it saves.
+            let (engine, request) = (engine.clone(), request_of(options));
+            let mut ending = tokio::task::spawn_blocking(move || end(&engine, request));
+            tokio::select! {
+                ended = &mut ending => {
+                    if let Ok(Err(reason)) = ended {
+                        warning!("{reason}");
+                    }
+                }
+                _ = int.recv() => insist(),
+            }
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Scripts that do not end: others hear so in time, on the script's own worker and on all others, and can end them.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
-use crate::support::client::Client;
+use crate::support::client::{Client, request};
 use crate::support::server::Server;
 
 /// A patience that no healthy server needs.
@@ -20,7 +21,7 @@ fn text(reply: &[u8]) -> String {
 fn spin(server: &Server, command: &[&str]) -> Client {
     let mut spinning = server.connect();
     let words: Vec<Vec<u8>> = command.iter().map(|word| word.as_bytes().to_vec()).collect();
-    spinning.send(&crate::support::client::request(&words)).unwrap();
+    spinning.send(&request(&words)).unwrap();
     let mut other = server.connect();
     let until = Instant::now() + PATIENCE;
     while !text(&other.cmd(&["PING"])).starts_with("-BUSY") {
@@ -104,4 +105,28 @@ fn functions_have_a_command_of_their_own_to_end_them() {
     let endless = "#!lua name=e\nwhile true do end";
     let said = text(&client.cmd(&["FUNCTION", "LOAD", endless]));
     assert_eq!(said, "-ERR Error registering functions: ERR FUNCTION LOAD timeout");
+}
+
+#[test]
+fn while_a_script_of_the_log_is_run_again_others_hear_that_data_is_loaded() {
+    let args = ["--appendonly", "yes", "--aof-use-rdb-preamble", "no", "--busy-reply-threshold", "1"];
+    let server = Server::subject(&args);
+    let script = "redis.call('SET', KEYS[1], 'y') for i = 1, 300000 do redis.call('PING') end";
+    let mut log = std::fs::OpenOptions::new();
+    let mut log = log.append(true).open(server.dir().join("appendonlydir/appendonly.aof.1.incr.aof")).unwrap();
+    log.write_all(&request(&["SELECT", "0"])).unwrap();
+    log.write_all(&request(&["EVAL", script, "1", "x"])).unwrap();
+    let (mut loading, mut other) = (server.connect(), server.connect());
+    loading.send(&request(&["DEBUG", "LOADAOF"])).unwrap();
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let reply = text(&other.cmd(&["PING"]));
+        if reply != "+PONG" {
+            assert_eq!(reply, "-LOADING Redis is loading the dataset in memory");
+            break;
+        }
+        assert!(Instant::now() < until, "nobody says that data is loaded");
+    }
+    assert_eq!(text(&loading.reply().unwrap()), "+OK");
+    assert_eq!(text(&other.cmd(&["GET", "x"])), "$1\r\ny");
 }

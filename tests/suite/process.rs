@@ -280,6 +280,22 @@ fn a_second_sigint_ends_it_at_once() {
 }
 
 #[test]
+fn a_second_sigint_ends_the_last_save_and_leaves_nothing_of_it() {
+    let dir = Dir::new();
+    let mut process = Process::start(server(&dir).args(["--save", "900 1", "--rdb-key-save-delay", "100000000"]));
+    let temporary = dir.path(&format!("temp-{}.rdb", process.child.id()));
+    assert_eq!(dir.client().cmd(&["SET", "key", "value"]), b"+OK\r\n");
+    process.signal("INT");
+    process.wait_for("Saving the final RDB snapshot before exiting.");
+    eventually("nothing is saved", || temporary.exists().then_some(()));
+    process.signal("INT");
+    let (status, log) = process.ended();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("You insist... exiting now."), "{log}");
+    assert!(!temporary.exists() && !dir.path("dump.rdb").exists());
+}
+
+#[test]
 fn what_is_logged_follows_a_changed_loglevel() {
     let dir = Dir::new();
     let mut process = Process::start(&mut server(&dir));

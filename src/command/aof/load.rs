@@ -9,7 +9,7 @@ use crate::command::aof::open;
 use crate::command::aof::paths::{as_path, directory, file, manifest_path, persist, plain};
 use crate::command::args::Args;
 use crate::command::dispatch::{Batch, Executor, Request, Stop};
-use crate::command::engine::Engine;
+use crate::command::engine::{Engine, Refusal};
 use crate::command::save::{self};
 use crate::config::table::Config;
 use crate::keyspace::hold::{Hold, ShardSet};
@@ -307,12 +307,15 @@ pub fn reload<'k>(engine: &'k Engine, hold: &mut Hold<'k>) -> Result<(), &'stati
     engine.keyspace.reclaimer().free(flushed.keys, flushed);
     // The gates stay closed: nobody but who replays touches a shard.
     *hold = engine.keyspace.hold_none();
+    // Who is answered while a script of the log takes its time is told why it has to wait.
+    engine.refuse(Refusal::Loading, true);
     let manifest = match engine.aof.is_on() {
         true => Ok(engine.aof.manifest.lock().clone()),
         false => read_manifest(&config).map(Option::unwrap_or_default),
     };
     let loaded = manifest.and_then(|manifest| load(engine, &config, &manifest));
     *hold = engine.keyspace.hold(ShardSet::ALL);
+    engine.refuse(Refusal::Loading, false);
     loaded.map_err(|error| {
         warning!("{error}");
         FAILED
