@@ -108,19 +108,9 @@ impl Manifest {
     /// What the file holds.
     pub fn text(&self) -> Vec<u8> {
         let mut text = Vec::new();
-        let mut line = |part: &Part, kind: char| {
-            text.extend_from_slice(b"file ");
-            let is_plain = part.name.iter().all(|byte| byte.is_ascii_graphic() && !b"\"'\\#".contains(byte));
-            if is_plain {
-                text.extend_from_slice(&part.name);
-            } else {
-                text.extend(quoted(&part.name));
-            }
-            text.extend_from_slice(format!(" seq {} type {kind}\n", part.seq).as_bytes());
-        };
-        self.base.iter().for_each(|part| line(part, 'b'));
-        self.history.iter().for_each(|part| line(part, 'h'));
-        self.increments.iter().for_each(|part| line(part, 'i'));
+        self.base.iter().for_each(|part| write_line(&mut text, part, Kind::Base));
+        self.history.iter().for_each(|part| write_line(&mut text, part, Kind::History));
+        self.increments.iter().for_each(|part| write_line(&mut text, part, Kind::Increment));
         text
     }
 
@@ -146,6 +136,23 @@ impl Manifest {
         let seq = self.increments.iter().chain(old).map(|part| part.seq).max().unwrap_or(0) + 1;
         Part { name: [name, format!(".{seq}.incr.aof").as_bytes()].concat(), seq }
     }
+}
+
+/// Appends the line that names a file.
+fn write_line(text: &mut Vec<u8>, part: &Part, kind: Kind) {
+    let kind = match kind {
+        Kind::Base => 'b',
+        Kind::Increment => 'i',
+        Kind::History => 'h',
+    };
+    text.extend_from_slice(b"file ");
+    let is_plain = part.name.iter().all(|byte| byte.is_ascii_graphic() && !b"\"'\\#".contains(byte));
+    if is_plain {
+        text.extend_from_slice(&part.name);
+    } else {
+        text.extend(quoted(&part.name));
+    }
+    text.extend_from_slice(format!(" seq {} type {kind}\n", part.seq).as_bytes());
 }
 
 /// The file that a line names.
@@ -175,7 +182,14 @@ fn entry(line: &[u8]) -> Result<(Part, Kind), &'static str> {
         }
     }
     let seq = seq.filter(|seq| (1..u64::MAX / 2).contains(seq)).ok_or(FORMAT)?;
-    Ok((Part { name: name.ok_or(FORMAT)?, seq }, kind.ok_or(FORMAT)?))
+    let (part, kind) = (Part { name: name.ok_or(FORMAT)?, seq }, kind.ok_or(FORMAT)?);
+    let mut written = Vec::new();
+    write_line(&mut written, &part, kind);
+    if written.len() > LINE_BYTES {
+        // Bytes that are quoted take four times as much, and what is read must be read again.
+        return Err("The AOF manifest file contains too long file name");
+    }
+    Ok((part, kind))
 }
 
 #[cfg(test)]
@@ -226,6 +240,16 @@ mod tests {
             let error = Manifest::parse(text).unwrap_err();
             assert_eq!((error.line, error.reason), (line, reason), "{}", text.escape_ascii());
         }
+    }
+
+    #[test]
+    fn a_name_that_could_not_be_read_again_is_refused() {
+        // Quoted, each of these bytes takes four.
+        let line = |len: usize| [b"file ", &vec![0xff; len][..], b" seq 1 type i\n"].concat();
+        let longest = Manifest::parse(&line(250)).unwrap();
+        assert_eq!(Manifest::parse(&longest.text()), Ok(longest));
+        let error = Manifest::parse(&line(251)).unwrap_err();
+        assert_eq!(error.reason, "The AOF manifest file contains too long file name");
     }
 
     proptest! {
