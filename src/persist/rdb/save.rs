@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::config::choice::MaxmemoryPolicy;
@@ -44,12 +45,16 @@ struct Records {
     compression: Compression,
     clocks: Clocks,
     moment: Moment,
+    /// See [`Writer::vain`]: to find that a large value cannot be compressed takes longer than all else, and those of one
+    /// data set are alike.
+    vain: AtomicU32,
 }
 
 impl Encode for Records {
     fn encode(&self, entry: &Entry, out: &mut Vec<u8>, relief: Relief<'_>) {
         let mut writer = Writer::onto(std::mem::take(out), self.compression, relief);
         writer.tells_activity = self.audience == Audience::File;
+        writer.vain = Some(self.vain.load(Ordering::Relaxed));
         let about = match self.clocks {
             Clocks::None => About::default(),
             Clocks::Idle => About { idle_seconds: Some(self.moment.idle_seconds(entry.clock())), ..About::default() },
@@ -58,6 +63,7 @@ impl Encode for Records {
             }
         };
         file::write_key(&mut writer, entry, about);
+        self.vain.store(writer.vain.unwrap_or(0), Ordering::Relaxed);
         *out = writer.bytes;
     }
 }
@@ -69,7 +75,7 @@ pub fn encoder(config: &Config, moment: Moment, audience: Audience) -> Arc<dyn E
         MaxmemoryPolicy::AllkeysLfu | MaxmemoryPolicy::VolatileLfu => Clocks::Frequency,
         _ => Clocks::None,
     };
-    Arc::new(Records { audience, compression: config.rdbcompression.into(), clocks, moment })
+    Arc::new(Records { audience, compression: config.rdbcompression.into(), clocks, moment, vain: AtomicU32::new(0) })
 }
 
 /// What stands before the keys.

@@ -12,6 +12,13 @@ const SAVING: usize = 4;
 /// A longer string is no integer of 32 bits.
 const INTEGER_DIGITS: usize = 11;
 
+/// After so many long strings in a row that compression does not make shorter, most that follow are written as they are.
+const VAIN: u32 = 64;
+/// One in so many of them is tried nevertheless.
+const TRIED: u32 = 16;
+/// A string of so many bytes is a long one. Shorter ones say nothing of it: names stand between documents.
+const LONG: usize = 256;
+
 /// What stands before a compressed string.
 const LZF: u8 = 0xc3;
 
@@ -39,6 +46,9 @@ pub struct Writer<'r> {
     pub version: u32,
     /// Whether it is written when consumers of streams were active, which no version before Redis 7.2 can read.
     pub tells_activity: bool,
+    /// How many long strings in a row were not worth compressing; `None` where each is to be tried, so that the same value is
+    /// the same bytes always, and those of Redis.
+    pub vain: Option<u32>,
     /// Takes what was written out of `bytes` when it gets much.
     relief: Relief<'r>,
 }
@@ -57,7 +67,7 @@ impl<'r> Writer<'r> {
 
     /// One that goes on behind `bytes`, and has `relief` take what it has written between elements of what is large.
     pub fn onto(bytes: Vec<u8>, compression: Compression, relief: Relief<'r>) -> Writer<'r> {
-        Writer { bytes, compression, version: VERSION, tells_activity: true, relief }
+        Writer { bytes, compression, version: VERSION, tells_activity: true, vain: None, relief }
     }
 
     /// An element is done: what was written may be given away.
@@ -113,8 +123,15 @@ impl<'r> Writer<'r> {
         {
             return;
         }
-        if self.compression == Compression::Lzf && text.len() >= COMPRESS_FROM && self.compressed(text) {
-            return;
+        if self.compression == Compression::Lzf && text.len() >= COMPRESS_FROM {
+            let vain = self.vain.as_mut().filter(|_| text.len() >= LONG).map_or(0, |vain| {
+                *vain = vain.wrapping_add(1);
+                *vain - 1
+            });
+            if (vain < VAIN || vain.is_multiple_of(TRIED)) && self.compressed(text) {
+                self.vain = self.vain.map(|vain| if text.len() >= LONG { 0 } else { vain });
+                return;
+            }
         }
         self.count(text.len());
         self.raw(text);
@@ -209,6 +226,30 @@ mod tests {
         let x = [b'x'; 200];
         assert_eq!(written(&x, Compression::Lzf), [0xc3, 9, 0x40, 200, 1, b'x', b'x', 0xe0, 187, 0, 1, b'x', b'x']);
         assert_eq!(written(&x, Compression::None).len(), 202);
+    }
+
+    #[test]
+    fn long_strings_that_cannot_be_compressed_are_not_all_tried_and_the_first_that_can_ends_that() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut noise = || std::iter::repeat_with(|| rng.u8(..)).take(LONG).collect::<Vec<u8>>();
+        let (plain, short) = (vec![b'x'; LONG], [b'x'; LONG - 1]);
+        let is_compressed = |writer: &mut Writer<'_>, text: &[u8]| {
+            let before = writer.bytes.len();
+            writer.string(text);
+            writer.bytes.len() - before < text.len()
+        };
+        for adaptive in [false, true] {
+            let mut writer = Writer::new(Compression::Lzf);
+            writer.vain = adaptive.then_some(0);
+            for _ in 0..VAIN + 1 {
+                assert!(!is_compressed(&mut writer, &noise()));
+                // What is short is tried each time, and is no sign of what is long.
+                assert!(is_compressed(&mut writer, &short));
+            }
+            let missed = (0..2 * TRIED).take_while(|_| !is_compressed(&mut writer, &plain)).count() as u32;
+            assert_eq!(missed, if adaptive { TRIED - 1 } else { 0 });
+            assert!(is_compressed(&mut writer, &plain));
+        }
     }
 
     proptest! {
