@@ -93,6 +93,9 @@ fn answer_and_leave(program: &str, args: &[Vec<u8>]) -> Option<ExitCode> {
             eprintln!("Sentinel mode is not part of this program: run redis-sentinel beside it.");
             return Some(ExitCode::FAILURE);
         }
+        // As redis-server is redis-check-rdb and redis-check-aof by other names.
+        _ if program.ends_with("-check-rdb") => return Some(check::rdb(args)),
+        _ if program.ends_with("-check-aof") => return Some(check::aof(args)),
         b"-v" | b"--version" => println!("{}", version_line()),
         b"-h" | b"--help" => println!("{}", help(program)),
         b"--check-system" => return Some(check_system()),
@@ -121,7 +124,7 @@ fn help(program: &str) -> String {
        {program} -h or --help
        {program} --check-system
        {program} --check-rdb <file>
-       {program} --check-aof [--fix] <manifest or file>
+       {program} --check-aof [--fix | --truncate-to-timestamp <seconds>] <manifest or file>
 
 Examples:
        {program}                                  (run with the defaults)

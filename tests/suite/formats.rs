@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Once;
 
-use crate::support::client::Client;
-use crate::support::server::{Server, have, scratch};
+use crate::support::client::{Client, request};
+use crate::support::server::{Server, have, scratch, subject_program};
 
 /// A directory for the files of several servers, one after the other.
 struct Shared(PathBuf);
@@ -207,6 +207,68 @@ fn redis_reads_the_append_only_file_and_its_own_is_read() {
         drop(reader);
         let again = start(first_is_ours);
         assert_eq!(digest(&mut again.connect()), expected);
+    }
+}
+
+#[test]
+fn logs_are_checked_in_the_words_of_redis() {
+    static SAID: Once = Once::new();
+    if !have("redis-check-aof", &SAID) {
+        return;
+    }
+    let dir = Shared::new();
+    let command = |words: &[&str]| request(words);
+    let (set, multi) = (command(&["SET", "foo", "hello"]), command(&["MULTI"]));
+    let stamped = |n: u32| [format!("#TS:{}\r\n", 100 + n).into_bytes(), set.clone()].concat();
+    let manifest = |base: &str| format!("file {base} seq 1 type b\nfile whole seq 1 type i\n").into_bytes();
+    let files: [(&str, Vec<u8>); 10] = [
+        ("whole", set.repeat(2)),
+        ("broken", [&set[..], b"!!!"].concat()),
+        ("cut", [&set[..], b"*3\r\n$3\r\nse"].concat()),
+        ("open", [&set[..], &multi, &set].concat()),
+        ("stamped", (0..4).flat_map(stamped).collect()),
+        ("empty", Vec::new()),
+        ("manifest", manifest("whole")),
+        ("manifest-empty", manifest("empty")),
+        ("manifest-open", manifest("open")),
+        ("manifest-stamped", manifest("stamped")),
+    ];
+    let answer = |ours: bool, options: &[&str], file: &str, said: &str| {
+        files.iter().for_each(|(name, bytes)| std::fs::write(dir.0.join(name), bytes).unwrap());
+        let mut program = match ours {
+            true => Command::new(subject_program()),
+            false => Command::new("redis-check-aof"),
+        };
+        let program = if ours { program.arg("--check-aof") } else { &mut program };
+        let mut child = program
+            .args(options)
+            .arg(file)
+            .current_dir(&dir.0)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Who does not ask does not listen.
+        let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), said.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        // What is wrong at which byte is told in words of each one's own.
+        let text: Vec<String> = text.lines().filter(|line| !line.starts_with("0x")).map(str::to_owned).collect();
+        let left: Vec<u64> = files.iter().map(|(name, _)| dir.0.join(name).metadata().unwrap().len()).collect();
+        (text, output.status.code(), left)
+    };
+    for (file, _) in &files {
+        for (options, said) in [
+            (&[][..], ""),
+            (&["--fix"], "y\n"),
+            (&["--fix"], "n\n"),
+            (&["--truncate-to-timestamp", "102"], ""),
+            (&["--truncate-to-timestamp", "99"], ""),
+            (&["--truncate-to-timestamp", "103"], ""),
+            (&["--truncate-to-timestamp", "x"], ""),
+        ] {
+            assert_eq!(answer(true, options, file, said), answer(false, options, file, said), "{options:?} {file}");
+        }
     }
 }
 
