@@ -272,6 +272,24 @@ fn logs_are_checked_in_the_words_of_redis() {
     }
 }
 
+#[test]
+fn a_rewrite_goes_by_the_configuration_that_it_began_with() {
+    let server = Server::subject(&["--appendonly", "yes"]);
+    let mut client = server.connect();
+    let directory = server.dir().join("appendonlydir");
+    for round in 0..30 {
+        let (now, then, ending) = if round % 2 == 0 { ("yes", "no", "rdb") } else { ("no", "yes", "aof") };
+        ok(&mut client, &["CONFIG", "SET", "aof-use-rdb-preamble", now]);
+        let changed = ["CONFIG", "SET", "aof-use-rdb-preamble", then].map(String::from).to_vec();
+        let replies = client.pipeline(&[vec!["BGREWRITEAOF".to_owned()], changed]).unwrap();
+        assert!(replies.iter().all(|reply| reply.starts_with(b"+")), "{replies:?}");
+        wait_for_rewrite(&mut client);
+        let manifest = std::fs::read_to_string(directory.join("appendonly.aof.manifest")).unwrap();
+        let base = format!("appendonly.aof.{}.base.{ending}", round + 2);
+        assert!(manifest.contains(&base), "no {base} in {manifest}");
+    }
+}
+
 /// Waits until no rewrite goes on.
 fn wait_for_rewrite(client: &mut Client) {
     loop {

@@ -64,7 +64,7 @@ pub const BGREWRITEAOF: Command = Command {
             ctx.out.simple("Background append only file rewriting scheduled");
             return DONE;
         }
-        begin_rewrite(ctx.engine).map_err(|error| Error::text(format!("ERR Can't execute an AOF background rewriting. Please check the server logs for more information. ({error})")))?;
+        begin_rewrite(ctx.engine, ctx.engine.config.load_full()).map_err(|error| Error::text(format!("ERR Can't execute an AOF background rewriting. Please check the server logs for more information. ({error})")))?;
         ctx.out.simple("Background append only file rewriting started");
         DONE
     },
@@ -183,7 +183,7 @@ fn turn_on(engine: &Engine) {
         notice!(
             "AOF was enabled but there is already another background operation. An AOF background was scheduled to start when possible."
         );
-    } else if begin_rewrite(engine).is_err() {
+    } else if begin_rewrite(engine, engine.config.load_full()).is_err() {
         aof.scheduled.store(true, Ordering::Relaxed);
     }
 }

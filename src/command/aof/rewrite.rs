@@ -33,11 +33,12 @@ const PATIENT_FAILURES: u64 = 3;
 /// No longer than this, in milliseconds.
 const LONGEST_WAIT_MS: u64 = 3_600_000;
 
-/// Has a rewrite begin, which nothing is in the way of; it is told by `aof_rewrite_in_progress` from now on.
+/// Has a rewrite begin, which nothing is in the way of; it is told by `aof_rewrite_in_progress` from now on, and goes by
+/// `config` whatever changes meanwhile.
 ///
 /// # Errors
 /// There is one already, or the system refuses a thread.
-pub fn begin_rewrite(engine: &Engine) -> Result<(), String> {
+pub fn begin_rewrite(engine: &Engine, config: Arc<Config>) -> Result<(), String> {
     let aof = &engine.aof;
     let mut rewrite = aof.rewrite.lock();
     if rewrite.is_some() {
@@ -46,7 +47,7 @@ pub fn begin_rewrite(engine: &Engine) -> Result<(), String> {
     let shared = engine.arc();
     let work = move || {
         crash::prepare_thread();
-        run_rewrite(&shared);
+        run_rewrite(&shared, &config);
     };
     std::thread::Builder::new().name("rewrite".into()).spawn(work).map_err(|error| plain(&error))?;
     *rewrite = Some(Rewrite { started_ms: engine.clock.now_ms(), progress: Progress::default(), stopped: false });
@@ -57,10 +58,10 @@ pub fn begin_rewrite(engine: &Engine) -> Result<(), String> {
 }
 
 /// The thread of a rewrite.
-fn run_rewrite(engine: &Engine) {
+fn run_rewrite(engine: &Engine, config: &Config) {
     let (aof, started) = (&engine.aof, Instant::now());
-    let result = rewrite(engine);
-    disk::remove(&temporary_path(&engine.config.load()));
+    let result = rewrite(engine, config);
+    disk::remove(&temporary_path(config));
     let took = i64::try_from(started.elapsed().as_secs()).unwrap_or(i64::MAX);
     aof.took_s.store(took, Ordering::Relaxed);
     aof.tried_ms.store(engine.clock.now_ms(), Ordering::Relaxed);
@@ -89,11 +90,10 @@ fn run_rewrite(engine: &Engine) {
     *rewrite = None;
 }
 
-fn rewrite(engine: &Engine) -> Result<(), String> {
-    let config = engine.config.load_full();
+fn rewrite(engine: &Engine, config: &Config) -> Result<(), String> {
     let (aof, running) = (&engine.aof, engine.keyspace.snapshot());
     let say = |what: &'static str| move |error: io::Error| format!("{what}: {}", plain(&error));
-    disk::make_directory(&directory(&config)).map_err(say("the directory"))?;
+    disk::make_directory(&directory(config)).map_err(say("the directory"))?;
     let state = aof.state();
     // What comes after the base goes here. It is named before anything is in it.
     let next = match state {
@@ -102,24 +102,24 @@ fn rewrite(engine: &Engine) -> Result<(), String> {
             let mut manifest = aof.manifest.lock();
             let mut with = manifest.clone();
             let part = with.next_increment(&config.appendfilename);
-            let path = file(&config, &part);
+            let path = file(config, &part);
             disk::remove(&path);
             let (append, _) = Append::open(&path).map_err(say("the next file"))?;
             with.increments.push(part.clone());
-            persist(&config, &with).map_err(say("the manifest"))?;
+            persist(config, &with).map_err(say("the manifest"))?;
             *manifest = with;
             Some((part, append))
         }
         State::Waiting => {
-            let path = waiting_path(&config);
+            let path = waiting_path(config);
             disk::remove(&path);
             let (append, _) = Append::open(&path).map_err(say("the next file"))?;
             Some((aof.manifest.lock().next_increment(&config.appendfilename), append))
         }
     };
-    let manner = Manner::of(&config);
+    let manner = Manner::of(config);
     let encoder: Arc<dyn Encode> = match config.aof_use_rdb_preamble {
-        true => crate::persist::rdb::save::encoder(&config, engine.moment(&config), Audience::File),
+        true => crate::persist::rdb::save::encoder(config, engine.moment(config), Audience::File),
         false => Arc::new(Commands),
     };
     let (snapshot, part, head) = {
@@ -138,7 +138,7 @@ fn rewrite(engine: &Engine) -> Result<(), String> {
         }
         let before = aof.appender.size.load(Ordering::Relaxed);
         let part = next.map(|(part, append)| {
-            join(engine, &config, append, 0);
+            join(engine, config, append, 0);
             part
         });
         if state == State::On {
@@ -147,7 +147,7 @@ fn rewrite(engine: &Engine) -> Result<(), String> {
         (snapshot, part, save::head(engine, save::Purpose::Base))
     };
     let mut hold = engine.keyspace.hold_none();
-    let temporary = temporary_path(&config);
+    let temporary = temporary_path(config);
     let sync_every = config.aof_rewrite_incremental_fsync.then_some(SYNC_EVERY_BYTES);
     let created = Temporary::create(&temporary, sync_every);
     let (mut sink, created): (Option<Temporary>, io::Result<()>) = match created {
@@ -172,7 +172,7 @@ fn rewrite(engine: &Engine) -> Result<(), String> {
     let file_of_base = sink.take().ok_or("no file")?;
     let mut manifest = aof.manifest.lock();
     let base = manifest.next_base(&config.appendfilename, config.aof_use_rdb_preamble);
-    file_of_base.commit(&file(&config, &base)).map_err(say("the base"))?;
+    file_of_base.commit(&file(config, &base)).map_err(say("the base"))?;
     let mut with = Manifest { base: Some(base), ..Manifest::default() };
     with.history = manifest.history.clone();
     with.history.extend(manifest.base.clone());
@@ -180,17 +180,17 @@ fn rewrite(engine: &Engine) -> Result<(), String> {
     let stopped = aof.rewrite.lock().as_ref().is_none_or(|rewrite| rewrite.stopped);
     if stopped || aof.state() != state {
         // The log was turned on or off meanwhile: nobody knows this base.
-        with.base.iter().for_each(|base| disk::remove(&file(&config, base)));
+        with.base.iter().for_each(|base| disk::remove(&file(config, base)));
         return Err("stopped".into());
     }
     if let Some(part) = &part {
         if state == State::Waiting {
-            disk::rename(&waiting_path(&config), &file(&config, part)).map_err(say("the next file"))?;
+            disk::rename(&waiting_path(config), &file(config, part)).map_err(say("the next file"))?;
         }
         with.increments.push(part.clone());
     }
-    persist(&config, &with).map_err(say("the manifest"))?;
-    let base_bytes = with.base.as_ref().map_or(0, |base| disk::length(&file(&config, base)));
+    persist(config, &with).map_err(say("the manifest"))?;
+    let base_bytes = with.base.as_ref().map_or(0, |base| disk::length(&file(config, base)));
     *manifest = with;
     if state == State::Waiting {
         aof.set_state(State::On);
@@ -198,7 +198,7 @@ fn rewrite(engine: &Engine) -> Result<(), String> {
     aof.others_bytes.store(base_bytes, Ordering::Relaxed);
     aof.base_bytes.store(aof.bytes(), Ordering::Relaxed);
     if !config.aof_disable_auto_gc {
-        remove_history(&config, &mut manifest).map_err(say("old files"))?;
+        remove_history(config, &mut manifest).map_err(say("old files"))?;
     }
     Ok(())
 }
@@ -324,7 +324,7 @@ pub fn look_at_growth(engine: &Engine) {
     if due && !scheduled {
         notice!("Starting automatic rewriting of AOF on {}% growth", growth - 100);
     }
-    if let Err(error) = begin_rewrite(engine) {
+    if let Err(error) = begin_rewrite(engine, engine.config.load_full()) {
         warning!("Can't rewrite append only file in background: {error}");
     }
 }
