@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -19,7 +18,7 @@ use crate::config::choice::AclPubsubDefault;
 use crate::config::load::LoadError;
 use crate::config::table::{Config, FileLine};
 use crate::observe::log::{notice, warning};
-use crate::persist::disk;
+use crate::persist::disk::{self, plain};
 use crate::resp::reply::Output;
 use crate::spec::{Arity, Category, Flag, Group};
 use crate::stdx::random;
@@ -139,12 +138,6 @@ pub fn configured_users(commands: &CommandTable, config: &Config) -> Result<User
 
 fn acl_file(config: &Config) -> (&Path, Cow<'_, str>) {
     (Path::new(OsStr::from_bytes(&config.aclfile)), String::from_utf8_lossy(&config.aclfile))
-}
-
-/// The system's words alone, without the number that std appends.
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 fn load_file(users: &Users, config: &Config) -> Result<Vec<Loss>, String> {

@@ -21,7 +21,7 @@ use crate::config::table::Config;
 use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::snapshot::Snapshot;
 use crate::observe::log::{notice, warning};
-use crate::persist::disk::{self, Temporary};
+use crate::persist::disk::{self, Temporary, plain};
 use crate::persist::rdb::load::{self, Loaded, Overdue, Twice};
 use crate::persist::rdb::reader::Reader;
 use crate::persist::rdb::save::{self, Audience, Failure, Head, Manner};
@@ -228,11 +228,6 @@ fn create(config: &Config, place: Place) -> io::Result<Temporary> {
 
 fn tell_failure(config: &Config, error: &io::Error) {
     warning!("Write error while saving DB to the disk({}): {}", path(config).display(), plain(error));
-}
-
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 /// Saves the data set, all of which is held. A save in the background goes on beside it. What went wrong is logged.

@@ -342,6 +342,12 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::write(path, bytes)
 }
 
+/// What the system says, without its number.
+pub fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
 /// Removes a file, which need not exist.
 pub fn remove(path: &Path) {
     // It may be gone already, and there is nothing to be done if it cannot be removed.

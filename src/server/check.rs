@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use crate::config::table::Config;
 use crate::persist::aof::manifest::{Manifest, Part};
 use crate::persist::aof::records::{self, Reason, Records};
-use crate::persist::disk;
+use crate::persist::disk::{self, plain};
 use crate::persist::rdb::file::{self, Record};
 use crate::persist::rdb::reader::Reader;
 use crate::persist::rdb::value::Limits;
@@ -157,11 +157,6 @@ fn check_log(path: &Path, aim: Aim, may_cut: &mut dyn FnMut() -> bool) -> Result
     }
     println!("All AOF files and manifest are valid");
     Ok(())
-}
-
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 /// Whether a file is a manifest: its first line that is no comment names a file.

@@ -27,7 +27,7 @@ use crate::keyspace::hold::ShardSet;
 use crate::observe::info::Selection;
 use crate::observe::log::{self, notice, warning};
 use crate::observe::{allocator, crash};
-use crate::persist::disk;
+use crate::persist::disk::{self, plain};
 use crate::server::host::{ConfigFile, ServerHost};
 use crate::server::running::{Listen, Parts, Server, StartError};
 use crate::server::{check, process};
@@ -269,11 +269,6 @@ fn run(program: &str, no_arguments: bool, loaded: Loaded) -> Result<(), Box<dyn 
 
 fn absolute(path: &Path) -> io::Result<PathBuf> {
     if path.is_absolute() { Ok(path.to_owned()) } else { Ok(std::env::current_dir()?.join(path)) }
-}
-
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 /// The supervisor that waits for word, if one does.

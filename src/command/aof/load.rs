@@ -6,7 +6,7 @@
 use crate::client::session::Session;
 use crate::client::shared::{Link, Shared};
 use crate::command::aof::open;
-use crate::command::aof::paths::{as_path, directory, file, manifest_path, persist, plain};
+use crate::command::aof::paths::{as_path, directory, file, manifest_path, persist};
 use crate::command::args::Args;
 use crate::command::dispatch::{Batch, Executor, Request, Stop};
 use crate::command::engine::{Engine, Refusal};
@@ -16,7 +16,7 @@ use crate::keyspace::hold::{Hold, ShardSet};
 use crate::observe::log::{notice, warning};
 use crate::persist::aof::manifest::{Manifest, Part};
 use crate::persist::aof::records::{Fault, Reason, Record, Records};
-use crate::persist::disk::{self};
+use crate::persist::disk::{self, plain};
 use crate::persist::rdb::load::{self, Overdue, Twice};
 use crate::persist::rdb::reader::Reader;
 use crate::resp::reply::{Output, Protocol};

@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::command::aof::paths::{directory, file, persist, plain};
+use crate::command::aof::paths::{directory, file, persist};
 use crate::command::aof::rewrite::{begin_rewrite, write_held};
 use crate::command::context::DONE;
 use crate::command::engine::{Engine, Refusal};
@@ -28,7 +28,7 @@ use crate::observe::log::{notice, warning};
 use crate::persist::aof::State;
 use crate::persist::aof::appender::Policy;
 use crate::persist::aof::manifest::Manifest;
-use crate::persist::disk::{self, Append};
+use crate::persist::disk::{self, Append, plain};
 use crate::persist::log::Wants;
 use crate::spec::{Arity, Flag, Group};
 

@@ -45,9 +45,3 @@ pub fn temporary_path(config: &Config) -> PathBuf {
 pub fn persist(config: &Config, manifest: &Manifest) -> io::Result<()> {
     disk::replace(&manifest_path(config), &manifest.text())
 }
-
-/// What the system says, without its number.
-pub fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
-}

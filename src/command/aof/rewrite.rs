@@ -6,7 +6,7 @@
 //! the data set.
 
 use crate::command::aof::join;
-use crate::command::aof::paths::{directory, file, persist, plain, temporary_path, waiting_path};
+use crate::command::aof::paths::{directory, file, persist, temporary_path, waiting_path};
 use crate::command::engine::{Engine, Refusal};
 use crate::command::save::{self};
 use crate::config::table::Config;
@@ -18,7 +18,7 @@ use crate::observe::log::{notice, warning};
 use crate::persist::aof::commands::{self, Commands};
 use crate::persist::aof::manifest::{Manifest, Part};
 use crate::persist::aof::{Rewrite, State};
-use crate::persist::disk::{self, Append, Temporary};
+use crate::persist::disk::{self, Append, Temporary, plain};
 use crate::persist::rdb::save::{Audience, Failure, Head, Manner};
 use crate::resp::reply::{Output, Protocol};
 use std::io::{self, Write};

@@ -20,7 +20,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::config::choice::AppendFsync;
 use crate::observe::log::{notice, warning};
 use crate::persist::aof::crowd::Crowd;
-use crate::persist::disk::Append;
+use crate::persist::disk::{Append, plain};
 
 /// How often `everysec` syncs.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
@@ -479,11 +479,6 @@ impl Appender {
         let waiting = std::mem::take(&mut *self.waiting.lock());
         waiting.into_iter().for_each(|(_, waker)| waker.wake());
     }
-}
-
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 #[cfg(test)]
