@@ -184,14 +184,6 @@ fn stream(engine: &Engine, purpose: Purpose) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Opens the temporary file of a data set that is made for replicas.
-///
-/// # Errors
-/// What the system says, which is logged.
-pub fn create_for_sync(config: &Config) -> io::Result<Temporary> {
-    create(config, Place::Background)
-}
-
 /// Who writes a file. Each has a temporary one of its own: the one may end while the other goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -306,12 +298,25 @@ fn failed(engine: &Engine) {
 
 /// The thread of a save in the background.
 fn run(engine: &Engine, config: &Config, head: &Head, snapshot: Snapshot) {
+    save_snapshot(engine, config, head, snapshot, |_| ());
+}
+
+/// Saves in the background what a snapshot has; [`Saves::running`] tells of it until it is over. What became of it is logged.
+/// `ended` is told before another save may begin, and before the file's name can be another's.
+///
+/// [`Saves::running`]: crate::persist::saves::Saves::running
+pub fn save_snapshot(
+    engine: &Engine,
+    config: &Config,
+    head: &Head,
+    snapshot: Snapshot,
+    ended: impl FnOnce(&Result<(), Failure>),
+) {
     let started = Instant::now();
     let progress = snapshot.progress.clone();
     let written = write_in_background(engine, config, head, snapshot);
-    let mut running = engine.saves.running.lock();
-    let dirty = running.as_ref().map_or(0, |running| running.dirty);
-    // Under the lock: whoever stops it knows that its file does not take the name afterwards.
+    let naming = engine.saves.naming.lock();
+    let dirty = engine.saves.running.lock().as_ref().map_or(0, |running| running.dirty);
     let written = written.and_then(|file| match progress.is_stopped() {
         true => Err(Failure::Stopped),
         false => file.commit(&path(config)).map_err(Failure::Io),
@@ -319,7 +324,7 @@ fn run(engine: &Engine, config: &Config, head: &Head, snapshot: Snapshot) {
     let took = i64::try_from(started.elapsed().as_secs()).unwrap_or(i64::MAX);
     engine.saves.took_s.store(took, Ordering::Relaxed);
     engine.saves.peak_bytes.store(progress.peak_bytes(), Ordering::Relaxed);
-    match written {
+    match &written {
         Ok(()) => {
             notice!("DB saved on disk");
             // A SAVE or a load may have set the count to nothing meanwhile.
@@ -332,12 +337,14 @@ fn run(engine: &Engine, config: &Config, head: &Head, snapshot: Snapshot) {
         // Whoever stopped it knows why.
         Err(Failure::Stopped) => warning!("Background saving terminated by signal {}", libc::SIGUSR1),
         Err(Failure::Io(error)) => {
-            tell_failure(config, &error);
+            tell_failure(config, error);
             warning!("Background saving error");
             failed(engine);
         }
     }
-    *running = None;
+    ended(&written);
+    *engine.saves.running.lock() = None;
+    drop(naming);
 }
 
 /// Writes a snapshot to a file that has yet to take its name. The snapshot is over when this returns.

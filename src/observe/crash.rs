@@ -12,7 +12,7 @@
 #![allow(unsafe_code, reason = "what a thread is doing is lent to its signal handler through a raw pointer")]
 
 use std::backtrace::Backtrace;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt::{self, Write};
 use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
@@ -43,6 +43,7 @@ static STAGE: AtomicU32 = AtomicU32::new(0);
 thread_local! {
     // Constant and without a destructor, so that a signal handler can read it at any time.
     static RUNNING: Cell<Option<*const Tell>> = const { Cell::new(None) };
+    static HANDLER_STACK: RefCell<Option<system::AlternateStack>> = const { RefCell::new(None) };
 }
 
 /// Reports panics and faults of the whole process from now on. `info` writes what INFO would; it is
@@ -68,9 +69,13 @@ pub fn disarm() {
 }
 
 /// Gives the calling thread a stack on which a fault can be reported even if its own has overflowed.
-/// To be called once by every long-lived thread; the memory is touched only when it is needed.
+/// To be called once by every thread that runs code of ours; the memory is touched only when it is needed.
 pub fn prepare_thread() {
-    system::alternate_stack(HANDLER_STACK_BYTES);
+    HANDLER_STACK.with_borrow_mut(|stack| {
+        // The old one first: it leaves the thread without any.
+        *stack = None;
+        *stack = system::AlternateStack::set(HANDLER_STACK_BYTES);
+    });
 }
 
 /// Runs `work`, about which `tell` can say what it is (the command and its arguments) should this

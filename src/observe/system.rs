@@ -141,17 +141,36 @@ pub(super) fn wait_for_the_end() -> ! {
     }
 }
 
-/// Gives this thread an alternate stack of `bytes` for signal handlers. It is never freed, and its
-/// pages are not touched before a signal needs them. Keeps what there was if the system refuses.
-pub(super) fn alternate_stack(bytes: usize) {
-    // SAFETY: a fresh anonymous mapping of our own becomes the stack; it is never unmapped, so it
-    // outlives the thread's use of it.
-    unsafe {
+/// A thread's alternate stack for signal handlers, until it is dropped, which that thread must do. Its pages are not touched
+/// before a signal needs them.
+pub(super) struct AlternateStack {
+    base: *mut libc::c_void,
+    bytes: usize,
+}
+
+impl AlternateStack {
+    /// Gives the calling thread one of `bytes`; `None` if the system refuses, then it keeps what there was.
+    pub fn set(bytes: usize) -> Option<AlternateStack> {
         let (read_write, private) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        let base = libc::mmap(std::ptr::null_mut(), bytes, read_write, private, -1, 0);
-        if base != libc::MAP_FAILED {
-            let stack = libc::stack_t { ss_sp: base, ss_flags: 0, ss_size: bytes };
-            libc::sigaltstack(&raw const stack, std::ptr::null_mut());
+        // SAFETY: a fresh anonymous mapping touches no memory that is in use.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), bytes, read_write, private, -1, 0) };
+        if base == libc::MAP_FAILED {
+            return None;
+        }
+        let (stack, own) = (libc::stack_t { ss_sp: base, ss_flags: 0, ss_size: bytes }, AlternateStack { base, bytes });
+        // SAFETY: the mapping is our own, of this size, and stays until the thread has another stack or none.
+        (unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) } == 0).then_some(own)
+    }
+}
+
+impl Drop for AlternateStack {
+    fn drop(&mut self) {
+        let none = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+        // SAFETY: no handler runs on it, for it would have to return first; once the thread has none nobody uses the
+        // mapping, which is our own. Where another took its place none is the safe choice.
+        unsafe {
+            libc::sigaltstack(&raw const none, std::ptr::null_mut());
+            libc::munmap(self.base, self.bytes);
         }
     }
 }

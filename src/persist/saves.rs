@@ -71,8 +71,10 @@ pub struct Saves {
     pub count: AtomicU64,
     /// One is wanted as soon as nothing is in its way.
     pub scheduled: AtomicBool,
-    /// The one that goes on in the background.
+    /// The one that goes on in the background. Held shortly.
     pub running: Mutex<Option<Running>>,
+    /// Held while it is decided whether the file of one takes its name, and while it does.
+    pub naming: Mutex<()>,
     /// The load that goes on, or the last.
     pub loading: Loading,
     /// Keys that the last load stored.
@@ -93,6 +95,7 @@ impl Saves {
             count: AtomicU64::new(0),
             scheduled: AtomicBool::new(false),
             running: Mutex::new(None),
+            naming: Mutex::new(()),
             loading: Loading::default(),
             loaded_keys: AtomicU64::new(0),
             loaded_expired: AtomicU64::new(0),
@@ -104,9 +107,12 @@ impl Saves {
         self.running.lock().is_some()
     }
 
-    /// Has the one in the background stop; returns whether there is one. It ends soon after.
+    /// Has the one in the background stop; returns whether there is one. It ends soon after, and its file does not take the
+    /// name after this returns.
     pub fn stop(&self) -> bool {
-        self.running.lock().as_ref().map(|running| running.progress.stop()).is_some()
+        let any = self.running.lock().as_ref().map(|running| running.progress.stop()).is_some();
+        drop(self.naming.lock());
+        any
     }
 
     /// Has the one in the background go on without delays, if there is one.

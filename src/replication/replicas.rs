@@ -135,6 +135,12 @@ impl Replicas {
         self.all.values_mut()
     }
 
+    /// The connections of those at a stage, and what goes to them.
+    pub fn of_stage(&self, stage: Stage) -> Vec<(Arc<Shared>, Arc<Feed>)> {
+        let found = self.all.values().filter(|replica| replica.stage == stage);
+        found.map(|replica| (replica.client.clone(), replica.feed.clone())).collect()
+    }
+
     /// From where on the stream is needed by somebody; `None` where nobody needs any of it, as those do not any more whose
     /// connection is to be closed.
     pub fn needed_from(&self) -> Option<u64> {

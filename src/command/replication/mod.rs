@@ -268,6 +268,10 @@ fn may_sync(ctx: &mut Context<'_>) -> Result<bool, Error> {
     if !ctx.out.is_empty() {
         return Err(Error::text("ERR SYNC and PSYNC are invalid with pending output"));
     }
+    // A part of the data set is no file that could be kept, so it can only be sent as it is made.
+    if ctx.session.introduction.as_ref().is_some_and(|about| about.parts != Parts::default() && !about.eof) {
+        return Err(Error::text("ERR Filtered replica requires EOF capability"));
+    }
     Ok(true)
 }
 

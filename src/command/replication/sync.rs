@@ -4,7 +4,9 @@
 //! begins each is told the offset, and the stream is kept for it from there. What must stay true: a replica is sent the
 //! stream from exactly the offset of its snapshot on; whoever makes data sets waits for replicas, and nobody else does.
 
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -17,10 +19,10 @@ use crate::command::engine::Engine;
 use crate::command::save::{self, Purpose};
 use crate::config::table::Config;
 use crate::keyspace::hold::ShardSet;
-use crate::keyspace::snapshot::Snapshot;
+use crate::keyspace::snapshot::{Progress, Snapshot};
 use crate::observe::crash;
 use crate::observe::log::{notice, warning};
-use crate::persist::disk;
+use crate::persist::disk::{self, plain};
 use crate::persist::rdb::save::{Audience, Failure, Head, Manner, encoder, write, write_without_keys};
 use crate::persist::saves::Running;
 use crate::replication::replicas::{Replica, Stage};
@@ -77,20 +79,19 @@ fn start(replica: &mut Replica, id: &str, offset: u64, stage: Stage) {
 /// Begins to make a data set if replicas wait for one, and have waited long enough.
 pub fn look_at_waiting(engine: &Engine) {
     let config = engine.config.load_full();
+    let busy = engine.saves.is_running() || engine.aof.is_rewriting() || engine.keyspace.snapshot().is_active();
+    if busy || engine.saves.loading.active.load(Ordering::Relaxed) {
+        return;
+    }
     let mut state = engine.replication.state();
     let waiting = |replica: &&Replica| replica.stage == Stage::Waiting && !replica.client.is_closing();
     let Some(parts) = state.replicas.iter().find(waiting).map(|replica| replica.about.parts) else { return };
-    let busy = engine.saves.is_running() || engine.aof.is_rewriting() || engine.keyspace.snapshot().is_active();
-    let loading = engine.saves.loading.active.load(Ordering::Relaxed);
-    if busy || loading {
-        return;
-    }
     let now_ms = engine.clock.now_ms();
     let same = |replica: &&Replica| waiting(replica) && replica.about.parts == parts;
     let count = state.replicas.iter().filter(same).count();
     // What is not all of the data set is no file that we could keep.
     let partial = parts != Parts::default();
-    let diskless = (config.repl_diskless_sync || partial) && state.replicas.iter().filter(same).all(|r| r.about.eof);
+    let diskless = partial || config.repl_diskless_sync && state.replicas.iter().filter(same).all(|r| r.about.eof);
     let oldest_ms = state.replicas.iter().filter(same).map(|r| now_ms.saturating_sub(r.asked_ms)).max().unwrap_or(0);
     let delay_ms = u64::from(config.repl_diskless_sync_delay) * 1000;
     let enough = config.repl_diskless_sync_max_replicas > 0 && count >= config.repl_diskless_sync_max_replicas as usize;
@@ -103,6 +104,7 @@ pub fn look_at_waiting(engine: &Engine) {
     drop(state);
     let mut running = engine.saves.running.lock();
     if running.is_some() {
+        drop(running);
         engine.replication.state().making = None;
         return;
     }
@@ -111,15 +113,13 @@ pub fn look_at_waiting(engine: &Engine) {
         started_ms: now_ms,
         keys: 0,
         dirty: engine.dirty.load(Ordering::Relaxed),
-        progress: crate::keyspace::snapshot::Progress::default(),
+        progress: Progress::default(),
     });
     drop(running);
     let shared = engine.arc();
     let work = move || {
         crash::prepare_thread();
         run(&shared, &config, making);
-        shared.replication.state().making = None;
-        *shared.saves.running.lock() = None;
     };
     let target = if diskless { "replicas sockets" } else { "disk" };
     notice!("Starting BGSAVE for SYNC with target: {target}");
@@ -130,9 +130,15 @@ pub fn look_at_waiting(engine: &Engine) {
     }
     if let Err(error) = std::thread::Builder::new().name("sync".into()).spawn(work) {
         warning!("BGSAVE for replication failed: {error}");
-        engine.replication.state().making = None;
-        *engine.saves.running.lock() = None;
+        end_making(engine);
     }
+}
+
+/// Says that no data set is being made any more.
+fn end_making(engine: &Engine) {
+    // In this order: nobody takes the next save for ours.
+    engine.replication.state().making = None;
+    *engine.saves.running.lock() = None;
 }
 
 /// Stops the making of a data set that nobody waits for any more; a file that save points ask for is made all the same.
@@ -155,43 +161,46 @@ pub fn stop_useless(engine: &Engine) {
 
 /// The thread of one making.
 fn run(engine: &Engine, config: &Config, making: Making) {
-    let begun = match begin(engine, config, making) {
-        Some(begun) => begun,
-        // Something else began first: they go on waiting.
-        None => return,
-    };
-    let done =
-        if making.diskless { send(engine, config, making, begun) } else { through_file(engine, config, making, begun) };
-    let number = making.number;
-    let mine =
-        |stage: Stage| matches!(stage, Stage::Saving(n) | Stage::Streaming(n) | Stage::Sending(n) if n == number);
-    let now_ms = engine.clock.now_ms();
-    let mut state = engine.replication.state();
-    for replica in state.replicas.iter_mut().filter(|replica| mine(replica.stage)) {
-        if let Err(reason) = &done {
-            warning!("SYNC failed. {reason}: closing the connection of replica {}", replica.client.addr);
-            replica.client.close();
-            continue;
+    // Where something else began first they go on waiting.
+    let Some(begun) = begin(engine, config, making) else { return end_making(engine) };
+    match begun.snapshot {
+        Some(snapshot) if !making.diskless => through_file(engine, config, making, &begun.head, snapshot),
+        snapshot => {
+            let sent = send(engine, config, making, &begun.head, snapshot);
+            for replica in engine.replication.state().replicas.iter_mut() {
+                if replica.stage == Stage::Streaming(making.number) {
+                    settle(engine, replica, &sent);
+                }
+            }
+            end_making(engine);
         }
-        replica.heard_ms = now_ms;
-        let kind = if making.diskless { "socket" } else { "disk" };
-        if replica.about.rdb_only {
-            notice!("RDB transfer completed, rdb only replica ({}) should be disconnected asap", replica.client.addr);
-            replica.stage = Stage::Online;
-            replica.feed.close_behind();
-        } else if making.diskless {
-            notice!(
-                "Streamed replica synchronization with replica {} succeeded ({kind}). Waiting for REPLCONF ACK from replica to enable streaming",
-                replica.client.addr
-            );
-            replica.stage = Stage::Loading;
-        } else {
-            notice!("Synchronization with replica {} succeeded", replica.client.addr);
-            replica.stage = Stage::Online;
-            replica.feed.stream();
-        }
-        replica.client.wake();
     }
+}
+
+/// What follows for a replica once its data set was sent, or could not be.
+fn settle(engine: &Engine, replica: &mut Replica, sent: &Result<(), String>) {
+    if let Err(reason) = sent {
+        warning!("SYNC failed. {reason}: closing the connection of replica {}", replica.client.addr);
+        return replica.client.close();
+    }
+    replica.heard_ms = engine.clock.now_ms();
+    let diskless = matches!(replica.stage, Stage::Streaming(_));
+    if replica.about.rdb_only {
+        notice!("RDB transfer completed, rdb only replica ({}) should be disconnected asap", replica.client.addr);
+        replica.stage = Stage::Online;
+        replica.feed.close_behind();
+    } else if diskless {
+        notice!(
+            "Streamed replica synchronization with replica {} succeeded (socket). Waiting for REPLCONF ACK from replica to enable streaming",
+            replica.client.addr
+        );
+        replica.stage = Stage::Loading;
+    } else {
+        notice!("Synchronization with replica {} succeeded", replica.client.addr);
+        replica.stage = Stage::Online;
+        replica.feed.stream();
+    }
+    replica.client.wake();
 }
 
 /// What a making begins with: the snapshot, if there is to be one, and what stands before its keys.
@@ -242,20 +251,14 @@ fn begin(engine: &Engine, config: &Config, making: Making) -> Option<Begun> {
 struct Several<'e> {
     engine: &'e Engine,
     to: Vec<(Arc<Shared>, Arc<Feed>)>,
+    /// Whose end is the end of this, if anything's.
+    progress: Option<Progress>,
 }
 
-impl<'e> Several<'e> {
-    /// Those of a making that are at this stage.
-    fn of(engine: &'e Engine, stage: Stage) -> Several<'e> {
-        let state = engine.replication.state();
-        let to = state.replicas.iter().filter(|replica| replica.stage == stage);
-        let to = to.map(|replica| (replica.client.clone(), replica.feed.clone())).collect();
-        Several { engine, to }
-    }
-
-    /// Whether the one in the background was told to stop.
+impl Several<'_> {
+    /// Whether what is being sent was told to stop.
     fn is_stopped(&self) -> bool {
-        self.engine.saves.running.lock().as_ref().is_some_and(|running| running.progress.is_stopped())
+        self.progress.as_ref().is_some_and(Progress::is_stopped)
     }
 
     /// Waits until one of them has room, or has taken nothing for too long; returns whether it goes on.
@@ -297,7 +300,9 @@ impl Write for Several<'_> {
             return Err(io::Error::other("stopped"));
         }
         if self.to.is_empty() {
-            warning!("Diskless rdb transfer, last replica dropped, killing fork child.");
+            if self.progress.is_some() {
+                warning!("Diskless rdb transfer, last replica dropped, killing fork child.");
+            }
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         Ok(bytes.len())
@@ -308,82 +313,82 @@ impl Write for Several<'_> {
     }
 }
 
-/// Writes a data set into `to`. The snapshot is over when this returns.
-fn write_to(engine: &Engine, config: &Config, begun: Begun, to: &mut (dyn Write + Send)) -> Result<(), Failure> {
-    let manner = Manner::of(config);
-    match begun.snapshot {
-        None => Ok(write_without_keys(&begun.head, manner, to)?),
-        Some(snapshot) => {
-            let mut hold = engine.keyspace.hold_none();
-            write(snapshot, engine.keyspace.snapshot(), &mut hold, &begun.head, manner, to)
-        }
-    }
-}
-
-/// Sends a data set as it is made.
-fn send(engine: &Engine, config: &Config, making: Making, begun: Begun) -> Result<(), String> {
-    let mut to = Several::of(engine, Stage::Streaming(making.number));
+/// Sends a data set as it is made. The snapshot is over when this returns.
+fn send(
+    engine: &Engine,
+    config: &Config,
+    making: Making,
+    head: &Head,
+    snapshot: Option<Snapshot>,
+) -> Result<(), String> {
+    let progress = engine.saves.running.lock().as_ref().map(|running| running.progress.clone());
+    let to = engine.replication.state().replicas.of_stage(Stage::Streaming(making.number));
+    let mut to = Several { engine, to, progress };
     let mark: [u8; MARK_LENGTH] = random::run_id();
     // What cannot be written is told by the walk, which must be made in any case.
     let _ = to.write_all(&[b"$EOF:", &mark[..], b"\r\n"].concat());
-    let written = write_to(engine, config, begun, &mut to).map_err(|failure| failure.to_string());
+    let manner = Manner::of(config);
+    let written = match snapshot {
+        None => write_without_keys(head, manner, &mut to).map_err(Failure::Io),
+        Some(snapshot) => {
+            let mut hold = engine.keyspace.hold_none();
+            write(snapshot, engine.keyspace.snapshot(), &mut hold, head, manner, &mut to)
+        }
+    };
+    let written = written.map_err(|failure| failure.to_string());
     written.and_then(|()| to.write_all(&mark).map_err(|error| error.to_string()))?;
     notice!("Diskless rdb transfer, done reading from pipe, {} replicas still up.", to.to.len());
     Ok(())
 }
 
-/// Writes a data set to the file that every save writes, and sends that.
-fn through_file(engine: &Engine, config: &Config, making: Making, begun: Begun) -> Result<(), String> {
-    let started = Instant::now();
-    let say = |failure: Failure| failure.to_string();
-    let mut file = match save::create_for_sync(config) {
-        Ok(file) => file,
-        Err(error) => {
-            begun.snapshot.iter().for_each(|snapshot| snapshot.progress.stop());
-            let _ = write_to(engine, config, begun, &mut io::sink());
-            return Err(error.to_string());
+/// Writes a data set to the file that every save writes, and sends that to each who waits for it, as fast as that one takes it.
+/// The making is over when the file is complete: what is saved or made thereafter does not meet those who are sent it.
+fn through_file(engine: &Engine, config: &Config, making: Making, head: &Head, snapshot: Snapshot) {
+    let mut opened = Err("the data set could not be saved".to_owned());
+    save::save_snapshot(engine, config, head, snapshot, |saved| {
+        if saved.is_ok() {
+            let path = save::path(config);
+            let found = disk::open(&path).and_then(|found| found.ok_or(io::ErrorKind::NotFound.into()));
+            opened = found.map_err(|error| plain(&error));
+            if config.rdb_del_sync_files && config.save.0.is_empty() && !config.appendonly {
+                notice!("Removing the RDB file used to feed replicas in a persistence-less instance");
+                disk::remove(&path);
+            }
         }
-    };
-    write_to(engine, config, begun, &mut file).map_err(say)?;
-    let path = save::path(config);
-    file.commit(&path).map_err(|error| error.to_string())?;
-    let took = i64::try_from(started.elapsed().as_secs()).unwrap_or(i64::MAX);
-    engine.saves.took_s.store(took, Ordering::Relaxed);
-    let dirty = engine.saves.running.lock().as_ref().map_or(0, |running| running.dirty);
-    let rest = |now: u64| Some(now.saturating_sub(dirty));
-    let _ = engine.dirty.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
-    engine.saves.succeeded(engine.clock.now_ms());
-    notice!("Background saving terminated with success");
-    let sent = send_file(engine, making, &path);
-    if config.rdb_del_sync_files && config.save.0.is_empty() && !config.appendonly {
-        notice!("Removing the RDB file used to feed replicas in a persistence-less instance");
-        disk::remove(&path);
-    }
-    sent
-}
-
-fn send_file(engine: &Engine, making: Making, path: &std::path::Path) -> Result<(), String> {
-    // Nobody joins those who wait for the file from here on.
-    for replica in engine.replication.state().replicas.iter_mut() {
-        if replica.stage == Stage::Saving(making.number) {
+        let mut state = engine.replication.state();
+        // Nobody joins those who wait for the file from here on.
+        for replica in state.replicas.iter_mut().filter(|replica| replica.stage == Stage::Saving(making.number)) {
             replica.stage = Stage::Sending(making.number);
         }
-    }
-    let mut to = Several::of(engine, Stage::Sending(making.number));
-    if to.to.is_empty() {
-        return Ok(());
-    }
-    let mut read = || -> io::Result<()> {
-        let (mut file, length) = disk::open(path)?.ok_or(io::ErrorKind::NotFound)?;
-        to.write_all(format!("${length}\r\n").as_bytes())?;
-        let (mut piece, mut left) = (vec![0; PIECE_BYTES], length);
-        while left > 0 {
-            let most = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE_BYTES);
-            file.read_exact(&mut piece[..most])?;
-            to.write_all(&piece[..most])?;
-            left -= most as u64;
+        state.making = None;
+    });
+    let to = engine.replication.state().replicas.of_stage(Stage::Sending(making.number));
+    std::thread::scope(|scope| {
+        for (client, feed) in to {
+            let opened = &opened;
+            scope.spawn(move || {
+                crash::prepare_thread();
+                let id = client.id;
+                let sent = opened.as_ref().map_err(Clone::clone).and_then(|(file, length)| {
+                    let to = Several { engine, to: vec![(client, feed)], progress: None };
+                    send_file(file, *length, to).map_err(|error| plain(&error))
+                });
+                if let Some(replica) = engine.replication.state().replicas.find(id) {
+                    settle(engine, replica, &sent);
+                }
+            });
         }
-        Ok(())
-    };
-    read().map_err(|error| error.to_string())
+    });
+}
+
+fn send_file(file: &File, length: u64, mut to: Several<'_>) -> io::Result<()> {
+    to.write_all(format!("${length}\r\n").as_bytes())?;
+    let (mut piece, mut at) = (vec![0; PIECE_BYTES], 0);
+    while at < length {
+        let most = usize::try_from(length - at).unwrap_or(usize::MAX).min(PIECE_BYTES);
+        file.read_exact_at(&mut piece[..most], at)?;
+        to.write_all(&piece[..most])?;
+        at += most as u64;
+    }
+    Ok(())
 }

@@ -1,8 +1,9 @@
 //! Primaries that send what they should not, or go in the midst of it: what a replica had before it keeps, and goes on
-//! with where that is possible.
+//! with where that is possible. And replicas that are slow, or ask for what they may not have.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
 
 use crate::support::server::Server;
 use crate::support::watch::{eventually, info};
@@ -166,4 +167,75 @@ fn a_replica_that_asks_for_replies_is_shown_the_door() {
         eventually("it is gone", || replica.reply().is_err());
     }
     assert_eq!(client.cmd(&["PING"]), b"+PONG\r\n");
+}
+
+/// Asks for the data set in the way of old.
+fn sync(primary: &Server) -> BufReader<TcpStream> {
+    let mut link = TcpStream::connect(primary.addr()).unwrap();
+    link.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    link.write_all(b"SYNC\r\n").unwrap();
+    BufReader::new(link)
+}
+
+/// Reads a data set, whose length comes first; returns that.
+fn read_data_set(link: &mut impl BufRead) -> u64 {
+    let mut line = String::new();
+    while line.trim().is_empty() {
+        line.clear();
+        link.read_line(&mut line).unwrap();
+    }
+    let length = line.trim().strip_prefix('$').expect("the length comes first").parse().unwrap();
+    let read = io::copy(&mut link.take(length), &mut io::sink()).unwrap();
+    assert_eq!(read, length);
+    length
+}
+
+/// Reads a command of the stream, and the one that selects its database if there is one.
+fn read_stream_until(link: &mut impl BufRead, word: &str) {
+    let mut line = String::new();
+    while line.trim() != word {
+        line.clear();
+        assert_ne!(link.read_line(&mut line).unwrap(), 0, "the link goes on");
+    }
+}
+
+#[test]
+fn who_is_being_sent_a_file_is_in_nobodys_way() {
+    let primary = Server::subject(&[
+        "--repl-diskless-sync",
+        "no",
+        "--rdbcompression",
+        "no",
+        "--save",
+        "",
+        "--repl-timeout",
+        "600",
+    ]);
+    let mut client = primary.connect();
+    // More than sockets hold.
+    client.cmd(&["SETRANGE", "big", "40000000", "x"]);
+    let (mut slow, mut fast) = (sync(&primary), sync(&primary));
+    assert!(read_data_set(&mut fast) > 40_000_000, "it does not wait for the other");
+    client.cmd(&["SET", "a", "1"]);
+    read_stream_until(&mut fast, "SET");
+    eventually("the save is over", || info(&mut client, "rdb_bgsave_in_progress") == "0");
+    let saved = super::figure(&mut client, "rdb_saves");
+    assert!(client.cmd(&["BGSAVE"]).starts_with(b"+"));
+    eventually("another save is as well", || super::figure(&mut client, "rdb_saves") > saved);
+    // What ends a save does not end this.
+    client.cmd(&["FLUSHALL"]);
+    read_stream_until(&mut fast, "FLUSHALL");
+    assert!(read_data_set(&mut slow) > 40_000_000);
+    read_stream_until(&mut slow, "FLUSHALL");
+    assert_eq!(info(&mut client, "connected_slaves"), "2");
+}
+
+#[test]
+fn a_part_of_the_data_set_is_never_a_file() {
+    let primary = Server::subject(super::AT_ONCE);
+    let mut replica = primary.connect();
+    assert_eq!(replica.cmd(&["REPLCONF", "rdb-filter-only", "functions"]), b"+OK\r\n");
+    for request in [["SYNC"].as_slice(), &["PSYNC", "?", "-1"]] {
+        assert_eq!(replica.cmd(request), b"-ERR Filtered replica requires EOF capability\r\n");
+    }
 }
