@@ -714,19 +714,19 @@ directives! {
         /// Milliseconds between pings on the cluster bus. 0 is the usual pace.
         cluster_ping_interval("cluster-ping-interval"): u64 = 0, within(0, I64), [hidden], Effective;
         /// Whether a failed assertion exits instead of aborting.
-        use_exit_on_panic("use-exit-on-panic"): bool = false, None, [hidden], Stored("crash reports");
+        use_exit_on_panic("use-exit-on-panic"): bool = false, None, [hidden], Effective;
         /// Whether costly assertions are checked.
-        enable_debug_assert("enable-debug-assert"): bool = false, None, [immutable, hidden], Stored("crash reports");
+        enable_debug_assert("enable-debug-assert"): bool = false, None, [immutable, hidden], Moot("costly assertions are those of a debug build");
         /// Whether append only files that are no longer needed stay.
         aof_disable_auto_gc("aof-disable-auto-gc"): bool = false, None, [hidden], Effective;
         /// Milliseconds after which a stall is reported in the log. 0 switches it off.
-        watchdog_period("watchdog-period"): u32 = 0, within(0, I32), [hidden], Stored("crash reports");
+        watchdog_period("watchdog-period"): u32 = 0, within(0, I32), [hidden], Effective;
         /// A file that requests and replies are noted in.
         req_res_logfile("req-res-logfile"): Option<Vec<u8>> = None, anything, [immutable, hidden], Stored("request logging");
         /// The protocol version of new clients.
         client_default_resp("client-default-resp"): u8 = 2, within(2, 3), [immutable, hidden], Stored("request logging");
         /// A text that crash reports show.
-        debug_context("debug-context"): Vec<u8> = Vec::new(), anything, [hidden], Stored("crash reports");
+        debug_context("debug-context"): Vec<u8> = Vec::new(), anything, [hidden], Effective;
     }
 }
 

@@ -16,9 +16,9 @@ use std::cell::{Cell, RefCell};
 use std::fmt::{self, Write};
 use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
-use crate::observe::{log, system};
+use crate::observe::{log, system, traces};
 
 /// The signals that mean a fault.
 const FAULTS: [i32; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGABRT];
@@ -39,11 +39,19 @@ static INFO: OnceLock<Box<TellAnywhere>> = OnceLock::new();
 /// The number of the thread that reports.
 static OWNER: AtomicUsize = AtomicUsize::new(0);
 static STAGE: AtomicU32 = AtomicU32::new(0);
+static EXIT_ON_PANIC: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
     // Constant and without a destructor, so that a signal handler can read it at any time.
     static RUNNING: Cell<Option<*const Tell>> = const { Cell::new(None) };
-    static HANDLER_STACK: RefCell<Option<system::AlternateStack>> = const { RefCell::new(None) };
+    static PREPARED: RefCell<Prepared> = const { RefCell::new(Prepared { registered: None, stack: None }) };
+}
+
+/// What a thread has until it ends.
+struct Prepared {
+    // Dropped first: afterwards it is not asked any more.
+    registered: Option<traces::Registered>,
+    stack: Option<system::AlternateStack>,
 }
 
 /// Reports panics and faults of the whole process from now on. `info` writes what INFO would; it is
@@ -68,13 +76,19 @@ pub fn disarm() {
     system::release(&FAULTS);
 }
 
-/// Gives the calling thread a stack on which a fault can be reported even if its own has overflowed.
-/// To be called once by every thread that runs code of ours; the memory is touched only when it is needed.
+/// Whether a broken invariant ends the process by an exit with status 1 in place of SIGABRT (`use-exit-on-panic`).
+pub fn exit_on_panic(exit: bool) {
+    EXIT_ON_PANIC.store(exit, Ordering::Relaxed);
+}
+
+/// Gives the calling thread a stack on which a fault can be reported even if its own has overflowed, and makes it known to
+/// [`traces`]. To be called once by every thread that runs code of ours; the memory is touched only when it is needed.
 pub fn prepare_thread() {
-    HANDLER_STACK.with_borrow_mut(|stack| {
-        // The old one first: it leaves the thread without any.
-        *stack = None;
-        *stack = system::AlternateStack::set(HANDLER_STACK_BYTES);
+    PREPARED.with_borrow_mut(|prepared| {
+        if prepared.stack.is_none() {
+            prepared.stack = system::AlternateStack::set(HANDLER_STACK_BYTES);
+            prepared.registered = traces::register();
+        }
     });
 }
 
@@ -133,6 +147,9 @@ fn on_panic(panic: &PanicHookInfo<'_>) {
         }
         writeln!(paper, ": {}", said.unwrap_or("panic"))
     });
+    if EXIT_ON_PANIC.load(Ordering::Relaxed) {
+        std::process::exit(1);
+    }
     system::release(&FAULTS);
     system::die_by(libc::SIGABRT);
 }

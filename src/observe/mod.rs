@@ -2,7 +2,8 @@
 //!
 //! Nothing here decides anything. Workers write their own counters and histograms ([`stats`]),
 //! commands that were slow leave a record ([`slowlog`], [`latency`]), the program tells what happens
-//! ([`log`]) and, if it must die, why ([`crash`]); [`info`] holds the table of what INFO prints, the
+//! ([`log`]) and, if it must die, why ([`crash`]), or what
+//! its threads are doing ([`traces`]); [`info`] holds the table of what INFO prints, the
 //! values come from the floors above.
 
 pub mod allocator;
@@ -15,3 +16,4 @@ pub mod process;
 pub mod slowlog;
 pub mod stats;
 mod system;
+pub mod traces;

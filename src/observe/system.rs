@@ -103,6 +103,46 @@ pub(super) fn catch(signals: &[c_int], on_signal: OnSignal) {
     }
 }
 
+static ON_ALARM: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
+
+extern "C" fn handle_alarm(_signal: c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    let on_alarm = ON_ALARM.load(Ordering::Acquire);
+    // SAFETY: as in `handle`; the sender is there for the codes that are sent by somebody. What is interrupted finds errno
+    // as it was.
+    unsafe {
+        let errno = *libc::__errno_location();
+        let ours = (*info).si_code == libc::SI_TKILL && (*info).si_pid() == libc::getpid();
+        let on_alarm: fn(bool) = std::mem::transmute(on_alarm);
+        on_alarm(ours);
+        *libc::__errno_location() = errno;
+    }
+}
+
+/// Calls `on_alarm` for SIGALRM, with whether it comes from [`alarm_thread`]. System calls go on afterwards.
+pub(super) fn catch_alarm(on_alarm: fn(bool)) {
+    ON_ALARM.store(on_alarm as *mut (), Ordering::Release);
+    // SAFETY: as in `catch`.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handle_alarm as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
+        libc::sigemptyset(&raw mut action.sa_mask);
+        libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut());
+    }
+}
+
+/// Sends SIGALRM to a thread of this process; returns whether there is one.
+pub(super) fn alarm_thread(id: i32) -> bool {
+    // SAFETY: no precondition: the signal has a handler, and who is not there any more is not found.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), id, libc::SIGALRM) == 0 }
+}
+
+/// The system's number of the calling thread.
+pub(super) fn thread_id() -> i32 {
+    // SAFETY: no precondition.
+    unsafe { libc::gettid() }
+}
+
 /// Gives these signals their default effect.
 pub(super) fn release(signals: &[c_int]) {
     for signal in signals {

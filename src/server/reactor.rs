@@ -17,6 +17,8 @@ use parking_lot::Mutex;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 
+use crate::observe::traces::{self, Thread};
+
 /// At most so many sockets are told of at once.
 const EVENTS: usize = 512;
 
@@ -189,6 +191,8 @@ pub struct Reactor<T> {
     mailbox: Arc<Mailbox<T>>,
     events: Vec<Event>,
     rung: Vec<usize>,
+    /// The thread, which the watchdog looks at.
+    thread: Option<Arc<Thread>>,
 }
 
 /// Why somebody is polled.
@@ -201,9 +205,9 @@ pub enum Cause {
 }
 
 impl<T> Reactor<T> {
-    /// One for the worker with this mailbox, on what [`Mailbox::open`] gave.
+    /// One for the calling thread, a worker with this mailbox, on what [`Mailbox::open`] gave.
     pub fn new(epoll: Arc<OwnedFd>, mailbox: Arc<Mailbox<T>>) -> Reactor<T> {
-        Reactor { epoll, mailbox, events: Vec::with_capacity(EVENTS), rung: Vec::new() }
+        Reactor { epoll, mailbox, events: Vec::with_capacity(EVENTS), rung: Vec::new(), thread: traces::this_thread() }
     }
 
     /// Watches a socket until it is closed.
@@ -220,8 +224,14 @@ impl<T> Reactor<T> {
     pub fn turn(&mut self, letters: &mut Letters<T>, mut poll: impl FnMut(usize, Cause)) {
         let timeout = self.timeout();
         self.events.clear();
+        if let Some(thread) = &self.thread {
+            thread.rest();
+        }
         // Interrupted it has nothing to tell.
         let _ = epoll::wait(&*self.epoll, rustix::buffer::spare_capacity(&mut self.events), timeout.as_ref());
+        if let Some(thread) = &self.thread {
+            thread.work();
+        }
         self.mailbox.asleep.store(false, Ordering::SeqCst);
         for event in &self.events {
             let place = usize::try_from(event.data.u64()).unwrap_or(BELL);

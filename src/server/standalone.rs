@@ -26,7 +26,7 @@ use crate::config::table::Config;
 use crate::keyspace::hold::ShardSet;
 use crate::observe::info::Selection;
 use crate::observe::log::{self, notice, warning};
-use crate::observe::{allocator, crash};
+use crate::observe::{allocator, crash, traces};
 use crate::persist::disk::{self, plain};
 use crate::server::host::{ConfigFile, ServerHost};
 use crate::server::running::{Listen, Parts, Server, StartError};
@@ -224,6 +224,8 @@ fn run(program: &str, no_arguments: bool, loaded: Loaded) -> Result<(), Box<dyn 
     let signals = Signals::catch()?;
     // Before anybody is told that the server is ready, as with signals that end it.
     let known = install_crash_report(config.crash_log_enabled);
+    crash::exit_on_panic(config.use_exit_on_panic);
+    traces::set_period(config.watchdog_period);
     let in_force = handle.clone();
     let process_settings = Box::new(move |new: &Config, old: &Config| follow(&in_force, &title, new, old));
     let config_file = config_file.map(|path| ConfigFile { path, defaults });
@@ -396,6 +398,10 @@ fn follow(log: &log::Handle, title: &Title, new: &Config, old: &Config) -> Resul
     if new.crash_log_enabled != old.crash_log_enabled {
         if new.crash_log_enabled { crash::arm() } else { crash::disarm() }
     }
+    crash::exit_on_panic(new.use_exit_on_panic);
+    if new.watchdog_period != old.watchdog_period {
+        traces::set_period(new.watchdog_period);
+    }
     if new.jemalloc_bg_thread != old.jemalloc_bg_thread {
         allocator::set_background_thread(new.jemalloc_bg_thread);
     }
@@ -472,6 +478,9 @@ fn show_banner(config: &Config) {
 fn install_crash_report(enabled: bool) -> Arc<OnceLock<Weak<Engine>>> {
     let known = Arc::new(OnceLock::<Weak<Engine>>::new());
     let engine = known.clone();
+    if let Err(error) = traces::install() {
+        warning!("No traces of threads will be written: {}", plain(&error));
+    }
     crash::install(move |out| {
         if let Some(engine) = engine.get().and_then(Weak::upgrade) {
             tell_state(&engine, out);
@@ -489,11 +498,14 @@ fn install_crash_report(enabled: bool) -> Arc<OnceLock<Weak<Engine>>> {
 /// of the keys that somebody waits for, and of memory all but the sum.
 fn tell_state(engine: &Engine, out: &mut dyn Write) {
     let config = engine.config.load();
+    if !config.debug_context.is_empty() {
+        // Nothing can be done about a report that cannot be written.
+        let _ = writeln!(out, "debug-context: {}", config.debug_context.escape_ascii());
+    }
     let mut nothing = engine.keyspace.hold_impatiently();
     for section in
         ["server", "persistence", "stats", "replication", "cpu", "commandstats", "cluster", "clients", "errorstats"]
     {
-        // Nothing can be done about a report that cannot be written.
         let _ = writeln!(out, "{}", info::text(engine, &config, &mut nothing, &Selection::parse([section])));
         if section == "server" {
             let _ = writeln!(out, "# Memory\r\nused_memory:{}\r\n", memory::used());

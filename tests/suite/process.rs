@@ -518,6 +518,35 @@ fn a_fault_from_outside_and_a_panic_are_reported_too() {
 }
 
 #[test]
+fn an_assertion_may_exit_and_the_report_has_the_context_that_was_given() {
+    let args = ["--use-exit-on-panic", "yes", "--debug-context", "the fourth try"];
+    let (status, log) = crash(&args, |_, client| assert!(client.ask(&["DEBUG", "PANIC"]).is_err()));
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("debug-context: the fourth try") && log.contains("BUG REPORT END"), "{log}");
+}
+
+#[test]
+fn an_alarm_shows_what_threads_are_doing_and_so_does_a_worker_that_is_late() {
+    let dir = Dir::new();
+    let mut process = Process::start(server(&dir).args(["--io-threads", "2"]));
+    let (mut client, mut other) = (dir.client(), dir.client());
+    process.signal("ALRM");
+    process.wait_for("STACK TRACE DONE");
+    let said = std::mem::take(&mut process.log);
+    assert!(said.contains("Received SIGALRM") && said.contains(": worker-0") && said.contains(": worker-1"), "{said}");
+    assert!(said.contains("epoll"), "{said}");
+    assert_eq!(client.cmd(&["PING"]), b"+PONG\r\n");
+    assert_eq!(client.cmd(&["CONFIG", "SET", "watchdog-period", "200"]), b"+OK\r\n");
+    assert_eq!(client.cmd(&["DEBUG", "SLEEP", "0.6"]), b"+OK\r\n");
+    process.wait_for("STACK TRACE DONE");
+    let said = std::mem::take(&mut process.log);
+    assert!(said.contains("WATCHDOG TIMER EXPIRED") && said.contains(", at work"), "{said}");
+    assert!(said.contains("sleep") && said.contains("dispatch"), "{said}");
+    assert_eq!(other.cmd(&["CONFIG", "SET", "watchdog-period", "0"]), b"+OK\r\n");
+    assert_eq!(other.cmd(&["PING"]), b"+PONG\r\n");
+}
+
+#[test]
 fn a_bad_directory_and_a_missing_file_end_the_start() {
     let dir = Dir::new();
     let missing = Path::new("missing.conf");
