@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::support::client::Client;
 use crate::support::reply::Tree;
 use crate::support::server::{Server, have, scratch, tell};
+use crate::support::watch::figure;
 
 /// How long a cluster may take to agree: an overloaded machine is no failure.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -287,6 +288,37 @@ fn a_node_is_itself_again_after_a_restart_and_nobody_else_uses_its_file() {
     let again = node(Program::Spinel, &["--dir", copy.to_str().expect("it has a plain name")]);
     assert_eq!(name(&again), name(&servers[0]));
     let _ = std::fs::remove_dir_all(&copy);
+}
+
+#[test]
+fn a_replica_goes_on_where_it_stopped_when_it_was_started_anew() {
+    let dir = scratch();
+    let more = ["--dir", dir.to_str().expect("it has a plain name"), "--repl-diskless-sync-delay", "0"];
+    let (primary, mut replica) = (node(Program::Spinel, &more[2..]), node(Program::Spinel, &more));
+    let (mut ours, mut theirs) = (primary.connect(), replica.connect());
+    ours.cmd(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    ours.cmd(&["CLUSTER", "MEET", "127.0.0.1", &replica.port().to_string()]);
+    let id = name(&primary);
+    until("it follows", || theirs.cmd(&["CLUSTER", "REPLICATE", &id]).starts_with(b"+OK"));
+    until("it has the data", || text(&mut theirs, &["INFO", "replication"]).contains("master_link_status:up"));
+    until("the cluster serves", || text(&mut ours, &["CLUSTER", "INFO"]).contains("cluster_state:ok"));
+    ours.cmd(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"]);
+    ours.cmd(&["SET", "brief", "1", "PX", "1"]);
+    ours.cmd(&["SET", "a", "1"]);
+    until("it has what was written", || theirs.cmd(&["DBSIZE"]) == b":2\r\n");
+    let _ = theirs.ask(&["SHUTDOWN", "SAVE"]);
+    until("it has ended", || !replica.alive());
+    ours.cmd(&["SET", "b", "1"]);
+    let mut args = vec!["node.conf", "--cluster-enabled", "yes", "--cluster-node-timeout", TIMEOUT_MS];
+    args.extend(more);
+    let replica = Server::subject_at(replica.port(), &args);
+    let mut theirs = replica.connect();
+    until("it has what came meanwhile", || theirs.cmd(&["DBSIZE"]) == b":3\r\n");
+    assert_eq!((figure(&mut ours, "sync_full"), figure(&mut ours, "sync_partial_ok")), (1, 1));
+    // Expired keys are for the primary to remove.
+    assert_eq!(ours.cmd(&["EXISTS", "brief"]), b":0\r\n");
+    until("so it does", || theirs.cmd(&["DBSIZE"]) == b":2\r\n");
+    let _ = std::fs::remove_dir_all(&dir);
 }
 
 #[test]

@@ -155,6 +155,13 @@ pub fn take_over(ctx: &Context<'_>, id: String, offset: Vec<u8>) -> Job {
     })
 }
 
+/// Whether this server follows another, or will as soon as it has its data set: expired keys are then for the other to
+/// remove.
+pub fn is_replica(engine: &Engine) -> bool {
+    let cluster = || engine.cluster.as_ref().is_some_and(|cluster| cluster.view().load().is_replica);
+    engine.config.load().replicaof.is_some() || cluster()
+}
+
 /// Goes by what the configuration says when the server starts, once its data set is loaded; `loaded` is what the file
 /// says of the stream that it is a result of.
 pub fn begin(engine: &Engine, loaded: Option<&Loaded>) {
@@ -166,15 +173,12 @@ pub fn begin(engine: &Engine, loaded: Option<&Loaded>) {
         let mut state = replication.state();
         replication.set_offset(&mut state, *offset);
         replication.keep_stream(&mut state);
-        match &config.replicaof {
-            // It may go on where it stopped.
-            Some(_) => state.history = History::of(id),
+        // A replica may go on where it stopped.
+        state.history = History::of(id);
+        if !is_replica(engine) {
             // Those who followed it may: what it writes from here on is another stream, but they have it up to here.
-            None => {
-                state.history = History::of(id);
-                state.history.part(*offset);
-                state.alone_since_ms = Some(engine.clock.now_ms());
-            }
+            state.history.part(*offset);
+            state.alone_since_ms = Some(engine.clock.now_ms());
         }
         replication.db.store((*db).min(config.databases.saturating_sub(1) as usize), Ordering::Relaxed);
     }
