@@ -545,6 +545,24 @@ fn a_takeover_asks_nobody_and_forced_ones_ask_for_votes_only() {
 }
 
 #[test]
+fn a_replica_follows_its_primary_to_the_shard_that_has_its_last_slots() {
+    let mut all = Simulation::create(8, 3, 1);
+    // By itself it stays where it is.
+    let mut stays = settings(7000);
+    stays.replicas_migrate = false;
+    all.call(3, |machine| machine.follow(stays));
+    let from = all.servers[0].machine.me().slots.clone();
+    let name = all.servers[0].machine.me().name.to_string();
+    all.call(1, |machine| machine.take_over(&from, name.as_bytes())).expect("the test asks for what can be done");
+    let to = all.servers[1].machine.my_key();
+    all.until(20_000, "both copy the one who has the slots", |all| {
+        let machine = &all.servers[1].machine;
+        machine.nodes().filter(|(_, node)| node.primary == Some(to)).count() == 3
+    });
+    all.until(20_000, "everybody agrees", |all| all.agrees() && all.serves());
+}
+
+#[test]
 fn a_replica_moves_to_a_primary_that_has_lost_its_own() {
     let mut all = Simulation::create(6, 3, 2);
     // Servers 3 and 6 copy the first.

@@ -27,6 +27,7 @@ use crate::cluster::node::{Address, Flags, LinkId, Name, Node, NodeKey};
 use crate::cluster::slots::SlotSet;
 use crate::config::table::Config;
 use crate::keyspace::shard::SLOTS;
+use crate::observe::log::notice;
 use crate::stdx::random::Random;
 
 /// The port of the bus is that of clients and so much more, where nothing else is said.
@@ -337,7 +338,8 @@ impl Machine {
     pub fn enter(&mut self, now: u64, replication: Replication) {
         self.now = now;
         self.replication = replication;
-        if self.foreign.is_some_and(|turn| !replication.copies || replication.linked && replication.turn > turn) {
+        // That it copies nobody yet means nothing: what this node decides is done a little later.
+        if self.foreign.is_some_and(|turn| self.me().is_primary() || replication.linked && replication.turn > turn) {
             self.foreign = None;
         }
     }
@@ -677,6 +679,13 @@ impl Machine {
         (self.todo.save, self.todo.sync, self.todo.state) = (true, true, true);
     }
 
+    /// Copies whom this node's primary has begun to copy: there is one level of replicas.
+    fn follow_above(&mut self, above: NodeKey) {
+        let node = self.node(above);
+        notice!("I'm a sub-replica! Reconfiguring myself as a replica of grandmaster {} ({})", node.name, node.nick());
+        self.become_replica(above);
+    }
+
     /// Notes the shard of a node; this node follows its primary's.
     fn set_shard(&mut self, key: NodeKey, shard: Name) {
         let me = self.me;
@@ -746,4 +755,37 @@ const REPORT_VALID: u64 = 2;
 fn random_name(random: &mut Random) -> Name {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     Name(std::array::from_fn(|_| DIGITS[random.below(16)]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::file;
+
+    const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+
+    #[test]
+    fn of_a_shard_that_it_has_just_joined_a_node_has_nothing_until_it_was_given_it() {
+        let text = format!(
+            "{A} 127.0.0.1:7000@17000,,tls-port=0,shard-id={A} myself,master - 0 0 3 connected\n\
+             {B} 127.0.0.1:7001@17001,,tls-port=0,shard-id={B} master - 0 0 4 connected 0-16383\n\
+             vars currentEpoch 4 lastVoteEpoch 0\n"
+        );
+        let mut machine =
+            file::load(&text, Settings::of(&Config::default(), 7000), Random::seeded(1), 0).unwrap().unwrap();
+        let led = Replication { offset: 100, turn: 3, ..Replication::default() };
+        machine.enter(1, led);
+        assert_eq!(machine.offset(), 100);
+        machine.replicate(B.as_bytes(), false).unwrap();
+        assert!(machine.leave().contains(&Action::Replicate("127.0.0.1".into(), 7001)));
+        // It is being done.
+        machine.enter(2, led);
+        assert_eq!(machine.offset(), 0);
+        let follows = Replication { offset: 100, turn: 4, copies: true, ..Replication::default() };
+        machine.enter(3, follows);
+        assert_eq!(machine.offset(), 0);
+        machine.enter(4, Replication { offset: 7, linked: true, ..follows });
+        assert_eq!(machine.offset(), 7);
+    }
 }

@@ -103,13 +103,7 @@ impl Machine {
             );
             self.become_replica(claimer);
         } else if let Some(above) = above.filter(|above| *above != self.me) {
-            let node = self.node(above);
-            notice!(
-                "I'm a sub-replica! Reconfiguring myself as a replica of grandmaster {} ({})",
-                node.name,
-                node.nick()
-            );
-            self.become_replica(above);
+            self.follow_above(above);
         } else {
             if lost > 0 && left == 0 && self.me().is_primary() {
                 let node = self.node(claimer);

@@ -308,6 +308,10 @@ impl Machine {
         if let Some(primary) = primary.filter(|primary| self.node(sender).primary != Some(*primary)) {
             self.detach(sender);
             self.attach(primary, sender);
+            // Before the sender's shard, and with it ours, is another: so it is seen that we have nothing of that.
+            if self.me().is_replica() && self.me().primary == Some(sender) && primary != self.me {
+                self.follow_above(primary);
+            }
             let shard = self.node(primary).shard;
             self.set_shard(sender, shard);
             self.todo.save = true;
