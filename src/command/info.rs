@@ -465,7 +465,7 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
     /// What a replica tells of its primary.
     fn primary(&self, field: &str, primary: &Primary, to: &mut Answer<'_>) -> bool {
         let (replication, config) = (&self.engine.replication, self.config);
-        let (up, transfers) = (primary.stage == Stage::Connected, primary.stage == Stage::Transfer);
+        let (up, transfers) = (primary.stage() == Stage::Connected, primary.stage == Stage::Transfer);
         let seconds_since = |ms: u64| self.now_ms.saturating_sub(ms) / 1000;
         let known = field.starts_with("master_")
             || [

@@ -87,6 +87,14 @@ pub struct Primary {
     pub resumes: bool,
 }
 
+impl Primary {
+    /// How far the link is for who asks: one that was told to close is none any more, though it may take a moment to end.
+    pub fn stage(&self) -> Stage {
+        let closes = self.client.as_ref().is_some_and(|client| client.is_closing());
+        if self.stage == Stage::Connected && closes { Stage::Connect } else { self.stage }
+    }
+}
+
 /// A failover that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Failover {

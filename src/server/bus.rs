@@ -135,7 +135,7 @@ fn replication(engine: &Engine) -> Replication {
     let silent_ms = engine.clock.now_ms().saturating_sub(since);
     // What is being filled with the data set of its primary has nothing yet.
     let offset = if primary.resumes || primary.client.is_some() { replication.offset() } else { 0 };
-    Replication { offset, silent_ms, copies, linked: primary.stage == Stage::Connected, turn }
+    Replication { offset, silent_ms, copies, linked: primary.stage() == Stage::Connected, turn }
 }
 
 /// What takes locks that commands hold, and so is done beside the bus, in the order in which it came up.

@@ -6,11 +6,12 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::Wake;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -510,6 +511,21 @@ fn save_to_file(engine: &Engine, config: &Config, incoming: &mut Incoming<'_, '_
     Ok(file)
 }
 
+/// Ends what a link waits for, when it was told to close.
+struct HangUp {
+    stream: TcpStream,
+    shared: Weak<Shared>,
+}
+
+impl Wake for HangUp {
+    fn wake(self: Arc<Self>) {
+        if self.shared.upgrade().is_some_and(|shared| shared.is_closing()) {
+            // It fails only where the connection has ended already.
+            let _ = self.stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
 /// Follows the stream until the link ends.
 fn run_stream(engine: &Arc<Engine>, mut wire: Wire<'_>) -> Result<(), String> {
     let addr = |addr: io::Result<SocketAddr>| addr.map_or_else(|_| String::new(), |addr| addr.to_string());
@@ -518,6 +534,9 @@ fn run_stream(engine: &Arc<Engine>, mut wire: Wire<'_>) -> Result<(), String> {
     let id = engine.clients.next_id();
     let shared = Arc::new(Shared::new(id, Kind::Tcp, peer, local, wire.stream.as_raw_fd(), now_ms));
     shared.mark(Mark::Primary, true);
+    if let Ok(stream) = wire.stream.try_clone() {
+        shared.set_waker(&Arc::new(HangUp { stream, shared: Arc::downgrade(&shared) }).into());
+    }
     let mut session = Session::new(shared.clone(), engine.users.owner().clone());
     session.authenticated = true;
     session.follows = Some(Box::new(Follow { turn: wire.turn, pending: Vec::new() }));
@@ -553,10 +572,12 @@ fn run_stream(engine: &Arc<Engine>, mut wire: Wire<'_>) -> Result<(), String> {
             acked = Instant::now();
             ack(engine, &mut wire)?;
         }
-        let came = wire.read_some()?;
+        let came = wire.read_some();
         if shared.is_closing() {
             return Err("Connection with master lost: it was closed by a client.".into());
         }
+        let came = came?;
+        shared.take_nudge();
         if came > 0 {
             heard = Instant::now();
             let now_ms = engine.clock.now_ms();

@@ -135,6 +135,18 @@ fn run_with_cuts(primary: &Server, replicas: &[&Server]) {
 }
 
 #[test]
+fn a_link_that_was_killed_is_down_until_there_is_another() {
+    let (primary, replica) = (Server::subject(AT_ONCE), Server::subject(&[]));
+    let (mut ours, mut theirs) = (primary.connect(), replica.connect());
+    follow(&mut theirs, &primary);
+    for cuts in 1..=10 {
+        assert_eq!(theirs.cmd(&["CLIENT", "KILL", "TYPE", "master"]), b":1\r\n");
+        linked(&mut theirs);
+        assert_eq!((figure(&mut ours, "sync_full"), figure(&mut ours, "sync_partial_ok")), (1, cuts));
+    }
+}
+
+#[test]
 fn a_redis_replica_has_what_spinel_has() {
     let subject = Server::subject(AT_ONCE);
     let Some(oracle) = Server::oracle(&[]) else { return };

@@ -217,14 +217,8 @@ impl Machine {
             self.take_slot(slot);
             self.give_slot(slot, to);
         }
-        if was_mine && to != self.me && self.me().slots.is_empty() && self.settings.replicas_migrate {
-            let node = self.node(to);
-            notice!(
-                "Configuration change detected. Reconfiguring myself as a replica of {} ({})",
-                node.name,
-                node.nick()
-            );
-            self.become_replica(to);
+        if was_mine && to != self.me && self.me().slots.is_empty() {
+            if self.settings.replicas_migrate { self.follow_slots(to) } else { self.tell_empty(to) }
         }
         if to == self.me && self.importing.remove(&slot).is_some() {
             // Others have to believe it, and they believe the newest epoch. Should somebody else take the same one at

@@ -95,29 +95,35 @@ impl Machine {
         let left = ours.map_or(0, |ours| self.node(ours).slots.len());
         let above = self.me().primary.and_then(|primary| self.node(primary).primary);
         if lost > 0 && left == 0 && (self.settings.replicas_migrate || slots.len() == lost) {
-            let node = self.node(claimer);
-            notice!(
-                "Configuration change detected. Reconfiguring myself as a replica of {} ({})",
-                node.name,
-                node.nick()
-            );
-            self.become_replica(claimer);
+            self.follow_slots(claimer);
         } else if let Some(above) = above.filter(|above| *above != self.me) {
             self.follow_above(above);
         } else {
             if lost > 0 && left == 0 && self.me().is_primary() {
-                let node = self.node(claimer);
-                notice!(
-                    "My last slot was migrated to node {} ({}) in shard {}. I am now an empty primary.",
-                    node.name,
-                    node.nick(),
-                    node.shard
-                );
+                self.tell_empty(claimer);
             }
             if !dirty.is_empty() {
                 self.actions.push(Action::DropKeys(dirty));
             }
         }
+    }
+
+    /// Copies the node that has the last slots of this one, or of the one that it copies.
+    pub(super) fn follow_slots(&mut self, to: NodeKey) {
+        let node = self.node(to);
+        notice!("Configuration change detected. Reconfiguring myself as a replica of {} ({})", node.name, node.nick());
+        self.become_replica(to);
+    }
+
+    /// Says that this primary has no slots any more, the last of which is another's.
+    pub(super) fn tell_empty(&self, to: NodeKey) {
+        let node = self.node(to);
+        notice!(
+            "My last slot was migrated to node {} ({}) in shard {}. I am now an empty primary.",
+            node.name,
+            node.nick(),
+            node.shard
+        );
     }
 
     /// Looks whether the cluster serves clients, as far as this node can tell.

@@ -77,8 +77,8 @@ fn role(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
         ctx.out.bulk(b"slave");
         ctx.out.bulk(primary.host.as_bytes());
         ctx.out.integer(primary.port.into());
-        ctx.out.bulk(primary.stage.name().as_bytes());
-        let connected = primary.stage == LinkStage::Connected;
+        ctx.out.bulk(primary.stage().name().as_bytes());
+        let connected = primary.stage() == LinkStage::Connected;
         ctx.out.integer(if connected { replication.offset().cast_signed() } else { -1 });
         return DONE;
     }
@@ -262,7 +262,7 @@ fn may_sync(ctx: &mut Context<'_>) -> Result<bool, Error> {
     if state.takeover.stage != Failover::None {
         return Err(Error::text("NOMASTERLINK Can't SYNC while failing over"));
     }
-    if replication.is_following() && state.primary.stage != LinkStage::Connected {
+    if replication.is_following() && state.primary.stage() != LinkStage::Connected {
         return Err(Error::text("NOMASTERLINK Can't SYNC while not connected with my master"));
     }
     if !ctx.out.is_empty() {
