@@ -3,10 +3,7 @@
 //!
 //! For the server binary, which calls [`install`]. A trace is taken by the thread itself, in a signal handler that neither
 //! locks nor allocates: it notes where it returns to, and a thread of this module's finds the names and writes the log.
-#![allow(
-    unsafe_code,
-    reason = "the walk up a stack is not synchronised, and a thread is told of through a raw pointer"
-)]
+#![allow(unsafe_code, reason = "a thread finds itself by a raw pointer, and walks its stack in a handler")]
 
 use std::cell::Cell;
 use std::fmt::Write;
