@@ -379,7 +379,6 @@ impl Waiting {
     pub fn leave(&self, keyspace: &crate::keyspace::space::Keyspace) {
         let waiter = &self.waiter;
         waiter.end(Ending::TimedOut);
-        waiter.shared.mark(Mark::Blocked, false);
         *waiter.shared.wait.lock() = None;
         if waiter.is_out.swap(true, Ordering::AcqRel) {
             return;

@@ -128,3 +128,21 @@ fn each_of_many_elements_reaches_one_of_many_clients_exactly_once() {
     }
     assert_eq!(server.connect().cmd(&["EXISTS", "queue"]), b":0\r\n");
 }
+
+#[test]
+fn who_has_ended_a_wait_finds_it_counted() {
+    let server = Server::subject(&["--io-threads", "2"]);
+    let mut client = server.connect();
+    let mut waiting: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+    for round in 1..=200 {
+        let one = &mut waiting[round % 4];
+        let id = String::from_utf8_lossy(&one.cmd(&["CLIENT", "ID"])).trim().trim_start_matches(':').to_owned();
+        one.send(&crate::support::client::request(&["BLPOP", "key", "0"])).expect("the server reads");
+        await_blocked(&mut client, 1);
+        assert_eq!(client.cmd(&["CLIENT", "UNBLOCK", &id]), b":1\r\n");
+        assert_eq!(blocked_clients(&mut client), 0);
+        let stats = String::from_utf8_lossy(&client.cmd(&["INFO", "commandstats"])).into_owned();
+        assert!(stats.contains(&format!("cmdstat_blpop:calls={round},")), "{stats}");
+        assert_eq!(waiting[round % 4].reply().expect("the server answers"), b"*-1\r\n");
+    }
+}

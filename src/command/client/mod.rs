@@ -7,6 +7,7 @@ pub mod tracking;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use crate::client::session::ReplyMode;
 use crate::client::shared::{Mark, Names, Shared};
@@ -14,7 +15,7 @@ use crate::command::args::{Args, word};
 use crate::command::client::filter::Filter;
 use crate::command::client::line::Scene;
 use crate::command::connection::close_after_reply;
-use crate::command::context::{Context, DONE, Reply};
+use crate::command::context::{Context, DONE, Reply, later};
 use crate::command::engine::Engine;
 use crate::command::engine::PauseMode;
 use crate::command::error::Error;
@@ -24,6 +25,9 @@ use crate::spec::{Arity, Flag, Group};
 use crate::stdx::number::parse_i64;
 
 /// What the container and its subcommands have in common.
+/// For so long CLIENT UNBLOCK waits at most for the worker of the client that it unblocks.
+const UNBLOCK_PATIENCE: Duration = Duration::from_millis(10);
+
 const SUB: Command = Command {
     name: "",
     since: "2.4.0",
@@ -433,14 +437,30 @@ fn unblock(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let id = args.integer(2)?;
     // A client that waits for the end of a pause does not count.
     let client = u64::try_from(id).ok().and_then(|id| ctx.engine.clients.find(id));
-    let wait = client.and_then(|client| client.wait.lock().clone());
+    let wait = client.as_ref().and_then(|client| client.wait.lock().clone());
     let ended = wait.is_some_and(|wait| match args.opt(3) {
         Some(reason) if reason.eq_ignore_ascii_case(b"ERROR") => {
             wait.fail("UNBLOCKED client unblocked via CLIENT UNBLOCK")
         }
         _ => wait.time_out(),
     });
-    ctx.out.integer(i64::from(ended));
+    match client.filter(|_| ended && !ctx.is_inside()) {
+        Some(client) => answer_unblock((client, Instant::now()), ctx),
+        None => {
+            ctx.out.integer(i64::from(ended));
+            DONE
+        }
+    }
+}
+
+/// Answers CLIENT UNBLOCK once that client's worker has seen to it, so that who has the reply finds the client free and its
+/// command counted; a worker that is busy is not waited for long.
+fn answer_unblock((client, began): (Arc<Shared>, Instant), ctx: &mut Context<'_>) -> Reply {
+    if client.has(Mark::Blocked) && !client.is_closing() && began.elapsed() < UNBLOCK_PATIENCE {
+        std::thread::yield_now();
+        return later((client, began), answer_unblock);
+    }
+    ctx.out.integer(1);
     DONE
 }
 

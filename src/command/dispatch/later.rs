@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::client::session::{ReplyMode, Session};
+use crate::client::shared::Mark;
 use crate::cluster::stats::Cost;
 use crate::command::blocking::{Waiting, serve_ready, shards_to_serve};
 use crate::command::call::{count_call, count_error, note_slow, write_error};
@@ -105,6 +106,12 @@ impl Executor {
 
     /// Ends a command that waited and waits no more; its reply is written.
     pub fn resume_wait(&mut self, engine: &Engine, session: &mut Session, out: &mut Output, waiting: &Waiting) {
+        self.end_wait(engine, session, out, waiting);
+        // Last: who sees that it does not wait any more finds it counted.
+        session.shared.mark(Mark::Blocked, false);
+    }
+
+    fn end_wait(&mut self, engine: &Engine, session: &mut Session, out: &mut Output, waiting: &Waiting) {
         let config = self.current_config();
         self.paused = false;
         waiting.leave(&engine.keyspace);

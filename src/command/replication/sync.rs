@@ -84,6 +84,9 @@ pub fn look_at_waiting(engine: &Engine) {
         return;
     }
     let mut state = engine.replication.state();
+    if state.making.is_some() {
+        return;
+    }
     let waiting = |replica: &&Replica| replica.stage == Stage::Waiting && !replica.client.is_closing();
     let Some(parts) = state.replicas.iter().find(waiting).map(|replica| replica.about.parts) else { return };
     let now_ms = engine.clock.now_ms();
