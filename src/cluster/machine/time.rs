@@ -172,11 +172,16 @@ impl Machine {
 
     /// Copies the primary where that has not begun yet: after a start, and where its address was not known.
     fn copy_primary(&mut self) {
-        let Some(primary) = self.me().primary.map(|primary| self.node(primary)) else { return };
-        if !self.replication.copies && !primary.flags.has(Flags::NO_ADDRESS) && !primary.address.ip.is_empty() {
-            let (ip, port) = (primary.address.ip.clone(), primary.address.port);
+        if let Some((ip, port)) = self.primary_address().filter(|_| !self.replication.copies) {
             self.actions.push(Action::Replicate(ip, port));
         }
+    }
+
+    /// Where the primary is that this node copies; `None` where it copies none, or that is not known.
+    pub fn primary_address(&self) -> Option<(String, u16)> {
+        let primary = self.node(self.me().primary?);
+        let known = !primary.flags.has(Flags::NO_ADDRESS) && !primary.address.ip.is_empty();
+        known.then(|| (primary.address.ip.clone(), primary.address.port))
     }
 
     /// How many replicas of a primary have not failed.

@@ -182,8 +182,11 @@ pub fn begin(engine: &Engine, loaded: Option<&Loaded>) {
         }
         replication.db.store((*db).min(config.databases.saturating_sub(1) as usize), Ordering::Relaxed);
     }
-    if let Some(PrimaryAddress { host, port }) = &config.replicaof {
-        follow(engine, host, *port);
+    let named = config.replicaof.as_ref().map(|primary| (primary.host.clone(), primary.port));
+    // Before anything expires here, which would make our stream another.
+    let in_cluster = || engine.cluster.as_ref()?.with(engine.clock.now_ms(), |machine| machine.primary_address());
+    if let Some((host, port)) = named.or_else(in_cluster) {
+        follow(engine, &host, port);
         let mut state = replication.state();
         // What was not a replica's has nothing in common with a primary.
         state.primary.resumes = found.is_some();
