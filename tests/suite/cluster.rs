@@ -533,14 +533,9 @@ fn a_primary_that_is_asked_to_hands_over_before_it_ends() {
     let mut servers: Vec<Server> =
         (0..4).map(|_| node(Program::Spinel, &["--repl-diskless-sync-delay", "0"])).collect();
     create(&servers[..3], "0");
-    let primary = name(&servers[0]);
-    let (address_of_heir, address_of_primary) = (address(&servers[3]), address(&servers[0]));
-    cluster(&["add-node", &address_of_heir, &address_of_primary, "--cluster-slave", "--cluster-master-id", &primary]);
-    let mut heir = servers[3].connect();
-    until("the replica has all", || text(&mut heir, &["INFO", "replication"]).contains("master_link_status:up"));
+    add_replica(&servers, 0, &servers[3]);
     until_ok(&servers);
-    let mut writer = servers[0].connect();
-    until("the primary knows its replica", || writer.cmd(&["CLUSTER", "REPLICAS", &primary]).starts_with(b"*1"));
+    let (mut heir, mut writer) = (servers[3].connect(), servers[0].connect());
     for n in 0..500 {
         assert_eq!(writer.cmd(&["SET", &format!("{{06S}}{n}"), "v"]), b"+OK\r\n");
     }
