@@ -149,7 +149,7 @@ pub fn stop_useless(engine: &Engine) {
     let state = engine.replication.state();
     let Some(making) = state.making else { return };
     let waits = |replica: &Replica| {
-        matches!(replica.stage, Stage::Saving(n) | Stage::Streaming(n) | Stage::Sending(n) if n == making.number)
+        matches!(replica.stage, Stage::Saving(n) | Stage::Streaming(n) if n == making.number)
             && !replica.client.is_closing()
     };
     let any = state.replicas.iter().any(|replica| waits(replica) || replica.stage == Stage::Waiting);
