@@ -158,6 +158,8 @@ pub struct Introduction {
     pub eof: bool,
     /// It knows that a stream may change its name.
     pub psync2: bool,
+    /// It understands what the stream tells of slots on their way, and takes it for an order of its primary.
+    pub follows_slots: bool,
     /// It wants the data set and no stream.
     pub rdb_only: bool,
     /// Which parts of the data set it wants.

@@ -581,13 +581,15 @@ fn a_slot_that_was_moved_is_believed_by_all() {
     let mut all = Simulation::create(7, 3, 1);
     let (from, to) = (all.name(0).to_string(), all.name(1).to_string());
     let slot = all.servers[0].machine.me().slots.iter().next().expect("the test asks for what can be done");
-    all.call(1, |m| m.set_slot(slot, SetSlot::Importing(from.as_bytes()), 0))
+    all.call(1, |m| m.set_slot(slot, &SetSlot::Importing(from.clone().into()), 0))
         .expect("the test asks for what can be done");
-    all.call(0, |m| m.set_slot(slot, SetSlot::Migrating(to.as_bytes()), 3))
+    all.call(0, |m| m.set_slot(slot, &SetSlot::Migrating(to.clone().into()), 3))
         .expect("the test asks for what can be done");
-    assert!(all.call(0, |m| m.set_slot(slot, SetSlot::Node(to.as_bytes()), 3)).is_err());
-    all.call(1, |m| m.set_slot(slot, SetSlot::Node(to.as_bytes()), 3)).expect("the test asks for what can be done");
-    all.call(0, |m| m.set_slot(slot, SetSlot::Node(to.as_bytes()), 0)).expect("the test asks for what can be done");
+    assert!(all.call(0, |m| m.set_slot(slot, &SetSlot::Node(to.clone().into()), 3)).is_err());
+    all.call(1, |m| m.set_slot(slot, &SetSlot::Node(to.clone().into()), 3))
+        .expect("the test asks for what can be done");
+    all.call(0, |m| m.set_slot(slot, &SetSlot::Node(to.clone().into()), 0))
+        .expect("the test asks for what can be done");
     all.until(20_000, "everybody knows", |all| {
         all.running().all(|s| s.machine.owner(slot).is_some_and(|owner| s.machine.node(owner).name.to_string() == to))
     });

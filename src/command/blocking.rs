@@ -51,8 +51,8 @@ pub type Serve = dyn FnMut(&mut Context<'_>, &Key<'_>) -> Result<Served, Error> 
 /// The error that ends a wait when this key is gone.
 pub type Gone = dyn Fn(&[u8]) -> Error + Send + Sync;
 
-/// Writes what a command replies whose wait ends.
-pub type Told = dyn Fn(&mut Output) + Send + Sync;
+/// Writes what a command replies whose wait ends; called once, by a thread that holds nothing.
+pub type Told = dyn Fn(&mut Output) -> Result<(), Error> + Send + Sync;
 
 /// Does something elsewhere while the client waits, and ends the wait; called with what the command holds.
 pub type Aside = dyn FnOnce(&mut Context<'_>, Answer) + Send;
@@ -405,7 +405,7 @@ impl Waiting {
             Some(Ending::Served(reply)) => out.raw(&reply),
             Some(Ending::Failed(error)) => return Err(error),
             Some(Ending::TimedOut) | None => match &self.answer {
-                Some(answer) => answer(out),
+                Some(answer) => return answer(out),
                 None => (self.timed_out)(out),
             },
         }

@@ -8,6 +8,10 @@ use crate::persist::log::encode;
 use crate::replication::history::is_id;
 use crate::stdx::number::parse_i64;
 
+/// What a replica can do that takes an order about slots on their way from its primary's stream: a word of our own, which
+/// other programs ignore. Those of Valkey say their version instead, which for us would be a lie.
+pub const FOLLOWS_SLOTS: &str = "open-slots";
+
 /// What a replica says of itself, and asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Introduction {
@@ -131,7 +135,10 @@ impl Handshake {
         if let Some(ip) = &me.ip {
             bytes.extend(command(&[b"REPLCONF", b"ip-address", ip]));
         }
-        bytes.extend(command(&[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2"]));
+        let can = [&b"eof"[..], b"psync2", FOLLOWS_SLOTS.as_bytes()];
+        let words: Vec<&[u8]> =
+            [&b"REPLCONF"[..]].into_iter().chain(can.into_iter().flat_map(|c| [b"capa", c])).collect();
+        bytes.extend(command(&words));
         self.stage = if me.auth.is_some() { Stage::Auth } else { Stage::Port };
         Step::Send(bytes)
     }
@@ -212,7 +219,7 @@ mod tests {
         assert_eq!(ping, b"*1\r\n$4\r\nPING\r\n");
         assert_eq!(
             words(&handshake.line(b"-NOAUTH Authentication required.")),
-            "AUTH u p REPLCONF listening-port 7 REPLCONF ip-address ::1 REPLCONF capa eof capa psync2"
+            "AUTH u p REPLCONF listening-port 7 REPLCONF ip-address ::1 REPLCONF capa eof capa psync2 capa open-slots"
         );
         for line in [&b"+OK"[..], b"-ERR what", b"+OK"] {
             assert_eq!(handshake.line(line), Step::Await);

@@ -148,6 +148,22 @@ impl Replicas {
         stay.filter_map(|replica| replica.feed.position()).min()
     }
 
+    /// How many are online, of replicas all of which can follow slots on their way; `None` where nobody follows, or somebody
+    /// does who cannot.
+    pub fn following_slots(&self) -> Option<usize> {
+        // Who wants no more than a data set is sent none of it.
+        let mut all = self.iter().filter(|replica| !replica.about.rdb_only).peekable();
+        all.peek()?;
+        let mut online = 0;
+        for replica in all {
+            if !replica.about.follows_slots {
+                return None;
+            }
+            online += usize::from(replica.stage == Stage::Online);
+        }
+        Some(online)
+    }
+
     /// How many are online and were heard of within `lag_s` seconds.
     pub fn good(&self, lag_s: u64, now_ms: u64) -> usize {
         self.iter().filter(|replica| replica.is_online() && replica.lag_s(now_ms) <= lag_s).count()
@@ -219,6 +235,24 @@ mod tests {
         let silent: Vec<u64> = replicas.silent(2999, 5000).iter().map(|client| client.id).collect();
         assert_eq!(silent, [2]);
         assert!(replicas.remove(2) && !replicas.remove(2) && replicas.len() == 2);
+    }
+
+    #[test]
+    fn slots_on_their_way_are_told_where_all_understand() {
+        let mut replicas = Replicas::default();
+        assert_eq!(replicas.following_slots(), None);
+        for (id, stage) in [(1, Stage::Online), (2, Stage::Loading), (3, Stage::Waiting)] {
+            let mut one = replica(id, stage);
+            one.about.follows_slots = true;
+            replicas.add(one);
+        }
+        assert_eq!(replicas.following_slots(), Some(1));
+        let mut copies = replica(4, Stage::Online);
+        copies.about.rdb_only = true;
+        replicas.add(copies);
+        assert_eq!(replicas.following_slots(), Some(1));
+        replicas.add(replica(5, Stage::Waiting));
+        assert_eq!(replicas.following_slots(), None);
     }
 
     #[test]

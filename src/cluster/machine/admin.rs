@@ -9,17 +9,17 @@ use crate::cluster::slots::SlotSet;
 use crate::keyspace::shard::SLOTS;
 use crate::observe::log::notice;
 
-/// What CLUSTER SETSLOT does to a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SetSlot<'a> {
+/// What CLUSTER SETSLOT does to a slot. Nodes are named as somebody wrote them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SetSlot {
     /// It is on its way to this node.
-    Migrating(&'a [u8]),
+    Migrating(Vec<u8>),
     /// It is on its way here from this node.
-    Importing(&'a [u8]),
+    Importing(Vec<u8>),
     /// It is on no way.
     Stable,
     /// It is served by this node.
-    Node(&'a [u8]),
+    Node(Vec<u8>),
 }
 
 /// How CLUSTER FAILOVER was asked for.
@@ -166,61 +166,71 @@ impl Machine {
         self.keep();
     }
 
-    /// CLUSTER SETSLOT; `keys` is how many keys of the slot are here.
+    /// Whether CLUSTER SETSLOT can be done; `keys` is how many keys of the slot are here. Returns the node that it names.
     ///
     /// # Errors
     /// Why it cannot be done.
-    pub fn set_slot(&mut self, slot: usize, to: SetSlot<'_>, keys: usize) -> Done {
-        let primary = |machine: &Machine, name: &[u8], unknown: &str| {
-            let key = machine.find_or(name, unknown)?;
-            if machine.node(key).is_replica() { refuse("Target node is not a master") } else { Ok(key) }
+    pub fn may_set_slot(&self, slot: usize, to: &SetSlot, keys: usize) -> Result<Option<NodeKey>, String> {
+        let primary = |name: &[u8], unknown: &str| {
+            let key = self.find_or(name, unknown)?;
+            if self.node(key).is_replica() { refuse("Target node is not a master") } else { Ok(Some(key)) }
         };
+        let is_mine = self.owners[slot] == Some(self.me);
         match to {
-            SetSlot::Migrating(name) => {
-                if self.owners[slot] != Some(self.me) {
-                    return refuse(format!("I'm not the owner of hash slot {slot}"));
-                }
-                let key = primary(self, name, "I don't know about node")?;
-                self.migrating.insert(slot, key);
+            // A replica is told what its primary has found right; it may hear of the owner later than of this.
+            SetSlot::Migrating(_) if !is_mine && self.me().is_primary() => {
+                refuse(format!("I'm not the owner of hash slot {slot}"))
             }
-            SetSlot::Importing(name) => {
-                if self.owners[slot] == Some(self.me) {
-                    return refuse(format!("I'm already the owner of hash slot {slot}"));
+            SetSlot::Importing(_) if is_mine => refuse(format!("I'm already the owner of hash slot {slot}")),
+            SetSlot::Migrating(name) | SetSlot::Importing(name) => primary(name, "I don't know about node"),
+            SetSlot::Stable => Ok(None),
+            SetSlot::Node(name) => {
+                let key = primary(name, "Unknown node")?;
+                if is_mine && key != Some(self.me) && keys != 0 {
+                    return refuse(format!(
+                        "Can't assign hashslot {slot} to a different node while I still hold keys for this hash slot."
+                    ));
                 }
-                let key = primary(self, name, "I don't know about node")?;
-                self.importing.insert(slot, key);
+                Ok(key)
             }
-            SetSlot::Stable => {
+        }
+    }
+
+    /// CLUSTER SETSLOT; `keys` is how many keys of the slot are here. A replica does what its primary is about to do.
+    ///
+    /// # Errors
+    /// Why it cannot be done.
+    pub fn set_slot(&mut self, slot: usize, to: &SetSlot, keys: usize) -> Done {
+        let node = self.may_set_slot(slot, to, keys)?;
+        match (to, node) {
+            (SetSlot::Migrating(_), Some(node)) => _ = self.migrating.insert(slot, node),
+            (SetSlot::Importing(_), Some(node)) => _ = self.importing.insert(slot, node),
+            (SetSlot::Node(_), Some(node)) => self.assign(slot, node, keys),
+            _ => {
                 self.importing.remove(&slot);
                 self.migrating.remove(&slot);
-            }
-            SetSlot::Node(name) => {
-                let key = primary(self, name, "Unknown node")?;
-                self.assign(slot, key, keys)?;
             }
         }
         self.keep();
         Ok(())
     }
 
-    fn assign(&mut self, slot: usize, to: NodeKey, keys: usize) -> Done {
-        let was_mine = self.owners[slot] == Some(self.me);
-        if was_mine && to != self.me && keys != 0 {
-            return refuse(format!(
-                "Can't assign hashslot {slot} to a different node while I still hold keys for this hash slot."
-            ));
-        }
-        if keys == 0 {
+    fn assign(&mut self, slot: usize, to: NodeKey, keys: usize) {
+        let (ours, leads) = (self.primary_of(self.me), self.me().is_primary());
+        let was_ours = self.owners[slot] == Some(ours);
+        if keys == 0 || to != ours {
             self.migrating.remove(&slot);
         }
         if self.owners[slot] != Some(to) {
             self.take_slot(slot);
             self.give_slot(slot, to);
         }
-        if was_mine && to != self.me && self.me().slots.is_empty() {
+        // A replica goes where its primary goes, once that one has gone: were it the first, it would never say that it
+        // has read this.
+        if leads && was_ours && to != ours && self.me().slots.is_empty() {
             if self.settings.replicas_migrate { self.follow_slots(to) } else { self.tell_empty(to) }
         }
-        if to == self.me && self.importing.remove(&slot).is_some() {
+        if to == ours && self.importing.remove(&slot).is_some() && leads {
             // Others have to believe it, and they believe the newest epoch. Should somebody else take the same one at
             // this moment, the collision is noticed and solved.
             if let Bumped::Bumped(_) = self.bump_epoch() {
@@ -228,7 +238,6 @@ impl Machine {
             }
             self.tell_everybody();
         }
-        Ok(())
     }
 
     /// Has nobody write to these slots until they are let go of or somebody else's; or lets go of them.

@@ -7,6 +7,7 @@
 mod admin;
 mod describe;
 mod failover;
+mod open;
 mod ownership;
 mod receive;
 mod send;
@@ -426,12 +427,12 @@ impl Machine {
         self.owners[slot]
     }
 
-    /// The slots of this node that are on their way to others.
+    /// The slots of this node, or of its primary, that are on their way to others.
     pub fn migrating(&self) -> &BTreeMap<usize, NodeKey> {
         &self.migrating
     }
 
-    /// The slots that are on their way to this node.
+    /// The slots that are on their way to this node, or to its primary.
     pub fn importing(&self) -> &BTreeMap<usize, NodeKey> {
         &self.importing
     }
@@ -658,14 +659,15 @@ impl Machine {
             let me = self.me_mut();
             me.flags.clear(Flags::PRIMARY.with(Flags::MIGRATE_TO));
             me.flags.add(Flags::REPLICA);
-            self.migrating.clear();
-            self.importing.clear();
         } else {
             self.detach(self.me);
         }
         let shard = self.node(primary).shard;
         if shard != self.me().shard {
             self.foreign = Some(self.replication.turn);
+            // Those of our own shard go on, whoever leads it.
+            self.migrating.clear();
+            self.importing.clear();
         }
         self.set_shard(self.me, shard);
         self.attach(primary, self.me);

@@ -70,7 +70,7 @@ impl Machine {
         for slot in 0..SLOTS {
             let owner = self.owners[slot];
             if !slots.has(slot) {
-                if owner == Some(claimer) {
+                if owner == Some(claimer) && !self.claim_import(slot, claimer) {
                     // It stays with him until somebody else wants it: a redirection too many is better than an error.
                     self.unclaimed.add(slot);
                 }
@@ -80,10 +80,10 @@ impl Machine {
                 self.unclaimed.remove(slot);
                 continue;
             }
-            // Whoever had us import it ends that too.
-            if self.importing.contains_key(&slot) || !self.is_free(slot) && self.epoch_of(slot) >= epoch {
+            if !self.is_free(slot) && self.epoch_of(slot) >= epoch {
                 continue;
             }
+            self.follow_owner(slot, claimer);
             if owner == Some(self.me) {
                 dirty.add(slot);
             }

@@ -321,6 +321,9 @@ impl Machine {
     /// Takes over which slots a primary serves, or tells it who does.
     fn note_slots(&mut self, sender: NodeKey, header: &Header) {
         let source = self.primary_of(sender);
+        if self.node(sender).is_primary() {
+            self.follow_target(sender, header.config_epoch);
+        }
         if self.node(source).slots == header.slots || source == sender && !self.node(sender).is_primary() {
             return;
         }
@@ -520,6 +523,7 @@ impl Machine {
         }
         self.node_mut(key).config_epoch = epoch;
         (self.todo.save, self.todo.sync) = (true, true);
+        self.follow_target(key, epoch);
         self.follow_claim(key, epoch, slots);
     }
 

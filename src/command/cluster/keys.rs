@@ -25,6 +25,11 @@ pub fn count(ctx: &mut Context<'_>, slot: usize) -> usize {
     count_held(&mut ctx.db.hold, slot)
 }
 
+/// The same for a thread that holds nothing.
+pub fn count_now(engine: &Engine, slot: usize) -> usize {
+    count_held(&mut engine.keyspace.hold_none(), slot)
+}
+
 fn count_held(hold: &mut Hold<'_>, slot: usize) -> usize {
     hold.visit(slot / SLOTS_PER_SHARD, |shard| shard.part(0).map_or(0, |part| part.slot(slot % SLOTS_PER_SHARD).len()))
 }

@@ -3,10 +3,14 @@
 use crate::cluster::machine::{Bumped, FailoverKind, Machine, ResetKind, SetSlot};
 use crate::cluster::migration::Side;
 use crate::command::args::Args;
+use crate::command::blocking::until_milliseconds;
 use crate::command::cluster::{cluster, keys, refused, slot_of};
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::error::Error;
 use crate::command::help;
+use crate::command::replication::wait;
+use crate::replication::Waiter;
+use crate::resp::reply::Output;
 use crate::stdx::number::parse_i64;
 
 /// Has the machine do something, and replies OK where it did.
@@ -72,22 +76,33 @@ pub fn flushslots(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
     })
 }
 
+/// How long replicas may take to hear of what CLUSTER SETSLOT is about to do, where it does not say, in milliseconds.
+const SET_SLOT_MS: u64 = 2000;
+
+/// What is done to a slot, once replicas know of it: a primary that did it first could die before they do, and the slot be
+/// nobody's, or half of its keys be where nobody looks for them.
 pub fn setslot(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let cluster = cluster(ctx)?;
-    if cluster.view().load().is_replica {
-        return Err(Error::text("ERR Please use SETSLOT only with masters."));
+    let ordered_by_primary = ctx.session.follows.is_some();
+    if cluster.view().load().is_replica && !ordered_by_primary {
+        return Err(Error::text(NOT_A_PRIMARY));
     }
     let slot = slot_of(args.at(2))?;
-    let to = match args.len() {
-        5 if args.is(3, "MIGRATING") => SetSlot::Migrating(args.at(4)),
-        5 if args.is(3, "IMPORTING") => SetSlot::Importing(args.at(4)),
-        4 if args.is(3, "STABLE") => SetSlot::Stable,
-        5 if args.is(3, "NODE") => SetSlot::Node(args.at(4)),
-        _ => {
-            let text = "ERR Invalid CLUSTER SETSLOT action or number of arguments. Try CLUSTER HELP";
-            return Err(Error::text(text));
-        }
+    let node = || args.at(4).to_vec();
+    let (to, end) = match args.len() {
+        5.. if args.is(3, "MIGRATING") => (SetSlot::Migrating(node()), 5),
+        5.. if args.is(3, "IMPORTING") => (SetSlot::Importing(node()), 5),
+        4.. if args.is(3, "STABLE") => (SetSlot::Stable, 4),
+        5.. if args.is(3, "NODE") => (SetSlot::Node(node()), 5),
+        _ => return Err(Error::text(WRONG_SET_SLOT)),
     };
+    if args.len() > end + 2 || args.len() > end && !args.is(end, "TIMEOUT") {
+        return Err(Error::text(WRONG_SET_SLOT));
+    }
+    let keys = keys::count(ctx, slot);
+    if ordered_by_primary {
+        return order(ctx, |machine| machine.set_slot(slot, &to, keys));
+    }
     if matches!(to, SetSlot::Migrating(_) | SetSlot::Importing(_)) {
         for (side, what) in [(Side::Target, "import"), (Side::Source, "export")] {
             if !cluster.migrations.going_on(Some(side)).is_empty() {
@@ -95,8 +110,47 @@ pub fn setslot(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
             }
         }
     }
-    let keys = keys::count(ctx, slot);
-    order(ctx, |machine| machine.set_slot(slot, to, keys))
+    let now_ms = ctx.engine.clock.now_ms();
+    cluster.with(now_ms, |machine| machine.may_set_slot(slot, &to, keys)).map_err(refused)?;
+    let until_ms = match args.opt(end + 1) {
+        Some(timeout) => until_milliseconds(timeout, now_ms)?,
+        None if args.len() > end => return Err(Error::text("ERR Missing timeout value")),
+        None => Some(now_ms + SET_SLOT_MS),
+    };
+    let replicas = ctx.engine.replication.state().replicas.following_slots();
+    if replicas.is_some() {
+        let words: Vec<Vec<u8>> = args.from(0).take(end).map(<[u8]>::to_vec).collect();
+        ctx.engine.log.pass(&words);
+        ctx.engine.replication.wake_replicas();
+    }
+    match replicas {
+        // What has to be done at once is told to them all the same.
+        Some(replicas @ 1..) if !ctx.is_inside() => set_when_known(ctx, slot, to, replicas, until_ms),
+        _ => order(ctx, |machine| machine.set_slot(slot, &to, keys)),
+    }
+}
+
+const NOT_A_PRIMARY: &str = "ERR Please use SETSLOT only with masters.";
+const WRONG_SET_SLOT: &str = "ERR Invalid CLUSTER SETSLOT action or number of arguments. Try CLUSTER HELP";
+
+/// Has the client wait until so many replicas have read all that was written until now, and sets the slot then.
+fn set_when_known(ctx: &mut Context<'_>, slot: usize, to: SetSlot, replicas: usize, until_ms: Option<u64>) -> Reply {
+    let (engine, offset) = (ctx.engine.arc(), ctx.engine.replication.offset());
+    let answer = move |out: &mut Output| {
+        if engine.replication.state().replicas.acked(offset) < replicas {
+            return Err(Error::FewReplicas);
+        }
+        let Some(cluster) = &engine.cluster else { return Err(Error::text(NOT_A_PRIMARY)) };
+        let keys = keys::count_now(&engine, slot);
+        // Much may have changed meanwhile.
+        let done = cluster.with(engine.clock.now_ms(), |machine| match machine.me().is_primary() {
+            true => machine.set_slot(slot, &to, keys).map_err(refused),
+            false => Err(Error::text(NOT_A_PRIMARY)),
+        });
+        done.map(|()| out.ok())
+    };
+    let client = ctx.session.shared.clone();
+    wait::block(ctx, Waiter { client, offset, replicas, on_disk: false, local: None }, until_ms, answer)
 }
 
 pub fn meet(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {

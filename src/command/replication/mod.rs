@@ -27,6 +27,7 @@ use crate::command::table::Command;
 use crate::observe::log::{notice, warning};
 use crate::observe::stats::Counter;
 use crate::persist::log::Wants;
+use crate::replication::handshake::FOLLOWS_SLOTS;
 use crate::replication::history::History;
 use crate::replication::replicas::{Replica, Stage};
 use crate::replication::{Failover, Stage as LinkStage, State};
@@ -139,7 +140,7 @@ fn replconf(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
             Some("CAPA") => match word(value, &["EOF", "PSYNC2"]) {
                 Some("EOF") => about.eof = true,
                 Some(_) => about.psync2 = true,
-                None => {}
+                None => about.follows_slots |= value.eq_ignore_ascii_case(FOLLOWS_SLOTS.as_bytes()),
             },
             // These are not answered: the stream is on its way in the other direction.
             Some("ACK") => return acknowledged(ctx, args, at),
@@ -151,7 +152,14 @@ fn replconf(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
             }
             Some("RDB-ONLY") => about.rdb_only = switch(args, at + 1)?,
             Some("RDB-FILTER-ONLY") => about.parts = parts(value)?,
-            Some(_) => {}
+            // Said by replicas of Valkey alone.
+            Some(_) => match version(value) {
+                Some(version) => about.follows_slots |= version >= SLOTS_SINCE,
+                None => {
+                    let value = String::from_utf8_lossy(value).into_owned();
+                    return Err(Error::text(format!("ERR Unrecognized version format: {value}")));
+                }
+            },
             None => {
                 let option = String::from_utf8_lossy(args.at(at)).into_owned();
                 return Err(Error::text(format!("ERR Unrecognized REPLCONF option: {option}")));
@@ -168,6 +176,19 @@ fn replconf(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     ctx.session.introduction = Some(Box::new(about));
     ctx.out.ok();
     DONE
+}
+
+/// The first version of Valkey whose replicas follow slots on their way.
+const SLOTS_SINCE: [u8; 3] = [8, 0, 0];
+
+/// The three numbers of a version.
+fn version(text: &[u8]) -> Option<[u8; 3]> {
+    let number = |part: &[u8]| {
+        let digits = part.iter().all(u8::is_ascii_digit);
+        std::str::from_utf8(part).ok().filter(|_| digits)?.parse::<u8>().ok()
+    };
+    let parts: Option<Vec<u8>> = text.split(|byte| *byte == b'.').map(number).collect();
+    parts?.try_into().ok()
 }
 
 fn switch(args: &Args<'_>, at: usize) -> Result<bool, Error> {

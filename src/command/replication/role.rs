@@ -13,6 +13,7 @@ use crate::command::context::{Context, Job, Outcome};
 use crate::command::engine::{Engine, Refusal};
 use crate::command::error::Error;
 use crate::command::function;
+use crate::command::replication::sync::OPEN_SLOTS;
 use crate::command::replication::{answer_psync, feed_stream, look_at_acks};
 use crate::command::save;
 use crate::config::special::PrimaryAddress;
@@ -371,6 +372,15 @@ fn forget_keys(engine: &Engine, hold: &mut Hold<'_>) {
     tracking::flushed(engine, &mut Effects::default());
 }
 
+/// Notes which slots the primary has on their way. One that says nothing has none, or none that it tells replicas of.
+fn follow_open_slots(engine: &Engine, loaded: &Loaded) {
+    let Some(cluster) = &engine.cluster else { return };
+    let open = loaded.aux(OPEN_SLOTS).unwrap_or_default();
+    if !cluster.with(engine.clock.now_ms(), |machine| machine.follow_open_slots(open)) {
+        warning!("The data set of the primary has slot states that cannot be understood.");
+    }
+}
+
 /// Puts a data set that was made aside in its place, and notes which stream it is a result of.
 fn settle(
     engine: &Engine,
@@ -409,6 +419,7 @@ fn settle(
         drop(state);
         replication.logged.lock().clear();
         engine.dirty.store(0, Ordering::Relaxed);
+        follow_open_slots(engine, loaded);
     })?;
     save::tell_loaded(engine, loaded, functions);
     notice!("MASTER <-> REPLICA sync: Finished with success");

@@ -30,6 +30,8 @@ use crate::replication::transfer::MARK_LENGTH;
 use crate::replication::{self, State};
 use crate::stdx::random;
 
+/// The field of a data set that tells of slots on their way.
+pub const OPEN_SLOTS: &str = "cluster-slot-states";
 /// So many bytes may be on their way to a replica before who makes them waits.
 const ON_THE_WAY_BYTES: usize = 1 << 20;
 /// How often who waits for a replica looks whether that still has a purpose.
@@ -230,6 +232,10 @@ fn begin(engine: &Engine, config: &Config, making: Making) -> Option<Begun> {
     if !making.parts.functions {
         head.functions.clear();
     }
+    // Who does not know the field does not look at it, so it need not be known who will read this.
+    let open =
+        engine.cluster.as_ref().map(|cluster| cluster.with(engine.clock.now_ms(), |machine| machine.open_slots()));
+    head.aux.extend(open.filter(|open| !open.is_empty()).map(|open| (OPEN_SLOTS, open.into_bytes())));
     engine.log.cut(|| {
         let mut state = engine.replication.state();
         let offset = engine.replication.offset();

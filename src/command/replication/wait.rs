@@ -66,6 +66,7 @@ fn wait(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let answer = move |out: &mut Output| {
         let acked = engine.replication.state().replicas.acked(offset);
         out.integer(acked as i64);
+        Ok(())
     };
     let replicas = usize::try_from(wanted).unwrap_or(0);
     block(
@@ -111,6 +112,7 @@ fn wait_aof(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let answer = move |out: &mut Output| {
         let (here, there) = found(&shared);
         write(out, here, there);
+        Ok(())
     };
     let waiter = Waiter {
         client: ctx.session.shared.clone(),
@@ -123,11 +125,12 @@ fn wait_aof(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     block(ctx, waiter, until_ms, answer)
 }
 
-fn block(
+/// Has the client wait for what `waiter` says; `answer` ends its command, be it that or the time that is up.
+pub fn block(
     ctx: &mut Context<'_>,
     waiter: Waiter,
     until_ms: Option<u64>,
-    answer: impl Fn(&mut Output) + Send + Sync + 'static,
+    answer: impl Fn(&mut Output) -> Result<(), Error> + Send + Sync + 'static,
 ) -> Reply {
     let engine = ctx.engine;
     let mut state = engine.replication.state();
