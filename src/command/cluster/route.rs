@@ -154,10 +154,16 @@ pub fn judge(
             return Err(Refused::DownForWrites);
         }
     }
-    let target = view.migrating(slot).filter(|_| owner == View::MYSELF);
-    let imports = target.is_none() && view.is_importing(slot);
+    let may_read = reads_replicas(session) || is_channel;
+    // A replica answers those who read as its primary would.
+    let (ours, answers) = match view.is_replica {
+        true => (view.primary, reads_replicas(session)),
+        false => (Some(View::MYSELF), true),
+    };
+    let target = view.migrating(slot).filter(|_| answers && Some(owner) == ours);
+    let imports = answers && target.is_none() && view.is_importing(slot);
     if target.is_some() || imports {
-        if entry.command.name == "MIGRATE" {
+        if entry.command.name == "MIGRATE" && !view.is_replica {
             return Ok(Some(slot));
         }
         let missing = match &mut hold {
@@ -172,7 +178,6 @@ pub fn judge(
             return if keyed.several && missing > 0 { Err(Refused::Unstable) } else { Ok(Some(slot)) };
         }
     }
-    let may_read = reads_replicas(session) || is_channel;
     if owner == View::MYSELF || may_read && !writes && view.is_replica && view.primary == Some(owner) {
         return Ok(Some(slot));
     }
