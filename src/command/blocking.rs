@@ -401,6 +401,8 @@ impl Waiting {
             Stage::Over(ending) => ending.take(),
             Stage::Waiting(_) | Stage::Serving(_) => None,
         };
+        // The answer may need what they hold who would end the wait now.
+        drop(stage);
         match ending {
             Some(Ending::Served(reply)) => out.raw(&reply),
             Some(Ending::Failed(error)) => return Err(error),
