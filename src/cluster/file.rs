@@ -4,9 +4,10 @@
 //! fields behind the host's name, and a line of variables.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::cluster::machine::{Machine, Settings};
-use crate::cluster::node::{Address, Flags, Name, NodeKey};
+use crate::cluster::node::{Address, ClientIps, Flags, Name, NodeKey};
 use crate::keyspace::shard::SLOTS;
 use crate::stdx::random::Random;
 
@@ -47,6 +48,7 @@ struct Place {
     address: Address,
     hostname: String,
     nickname: String,
+    client_ips: ClientIps,
     shard: Option<Name>,
 }
 
@@ -63,15 +65,18 @@ impl Place {
             }
         };
         let address = Address { ip: ip.into(), port, tls_port: 0, bus_port };
-        let mut place = Place { address, hostname, nickname: String::new(), shard: None };
+        let mut place =
+            Place { address, hostname, nickname: String::new(), client_ips: ClientIps::default(), shard: None };
         for part in parts {
             match part.split_once('=')? {
                 ("shard-id", name) => place.shard = Some(Name::parse(name.as_bytes())?),
                 ("nodename", name) => place.nickname = name.into(),
                 ("tcp-port", port) => place.address.port = port.parse().ok()?,
                 ("tls-port", port) => place.address.tls_port = port.parse().ok()?,
+                ("client-ipv4", ip) => place.client_ips.v4 = ip.parse::<Ipv4Addr>().ok()?.to_string(),
+                ("client-ipv6", ip) => place.client_ips.v6 = ip.parse::<Ipv6Addr>().ok().map(|_| ip.to_owned())?,
                 // Newer servers write more, which is their own business.
-                ("availability-zone" | "client-ipv4" | "client-ipv6" | "client-tls-port" | "client-tcp-port", _) => {}
+                ("availability-zone" | "client-tls-port" | "client-tcp-port", _) => {}
                 _ => return None,
             }
         }
@@ -105,6 +110,7 @@ impl Loader {
         let is_replica = flags.has(Flags::REPLICA) && primary.is_some();
         self.machine.restore(key, |node, now| {
             (node.address, node.hostname, node.nickname) = (place.address, place.hostname, place.nickname);
+            node.client_ips = place.client_ips;
             if let Some(shard) = place.shard {
                 node.shard = shard;
             }
@@ -178,7 +184,7 @@ mod tests {
     fn a_file_is_written_as_it_was_read() {
         let text = format!(
             "{A} 127.0.0.1:7000@17000,,tls-port=0,shard-id={C} myself,master - 0 0 3 connected 0-5 7 9-10 [7->-{B}] [8-<-{B}]\n\
-             {B} 127.0.0.1:7001@17001,host.x,tls-port=7,nodename=nick,shard-id={B} master,fail? - 5 5 4 disconnected 16383\n\
+             {B} 127.0.0.1:7001@17001,host.x,tls-port=7,nodename=nick,client-ipv4=1.2.3.4,client-ipv6=cafe:1234::0,shard-id={B} master,fail? - 5 5 4 disconnected 16383\n\
              {C} ::1:7002@17002,,tls-port=0,shard-id={C} slave {A} 0 5 3 disconnected\n\
              vars currentEpoch 8 lastVoteEpoch 7\n"
         );
@@ -217,6 +223,7 @@ mod tests {
             format!("{good}\nvars currentEpoch"),
             format!("{good}\n{}", good.replace(A, B)),
             good.replace("@17000", "@17000,,unknown=1"),
+            good.replace("@17000", "@17000,,client-ipv4=::1"),
         ] {
             let error = again(&bad).unwrap_err();
             assert_eq!(error.0, bad.lines().last().unwrap());

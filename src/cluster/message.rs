@@ -141,6 +141,10 @@ pub enum Extension {
     Forgotten(Name, u64),
     /// The shard of the sender.
     Shard(Name),
+    /// The IPv4 address that clients are told.
+    ClientIpv4(String),
+    /// The IPv6 address that clients are told.
+    ClientIpv6(String),
 }
 
 /// What a message carries beside its header.
@@ -411,6 +415,8 @@ const HOSTNAME: u16 = 0;
 const NICKNAME: u16 = 1;
 const FORGOTTEN: u16 = 2;
 const SHARD: u16 = 3;
+const CLIENT_IPV4: u16 = 4;
+const CLIENT_IPV6: u16 = 5;
 
 fn put_extension(to: &mut Vec<u8>, extension: &Extension) {
     let (number, data) = match extension {
@@ -418,6 +424,8 @@ fn put_extension(to: &mut Vec<u8>, extension: &Extension) {
         Extension::Nickname(name) => (NICKNAME, [name.as_bytes(), &[0]].concat()),
         Extension::Forgotten(name, seconds) => (FORGOTTEN, [&name.0[..], &seconds.to_be_bytes()].concat()),
         Extension::Shard(name) => (SHARD, name.0.to_vec()),
+        Extension::ClientIpv4(ip) => (CLIENT_IPV4, [ip.as_bytes(), &[0]].concat()),
+        Extension::ClientIpv6(ip) => (CLIENT_IPV6, [ip.as_bytes(), &[0]].concat()),
     };
     let padded = data.len().next_multiple_of(8);
     let len = u32::try_from(padded + 8).expect("names are short");
@@ -454,6 +462,8 @@ fn ping_body(from: &mut Reader<'_>, count: u16, extended: u16) -> Result<Body, I
             NICKNAME => extensions.push(Extension::Nickname(text(data.0))),
             FORGOTTEN => extensions.push(Extension::Forgotten(Name(data.array::<NAME_BYTES>()?), data.u64()?)),
             SHARD => extensions.push(Extension::Shard(data.name()?)),
+            CLIENT_IPV4 => extensions.push(Extension::ClientIpv4(text(data.0))),
+            CLIENT_IPV6 => extensions.push(Extension::ClientIpv6(text(data.0))),
             // What newer nodes add is not for us.
             _ => {}
         }
@@ -495,6 +505,8 @@ mod tests {
             "[a-z.]{0,40}".prop_map(Extension::Nickname),
             (name(), any::<u64>()).prop_map(|(name, ttl)| Extension::Forgotten(name, ttl)),
             name().prop_map(Extension::Shard),
+            "[0-9.]{0,15}".prop_map(Extension::ClientIpv4),
+            "[0-9a-f:]{0,39}".prop_map(Extension::ClientIpv6),
         ]
     }
 

@@ -143,6 +143,39 @@ pub struct Address {
     pub bus_port: u16,
 }
 
+/// By which kind of address a client is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4, or none at all.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// That of a client whose address is shown so.
+    pub fn of(addr: &str) -> Family {
+        if addr.starts_with('[') { Family::V6 } else { Family::V4 }
+    }
+}
+
+/// The IP addresses that clients are told of a node, where these are others than nodes use; empty where not.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClientIps {
+    /// For those connected by IPv4.
+    pub v4: String,
+    /// For those connected by IPv6.
+    pub v6: String,
+}
+
+impl ClientIps {
+    /// What a client of this family is told, where nodes use `ip`.
+    pub fn pick<'n>(&'n self, family: Family, ip: &'n str) -> &'n str {
+        let own = if family == Family::V6 { &self.v6 } else { &self.v4 };
+        if own.is_empty() { ip } else { own }
+    }
+}
+
 /// A node as this one knows it.
 #[derive(Debug, Clone)]
 pub struct Node {
@@ -162,6 +195,8 @@ pub struct Node {
     pub replicas: Vec<NodeKey>,
     /// Where it is.
     pub address: Address,
+    /// Where clients are told that it is.
+    pub client_ips: ClientIps,
     /// A name that clients may resolve; empty for none.
     pub hostname: String,
     /// A name for people; empty for none.
@@ -204,6 +239,7 @@ impl Node {
             primary: None,
             replicas: Vec::new(),
             address: Address::default(),
+            client_ips: ClientIps::default(),
             hostname: String::new(),
             nickname: String::new(),
             ping_sent: 0,
@@ -243,6 +279,11 @@ impl Node {
         self.flags.has(Flags::HANDSHAKE)
     }
 
+    /// The IP address that a client of this family is told.
+    pub fn ip(&self, family: Family) -> &str {
+        self.client_ips.pick(family, &self.address.ip)
+    }
+
     /// What logs call it beside its name.
     pub fn nick(&self) -> &str {
         &self.nickname
@@ -261,6 +302,13 @@ mod tests {
         assert_eq!((Flags::default().to_string(), Flags::parse("noflags")), ("noflags".into(), Some(Flags::default())));
         assert_eq!(Flags::parse("master,nonsense"), None);
         assert_eq!(Flags::MEET.to_string(), "noflags");
+    }
+
+    #[test]
+    fn clients_are_told_the_address_of_their_family_where_there_is_one() {
+        let ips = ClientIps { v4: "1.2.3.4".into(), v6: String::new() };
+        let told = |addr| ips.pick(Family::of(addr), "10.0.0.1").to_owned();
+        assert_eq!(["5.5.5.5:1", "/tmp/socket:0", "[::1]:1"].map(told), ["1.2.3.4", "1.2.3.4", "10.0.0.1"]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::cluster::file;
 use crate::cluster::machine::{Action, FailoverKind, Machine, Replication, SetSlot, Settings};
 use crate::cluster::message::{Kind, Message};
-use crate::cluster::node::{Flags, LinkId, Name};
+use crate::cluster::node::{Family, Flags, LinkId, Name};
 use crate::cluster::slots::SlotSet;
 use crate::config::table::Config;
 use crate::keyspace::shard::SLOTS;
@@ -424,8 +424,9 @@ impl Simulation {
     }
 
     fn tell(&self) -> String {
-        let lines =
-            |server: &Server| format!("runs: {}\n{}{}", server.runs, server.machine.lines(), server.machine.info());
+        let lines = |server: &Server| {
+            format!("runs: {}\n{}{}", server.runs, server.machine.lines(Family::V4), server.machine.info())
+        };
         self.servers.iter().take(8).map(lines).collect()
     }
 
@@ -593,6 +594,51 @@ fn a_slot_that_was_moved_is_believed_by_all() {
     all.until(20_000, "everybody knows", |all| {
         all.running().all(|s| s.machine.owner(slot).is_some_and(|owner| s.machine.node(owner).name.to_string() == to))
     });
+    assert!(all.agrees());
+}
+
+/// What a server says of slots on their way.
+fn open(all: &Simulation, server: usize) -> String {
+    all.servers[server].machine.open_slots()
+}
+
+#[test]
+fn a_slot_on_its_way_goes_on_between_those_who_come_to_lead() {
+    let mut all = Simulation::create(12, 3, 1);
+    let slot = all.servers[0].machine.me().slots.iter().next().expect("the test asks for what can be done");
+    let names: Vec<String> = (0..6).map(|server| all.name(server).to_string()).collect();
+    // As the stream of each primary tells its replica.
+    for (server, to) in [(0, 1), (3, 1)] {
+        let goes = SetSlot::Migrating(names[to].clone().into());
+        all.call(server, |m| m.set_slot(slot, &goes, 0)).expect("the test asks for what can be done");
+    }
+    for (server, from) in [(1, 0), (4, 0)] {
+        let comes = SetSlot::Importing(names[from].clone().into());
+        all.call(server, |m| m.set_slot(slot, &comes, 0)).expect("the test asks for what can be done");
+    }
+    all.stop(1);
+    let (goes, comes) =
+        (|to: usize| format!("{slot}>{},", names[to]), |from: usize| format!("{slot}<{},", names[from]));
+    all.until(30_000, "it goes to the one that took over", |all| [0, 3].iter().all(|at| open(all, *at) == goes(4)));
+    assert_eq!(open(&all, 4), comes(0));
+    all.start(1, 0);
+    all.until(30_000, "everybody agrees", |all| all.agrees() && all.serves());
+    assert_eq!(open(&all, 1), comes(0));
+    all.stop(0);
+    all.until(30_000, "it comes from the one that took over", |all| [1, 4].iter().all(|at| open(all, *at) == comes(3)));
+    assert_eq!(open(&all, 3), goes(4));
+    all.start(0, 0);
+    all.until(30_000, "everybody agrees", |all| all.agrees() && all.serves());
+    assert_eq!(open(&all, 0), goes(4));
+    // The target never hears that it is the owner now.
+    let there = SetSlot::Node(names[4].clone().into());
+    all.call(3, |m| m.set_slot(slot, &there, 0)).expect("the test asks for what can be done");
+    all.until(30_000, "it takes over what nobody claims", |all| {
+        let owner =
+            |server: &Server| server.machine.owner(slot).map(|owner| server.machine.node(owner).name.to_string());
+        all.running().all(|server| owner(server).as_ref() == Some(&names[4]))
+    });
+    all.until(30_000, "nothing is on its way", |all| (0..6).all(|server| open(all, server).is_empty()));
     assert!(all.agrees());
 }
 

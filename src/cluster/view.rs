@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::cluster::machine::Machine;
-use crate::cluster::node::{Name, Node};
+use crate::cluster::node::{ClientIps, Family, Name, Node};
 use crate::cluster::slots::SlotSet;
 use crate::config::choice::EndpointType;
 use crate::keyspace::shard::SLOTS;
@@ -14,8 +14,9 @@ use crate::keyspace::shard::SLOTS;
 pub struct Endpoint {
     /// What the node is called.
     pub name: Name,
-    /// Its IP address.
+    /// Its IP address, as nodes use it.
     pub ip: String,
+    client_ips: ClientIps,
     /// The name that clients may resolve; empty for none.
     pub hostname: String,
     /// Its port.
@@ -27,14 +28,15 @@ impl Endpoint {
         Endpoint {
             name: node.name,
             ip: node.address.ip.clone(),
+            client_ips: node.client_ips.clone(),
             hostname: node.hostname.clone(),
             port: node.address.port,
         }
     }
 
-    /// The address that clients are told first; empty where they are to take the one that they have.
-    pub fn preferred(&self, kind: EndpointType) -> &str {
-        preferred(kind, &self.ip, &self.hostname)
+    /// The address that clients of this family are told first; empty where they are to take the one that they have.
+    pub fn preferred(&self, kind: EndpointType, family: Family) -> &str {
+        preferred(kind, self.client_ips.pick(family, &self.ip), &self.hostname)
     }
 }
 

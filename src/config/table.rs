@@ -623,10 +623,10 @@ directives! {
         /// The address that other nodes are told, where the one that they see is wrong: behind address translation,
         /// in containers.
         cluster_announce_ip("cluster-announce-ip"): Option<Vec<u8>> = None, anything, [], Effective;
-        /// The IPv4 address that clients are told, where it differs from that of the bus.
-        cluster_announce_client_ipv4("cluster-announce-client-ipv4"): Option<Vec<u8>> = None, ipv4, [], Stored("cluster");
-        /// The IPv6 address that clients are told, where it differs from that of the bus.
-        cluster_announce_client_ipv6("cluster-announce-client-ipv6"): Option<Vec<u8>> = None, ipv6, [], Stored("cluster");
+        /// The IPv4 address that clients who are connected by IPv4 are told, where it differs from that of the bus.
+        cluster_announce_client_ipv4("cluster-announce-client-ipv4"): Option<Vec<u8>> = None, ipv4, [], Effective;
+        /// The IPv6 address that clients who are connected by IPv6 are told.
+        cluster_announce_client_ipv6("cluster-announce-client-ipv6"): Option<Vec<u8>> = None, ipv6, [], Effective;
         /// The port that clients are told. 0 is `port`.
         cluster_announce_port("cluster-announce-port"): u16 = 0, within(0, 65535), [], Effective;
         /// The TLS port that clients are told. 0 is `tls-port`.

@@ -4,32 +4,32 @@ use std::fmt::Write;
 
 use crate::cluster::machine::{Machine, Todo};
 use crate::cluster::message::Kind;
-use crate::cluster::node::{Flags, Name, Node, NodeKey};
+use crate::cluster::node::{Family, Flags, Name, Node, NodeKey};
 use crate::cluster::slots::SlotSet;
 use crate::observe::log::notice;
 
 /// Who reads a node's line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reader {
-    /// A client.
-    Client,
+    /// A client that is connected so.
+    Client(Family),
     /// This server, when it starts again.
     File,
 }
 
 impl Machine {
-    /// A node's line in CLUSTER NODES, without its end.
-    pub fn line(&self, key: NodeKey) -> String {
+    /// A node's line in CLUSTER NODES, without its end, for a client of this family.
+    pub fn line(&self, key: NodeKey, family: Family) -> String {
         let mut line = String::new();
-        self.write_line(&mut line, key, Reader::Client);
+        self.write_line(&mut line, key, Reader::Client(family));
         line
     }
 
-    /// CLUSTER NODES.
-    pub fn lines(&self) -> String {
+    /// CLUSTER NODES, for a client of this family.
+    pub fn lines(&self, family: Family) -> String {
         let mut text = String::new();
         for key in self.nodes.keys() {
-            self.write_line(&mut text, *key, Reader::Client);
+            self.write_line(&mut text, *key, Reader::Client(family));
             text.push('\n');
         }
         text
@@ -38,8 +38,12 @@ impl Machine {
     pub(super) fn write_line(&self, to: &mut String, key: NodeKey, reader: Reader) {
         let node = self.node(key);
         let address = &node.address;
+        let ip = match reader {
+            Reader::Client(family) => node.ip(family),
+            Reader::File => &address.ip,
+        };
         // Writing into a string does not fail.
-        let _ = write!(to, "{} {}:{}@{}", node.name, address.ip, address.port, address.bus_port);
+        let _ = write!(to, "{} {ip}:{}@{}", node.name, address.port, address.bus_port);
         if !node.hostname.is_empty() || reader == Reader::File {
             let _ = write!(to, ",{}", node.hostname);
         }
@@ -47,6 +51,11 @@ impl Machine {
             let _ = write!(to, ",tls-port={}", address.tls_port);
             if !node.nickname.is_empty() {
                 let _ = write!(to, ",nodename={}", node.nickname);
+            }
+            for (name, ip) in [("client-ipv4", &node.client_ips.v4), ("client-ipv6", &node.client_ips.v6)] {
+                if !ip.is_empty() {
+                    let _ = write!(to, ",{name}={ip}");
+                }
             }
             let _ = write!(to, ",shard-id={}", node.shard);
         }

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::cluster::message::{KINDS, Kind, Message};
-use crate::cluster::node::{Address, Flags, LinkId, Name, Node, NodeKey};
+use crate::cluster::node::{Address, ClientIps, Flags, LinkId, Name, Node, NodeKey};
 use crate::cluster::slots::SlotSet;
 use crate::config::table::Config;
 use crate::keyspace::shard::SLOTS;
@@ -65,6 +65,8 @@ pub struct Settings {
     pub send_limit: u64,
     /// Where clients and nodes are told to come; no IP where it is found out.
     pub announced: Address,
+    /// Where clients are told to come, where it is another address.
+    pub client_ips: ClientIps,
     /// The name that clients may resolve.
     pub hostname: String,
     /// The name for people.
@@ -93,6 +95,10 @@ impl Settings {
                 port: or(config.cluster_announce_port, port),
                 tls_port: config.cluster_announce_tls_port,
                 bus_port: or(config.cluster_announce_bus_port, bus_port(config, port)),
+            },
+            client_ips: ClientIps {
+                v4: text(&config.cluster_announce_client_ipv4),
+                v6: text(&config.cluster_announce_client_ipv6),
             },
             hostname: text(&config.cluster_announce_hostname),
             nickname: text(&config.cluster_announce_human_nodename),
@@ -484,14 +490,14 @@ impl Machine {
 
     /// Writes what the configuration says about this node into its own entry.
     fn announce_myself(&mut self) {
-        let Settings { announced, hostname, nickname, never_fails_over, .. } = self.settings.clone();
+        let Settings { announced, client_ips, hostname, nickname, never_fails_over, .. } = self.settings.clone();
         let me = self.me_mut();
         if !announced.ip.is_empty() {
             me.address.ip = announced.ip;
         }
         (me.address.port, me.address.tls_port) = (announced.port, announced.tls_port);
         me.address.bus_port = announced.bus_port;
-        (me.hostname, me.nickname) = (hostname, nickname);
+        (me.client_ips, me.hostname, me.nickname) = (client_ips, hostname, nickname);
         me.flags.clear(Flags::NO_FAILOVER);
         if never_fails_over {
             me.flags.add(Flags::NO_FAILOVER);

@@ -1,8 +1,10 @@
 //! What others tell this node.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use crate::cluster::machine::{Action, Audience, MANUAL_TIMEOUT_MS, Machine};
 use crate::cluster::message::{Body, Extension, Gossip, Header, Invalid, Kind, Message};
-use crate::cluster::node::{Address, Flags, LinkId, Name, Node, NodeKey};
+use crate::cluster::node::{Address, ClientIps, Flags, LinkId, Name, Node, NodeKey};
 use crate::cluster::slots::SlotSet;
 use crate::observe::log::{debug, notice, verbose, warning};
 
@@ -450,12 +452,17 @@ impl Machine {
 
     fn heard_extensions(&mut self, sender: NodeKey, extensions: Vec<Extension>) {
         let (mut hostname, mut nickname, mut shard) = (String::new(), String::new(), None);
+        let mut ips = ClientIps::default();
         for extension in extensions {
             match extension {
                 Extension::Hostname(name) => hostname = name,
                 Extension::Nickname(name) => nickname = name,
                 Extension::Shard(name) if name.is_proper() => shard = Some(name),
                 Extension::Shard(_) => {}
+                // Clients are sent there: what is no address is not passed on.
+                Extension::ClientIpv4(ip) if ip.parse::<Ipv4Addr>().is_ok() => ips.v4 = ip,
+                Extension::ClientIpv6(ip) if ip.parse::<Ipv6Addr>().is_ok() => ips.v6 = ip,
+                Extension::ClientIpv4(_) | Extension::ClientIpv6(_) => {}
                 Extension::Forgotten(name, seconds) => {
                     let Some(key) = self.named(&name) else { continue };
                     if key != self.me && self.me().primary != Some(key) {
@@ -473,8 +480,8 @@ impl Machine {
         // A node that says nothing of its shard is an older one: it belongs to its primary's.
         let shard = shard.unwrap_or_else(|| self.node(self.primary_of(sender)).shard);
         let node = self.node_mut(sender);
-        if node.hostname != hostname || node.nickname != nickname {
-            (node.hostname, node.nickname) = (hostname, nickname);
+        if node.hostname != hostname || node.nickname != nickname || node.client_ips != ips {
+            (node.hostname, node.nickname, node.client_ips) = (hostname, nickname, ips);
             self.todo.save = true;
         }
         self.set_shard(sender, shard);

@@ -107,6 +107,12 @@ impl Machine {
         if !me.nickname.is_empty() {
             all.push(Extension::Nickname(me.nickname.clone()));
         }
+        if !me.client_ips.v4.is_empty() {
+            all.push(Extension::ClientIpv4(me.client_ips.v4.clone()));
+        }
+        if !me.client_ips.v6.is_empty() {
+            all.push(Extension::ClientIpv6(me.client_ips.v6.clone()));
+        }
         let forgotten = self.forgotten.iter().filter(|(_, until)| **until > self.now);
         all.extend(forgotten.map(|(name, until)| Extension::Forgotten(*name, (until - self.now).div_ceil(1000))));
         all.push(Extension::Shard(me.shard));

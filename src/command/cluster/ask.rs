@@ -1,7 +1,7 @@
 //! What is told of the cluster.
 
 use crate::cluster::machine::{Link, Machine};
-use crate::cluster::node::{LinkId, Node, NodeKey};
+use crate::cluster::node::{Family, LinkId, Node, NodeKey};
 use crate::cluster::view::preferred;
 use crate::command::args::Args;
 use crate::command::cluster::{cluster, keys, refused};
@@ -17,6 +17,11 @@ fn ask<R>(ctx: &Context<'_>, f: impl FnOnce(&mut Machine) -> R) -> Result<R, Err
     Ok(cluster(ctx)?.with(ctx.engine.clock.now_ms(), f))
 }
 
+/// By which kind of address the client is connected.
+fn family(ctx: &Context<'_>) -> Family {
+    Family::of(&ctx.session.shared.addr)
+}
+
 pub fn info(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
     let text = ask(ctx, |machine| machine.info())?;
     ctx.out.verbatim("txt", text.as_bytes());
@@ -24,7 +29,8 @@ pub fn info(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
 }
 
 pub fn nodes(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
-    let text = ask(ctx, |machine| machine.lines())?;
+    let family = family(ctx);
+    let text = ask(ctx, |machine| machine.lines(family))?;
     ctx.out.verbatim("txt", text.as_bytes());
     DONE
 }
@@ -70,13 +76,14 @@ pub fn getkeysinslot(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 }
 
 pub fn replicas(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    let family = family(ctx);
     let lines = ask(ctx, |machine| {
         let key = find(machine, args.at(2))?;
         let node = machine.node(key);
         if node.is_replica() {
             return Err("The specified node is not a master".into());
         }
-        Ok(node.replicas.iter().map(|replica| machine.line(*replica)).collect::<Vec<_>>())
+        Ok(node.replicas.iter().map(|replica| machine.line(*replica, family)).collect::<Vec<_>>())
     })?;
     let lines = lines.map_err(refused)?;
     ctx.out.array(lines.len());
@@ -96,7 +103,7 @@ fn find(machine: &Machine, name: &[u8]) -> Result<NodeKey, String> {
 }
 
 pub fn slots(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
-    let kind = ctx.config.cluster_preferred_endpoint_type;
+    let (kind, family) = (ctx.config.cluster_preferred_endpoint_type, family(ctx));
     let cluster = cluster(ctx)?;
     let out = &mut *ctx.out;
     cluster.with(ctx.engine.clock.now_ms(), |machine| {
@@ -116,25 +123,26 @@ pub fn slots(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
             out.array(3 + replicas.len());
             out.integer(first as i64);
             out.integer(last as i64);
-            write_endpoint(out, primary, kind);
-            replicas.iter().for_each(|key| write_endpoint(out, machine.node(*key), kind));
+            write_endpoint(out, primary, kind, family);
+            replicas.iter().for_each(|key| write_endpoint(out, machine.node(*key), kind, family));
         }
     });
     DONE
 }
 
 /// A node as CLUSTER SLOTS shows it: the address that clients are to use, and what else is known.
-fn write_endpoint(out: &mut Output, node: &Node, kind: EndpointType) {
+fn write_endpoint(out: &mut Output, node: &Node, kind: EndpointType, family: Family) {
+    let ip = node.ip(family);
     out.array(4);
     match kind {
         EndpointType::Unknown => out.null(),
-        _ => out.bulk(preferred(kind, &node.address.ip, &node.hostname).as_bytes()),
+        _ => out.bulk(preferred(kind, ip, &node.hostname).as_bytes()),
     }
     out.integer(node.address.port.into());
     out.bulk(&node.name.0);
-    let ip = (kind != EndpointType::Ip).then_some(("ip", &node.address.ip));
+    let ip = (kind != EndpointType::Ip).then_some(("ip", ip));
     let hostname = kind != EndpointType::Hostname && !node.hostname.is_empty();
-    let hostname = hostname.then_some(("hostname", &node.hostname));
+    let hostname = hostname.then_some(("hostname", node.hostname.as_str()));
     out.map(usize::from(ip.is_some()) + usize::from(hostname.is_some()));
     for (name, value) in [ip, hostname].into_iter().flatten() {
         out.bulk(name.as_bytes());
@@ -143,7 +151,7 @@ fn write_endpoint(out: &mut Output, node: &Node, kind: EndpointType) {
 }
 
 pub fn shards(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
-    let kind = ctx.config.cluster_preferred_endpoint_type;
+    let (kind, family) = (ctx.config.cluster_preferred_endpoint_type, family(ctx));
     let cluster = cluster(ctx)?;
     let out = &mut *ctx.out;
     cluster.with(ctx.engine.clock.now_ms(), |machine| {
@@ -164,15 +172,16 @@ pub fn shards(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
             }
             out.bulk(b"nodes");
             out.array(shard.len());
-            shard.iter().for_each(|key| write_member(out, machine, *key, kind));
+            shard.iter().for_each(|key| write_member(out, machine, *key, kind, family));
         }
     });
     DONE
 }
 
 /// A node as CLUSTER SHARDS shows it.
-fn write_member(out: &mut Output, machine: &Machine, key: NodeKey, kind: EndpointType) {
+fn write_member(out: &mut Output, machine: &Machine, key: NodeKey, kind: EndpointType, family: Family) {
     let node = machine.node(key);
+    let ip = node.ip(family);
     let head = out.defer();
     let mut count = 0;
     let offset = machine.offset_of(key);
@@ -189,8 +198,8 @@ fn write_member(out: &mut Output, machine: &Machine, key: NodeKey, kind: Endpoin
         out.integer(port.into());
         numbers += 1;
     }
-    text(out, "ip", node.address.ip.as_bytes());
-    text(out, "endpoint", preferred(kind, &node.address.ip, &node.hostname).as_bytes());
+    text(out, "ip", ip.as_bytes());
+    text(out, "endpoint", preferred(kind, ip, &node.hostname).as_bytes());
     if !node.hostname.is_empty() {
         text(out, "hostname", node.hostname.as_bytes());
     }

@@ -529,8 +529,8 @@ fn help(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
             ("RESET [HARD|SOFT]", &["Know nobody and serve nothing. HARD: take another name, too."]),
             ("SET-CONFIG-EPOCH <epoch>", &["Set the configuration epoch of a new node."]),
             (
-                "SETSLOT <slot> (IMPORTING <node-id>|MIGRATING <node-id>|STABLE|NODE <node-id>)",
-                &["Say where a slot is, or which way it is on."],
+                "SETSLOT <slot> (IMPORTING <node-id>|MIGRATING <node-id>|STABLE|NODE <node-id>) [TIMEOUT <milliseconds>]",
+                &["Say where a slot is, or which way it is on. Replicas are told first, and waited for."],
             ),
             ("REPLICAS <node-id>", &["List the replicas of a node."]),
             ("SAVECONFIG", &["Write nodes.conf."]),

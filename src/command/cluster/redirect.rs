@@ -33,7 +33,7 @@ pub fn blocked(engine: &Engine, view: &View) {
                 None => Refused::Unbound,
             }
         };
-        wait.fail(&why.error(view, &config).to_string());
+        wait.fail(&why.error(view, &config, client).to_string());
     });
 }
 

@@ -6,6 +6,8 @@
 use smallvec::SmallVec;
 
 use crate::client::session::{Asking, Session};
+use crate::client::shared::Shared;
+use crate::cluster::node::Family;
 use crate::cluster::view::{Place, View};
 use crate::command::args::Args;
 use crate::command::cluster::keys::reads_replicas;
@@ -38,11 +40,11 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// The error reply.
-    pub fn error(&self, view: &View, config: &Config) -> Error {
+    /// The error reply to this client.
+    pub fn error(&self, view: &View, config: &Config, client: &Shared) -> Error {
         let to = |word: &str, slot: u16, place: Place| {
             let node = view.endpoint(place);
-            let address = node.preferred(config.cluster_preferred_endpoint_type);
+            let address = node.preferred(config.cluster_preferred_endpoint_type, Family::of(&client.addr));
             Error::text(format!("{word} {slot} {address}:{}", node.port))
         };
         match *self {

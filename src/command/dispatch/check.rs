@@ -203,7 +203,7 @@ pub(super) fn elsewhere(
         return None;
     }
     let refused = route::judge(engine, view, session, entry, args, hold).err()?;
-    Some(refused.error(view, &engine.config.load()))
+    Some(refused.error(view, &engine.config.load(), &session.shared))
 }
 
 /// Whether a pause of this kind holds a request back.
