@@ -474,6 +474,34 @@ fn replicas_take_the_place_of_primaries_that_have_died_whatever_program_they_are
 }
 
 #[test]
+fn a_redis_replica_is_told_nothing_of_slots_on_their_way_and_follows_all_the_same() {
+    if !have_tools() {
+        return;
+    }
+    let servers: Vec<Server> = (0..3).map(|_| node(Program::Spinel, &[])).collect();
+    create(&servers, "0");
+    let other = name(&servers[1]);
+    let set = |slot: &str| {
+        let words = ["CLUSTER", "SETSLOT", slot, "MIGRATING", &other];
+        assert_eq!(servers[0].connect().cmd(&words), b"+OK\r\n", "slot {slot}");
+    };
+    let replica = node(Program::Redis, &[]);
+    let mut client = replica.connect();
+    let port = servers[0].port().to_string();
+    assert_eq!(client.cmd(&["CLUSTER", "MEET", "127.0.0.1", &port]), b"+OK\r\n");
+    // This one stands in the data set.
+    set("0");
+    let primary = name(&servers[0]);
+    until("it knows its primary", || client.cmd(&["CLUSTER", "REPLICATE", &primary]) == b"+OK\r\n");
+    until("it has the data", || text(&mut client, &["INFO", "replication"]).contains("master_link_status:up"));
+    set("1");
+    until_copied(&servers[0], &replica);
+    let info = text(&mut client, &["INFO", "everything"]);
+    assert!(info.contains("master_link_status:up") && info.contains("unexpected_error_replies:0"), "{info}");
+    assert!(!text(&mut client, &["CLUSTER", "NODES"]).contains("->-"));
+}
+
+#[test]
 fn redis_cli_moves_slots_with_their_keys_between_programs() {
     if !have_tools() {
         return;

@@ -17,7 +17,7 @@ const TAGS: [&str; 2] = ["{06S}", "{Qi}"];
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Nodes that serve all slots between them: the first one the lower half, the second the upper.
-fn cluster(nodes: usize, more: &[&str]) -> Vec<Server> {
+pub fn cluster(nodes: usize, more: &[&str]) -> Vec<Server> {
     let mut args = vec!["--cluster-enabled", "yes", "--cluster-node-timeout", "5000", "--enable-debug-command", "yes"];
     args.extend(more);
     let servers: Vec<Server> = (0..nodes).map(|_| Server::subject(&args)).collect();
@@ -44,7 +44,7 @@ fn cluster(nodes: usize, more: &[&str]) -> Vec<Server> {
     servers
 }
 
-fn text(client: &mut Client, words: &[&str]) -> String {
+pub fn text(client: &mut Client, words: &[&str]) -> String {
     text_of(&client.cmd(words))
 }
 
@@ -54,7 +54,7 @@ fn text_of(reply: &[u8]) -> String {
         .map_or_else(|| String::from_utf8_lossy(reply).into_owned(), |b| String::from_utf8_lossy(b).into_owned())
 }
 
-fn name(server: &Server) -> String {
+pub fn name(server: &Server) -> String {
     text(&mut server.connect(), &["CLUSTER", "MYID"])
 }
 
