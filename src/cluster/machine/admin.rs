@@ -225,10 +225,13 @@ impl Machine {
             self.take_slot(slot);
             self.give_slot(slot, to);
         }
-        // A replica goes where its primary goes, once that one has gone: were it the first, it would never say that it
-        // has read this.
-        if leads && was_ours && to != ours && self.me().slots.is_empty() {
-            if self.settings.replicas_migrate { self.follow_slots(to) } else { self.tell_empty(to) }
+        if was_ours && to != ours && self.node(ours).slots.is_empty() {
+            match (leads, self.settings.replicas_migrate) {
+                // It stays until its primary has done it: else it would never say that it has read this.
+                (false, _) => self.gives_last = Some(slot),
+                (true, true) => self.follow_slots(to),
+                (true, false) => self.tell_empty(to),
+            }
         }
         if to == ours && self.importing.remove(&slot).is_some() && leads {
             // Others have to believe it, and they believe the newest epoch. Should somebody else take the same one at

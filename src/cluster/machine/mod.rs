@@ -260,6 +260,8 @@ pub struct Machine {
     importing: BTreeMap<usize, NodeKey>,
     /// The turn in which this node began to follow the primary of another shard, of which it has nothing yet.
     foreign: Option<u64>,
+    /// The last slot of this replica's primary, which that one is about to give away.
+    gives_last: Option<usize>,
     /// Slots of this node to which nobody writes, for another node is about to take them over.
     held: SlotSet,
     current_epoch: u64,
@@ -315,6 +317,7 @@ impl Machine {
             migrating: BTreeMap::new(),
             importing: BTreeMap::new(),
             foreign: None,
+            gives_last: None,
             held: SlotSet::default(),
             current_epoch: 0,
             last_vote_epoch: 0,
@@ -668,6 +671,7 @@ impl Machine {
         } else {
             self.detach(self.me);
         }
+        self.gives_last = None;
         let shard = self.node(primary).shard;
         if shard != self.me().shard {
             self.foreign = Some(self.replication.turn);

@@ -72,6 +72,24 @@ impl Machine {
         true
     }
 
+    /// Goes where the last slot of this replica's primary went, once that one has given it away, or has failed.
+    pub(super) fn follow_last(&mut self, is_given: bool) {
+        let Some(slot) = self.gives_last else { return };
+        let primary = self.me().primary.filter(|_| self.me().is_replica());
+        if primary.is_none_or(|primary| !self.node(primary).slots.is_empty()) {
+            self.gives_last = None;
+            return;
+        }
+        if !is_given {
+            return;
+        }
+        self.gives_last = None;
+        let to = self.owners[slot].filter(|to| *to != self.me && self.node(*to).is_primary());
+        if let Some(to) = to.filter(|_| self.settings.replicas_migrate) {
+            self.follow_slots(to);
+        }
+    }
+
     /// The slots on their way as a data set for a replica tells of them: `slot<node,` for each that comes, then
     /// `slot>node,` for each that goes; empty where there is none.
     pub fn open_slots(&self) -> String {
@@ -215,6 +233,18 @@ mod tests {
         for slot in 0..8192 {
             machine.set_slot(slot, &node(B), 0).unwrap();
         }
+        let (old, new) = (machine.find(A.as_bytes()), machine.find(B.as_bytes()));
+        machine.follow_last(false);
+        assert_eq!(machine.me().primary, old);
+        machine.follow_last(true);
+        assert_eq!(machine.me().primary, new);
+        assert!(machine.leave().contains(&Action::Replicate("127.0.0.1".into(), 7001)));
+        // One that is to stay does.
+        let mut machine = replica("");
+        let stays = Settings { replicas_migrate: false, ..machine.settings().clone() };
+        machine.follow(stays);
+        (0..8192).for_each(|slot| machine.set_slot(slot, &node(B), 0).unwrap());
+        machine.follow_last(true);
         assert_eq!(machine.me().primary, machine.find(A.as_bytes()));
     }
 

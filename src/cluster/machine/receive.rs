@@ -325,6 +325,9 @@ impl Machine {
         let source = self.primary_of(sender);
         if self.node(sender).is_primary() {
             self.follow_target(sender, header.config_epoch);
+            if self.me().primary == Some(sender) {
+                self.follow_last(header.slots.is_empty());
+            }
         }
         if self.node(source).slots == header.slots || source == sender && !self.node(sender).is_primary() {
             return;

@@ -40,6 +40,8 @@ impl Machine {
             self.end_manual_failover();
         }
         if self.me().is_replica() {
+            let has_failed = self.me().primary.is_some_and(|primary| self.node(primary).has_failed());
+            self.follow_last(has_failed);
             self.copy_primary();
             self.look_at_manual_failover();
             self.look_at_election();
