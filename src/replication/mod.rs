@@ -146,6 +146,8 @@ pub struct Waiter {
     pub on_disk: bool,
     /// How much of the write log is to be on our own disk.
     pub local: Option<u64>,
+    /// It waits for something that only a primary does, and says so itself where this is none any more.
+    pub leads: bool,
 }
 
 /// What changes under one lock.
@@ -373,6 +375,11 @@ impl Replication {
         self.state.lock().waiters.extract_if(.., local).map(|waiter| waiter.client).collect()
     }
 
+    /// Takes those out who wait for something that only a primary does.
+    pub fn waiting_for_primary(&self) -> Vec<Arc<Shared>> {
+        self.state.lock().waiters.extract_if(.., |waiter| waiter.leads).map(|waiter| waiter.client).collect()
+    }
+
     /// Forgets what a client waits for.
     pub fn end_wait(&self, id: u64) {
         self.state.lock().waiters.retain(|waiter| waiter.client.id != id);
@@ -453,7 +460,7 @@ mod tests {
             }
         }
         let wait = |id, replicas, on_disk, local| {
-            let waiter = Waiter { client: client(id), offset: 10, replicas, on_disk, local };
+            let waiter = Waiter { client: client(id), offset: 10, replicas, on_disk, local, leads: false };
             *waiter.client.wait.lock() = Some(Arc::new(Never));
             replication.state().waiters.push(waiter);
         };

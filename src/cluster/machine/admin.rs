@@ -196,6 +196,12 @@ impl Machine {
         }
     }
 
+    /// Whether a slot is to be another node's, and is.
+    pub fn has_given(&self, slot: usize, to: &SetSlot) -> bool {
+        let SetSlot::Node(name) = to else { return false };
+        self.find(name).is_some_and(|node| node != self.me && self.owners[slot] == Some(node))
+    }
+
     /// CLUSTER SETSLOT; `keys` is how many keys of the slot are here. A replica does what its primary is about to do.
     ///
     /// # Errors

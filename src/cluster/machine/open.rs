@@ -197,6 +197,11 @@ mod tests {
         assert!(machine.open_slots().is_empty());
         let owner = |slot| machine.node(machine.owner(slot).unwrap()).name.to_string();
         assert_eq!((owner(5), owner(9000)), (B.to_owned(), A.to_owned()));
+        assert!(
+            machine.has_given(5, &node(B))
+                && !machine.has_given(9000, &node(B))
+                && !machine.has_given(5, &SetSlot::Stable)
+        );
         assert_eq!(
             machine.node(machine.find(A.as_bytes()).unwrap()).config_epoch,
             3,

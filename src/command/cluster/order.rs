@@ -137,20 +137,20 @@ const WRONG_SET_SLOT: &str = "ERR Invalid CLUSTER SETSLOT action or number of ar
 fn set_when_known(ctx: &mut Context<'_>, slot: usize, to: SetSlot, replicas: usize, until_ms: Option<u64>) -> Reply {
     let (engine, offset) = (ctx.engine.arc(), ctx.engine.replication.offset());
     let answer = move |out: &mut Output| {
-        if engine.replication.state().replicas.acked(offset) < replicas {
-            return Err(Error::FewReplicas);
-        }
+        let all_know = engine.replication.state().replicas.acked(offset) >= replicas;
         let Some(cluster) = &engine.cluster else { return Err(Error::text(NOT_A_PRIMARY)) };
         let keys = keys::count_now(&engine, slot);
-        // Much may have changed meanwhile.
+        // Much may have changed meanwhile: whoever has its last slot is followed by this node and by its replicas, who do not
+        // say any more what they know.
         let done = cluster.with(engine.clock.now_ms(), |machine| match machine.me().is_primary() {
-            true => machine.set_slot(slot, &to, keys).map_err(refused),
             false => Err(Error::text(NOT_A_PRIMARY)),
+            true if !all_know && !machine.has_given(slot, &to) => Err(Error::FewReplicas),
+            true => machine.set_slot(slot, &to, keys).map_err(refused),
         });
         done.map(|()| out.ok())
     };
     let client = ctx.session.shared.clone();
-    wait::block(ctx, Waiter { client, offset, replicas, on_disk: false, local: None }, until_ms, answer)
+    wait::block(ctx, Waiter { client, offset, replicas, on_disk: false, local: None, leads: true }, until_ms, answer)
 }
 
 pub fn meet(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {

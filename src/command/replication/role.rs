@@ -83,6 +83,10 @@ pub fn follow(engine: &Engine, host: &str, port: u16) {
     feed_stream(engine);
     look_at_acks(engine);
     if led {
+        for client in replication.waiting_for_primary() {
+            let waits = client.wait.lock().clone();
+            waits.into_iter().for_each(|wait| _ = wait.time_out());
+        }
         // Who waits for the end of this server has its wish.
         for client in engine.clients.all().into_iter().filter(|client| !engine.farewell.is_awaited_by(client.id)) {
             let waits = client.wait.lock().clone();

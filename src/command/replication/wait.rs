@@ -71,7 +71,7 @@ fn wait(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let replicas = usize::try_from(wanted).unwrap_or(0);
     block(
         ctx,
-        Waiter { client: ctx.session.shared.clone(), offset, replicas, on_disk: false, local: None },
+        Waiter { client: ctx.session.shared.clone(), offset, replicas, on_disk: false, local: None, leads: false },
         until_ms,
         answer,
     )
@@ -120,6 +120,7 @@ fn wait_aof(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         replicas: usize::try_from(wanted).unwrap_or(usize::MAX),
         on_disk: true,
         local: (local == 1).then_some(logged),
+        leads: false,
     };
     engine.aof.appender.ring();
     block(ctx, waiter, until_ms, answer)
