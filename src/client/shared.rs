@@ -17,6 +17,8 @@ use crate::resp::reply::Protocol;
 pub enum Link {
     /// Over TCP.
     Tcp,
+    /// Over TCP with TLS.
+    Tls,
     /// Over a Unix socket.
     Unix,
     /// By calls in this process.
@@ -272,7 +274,8 @@ impl Shared {
 
     /// Whether it comes from this machine: over a Unix socket, from 127.0.0.1 or ::1, or from this process.
     pub fn is_local(&self) -> bool {
-        self.link != Link::Tcp || self.addr.starts_with("127.0.0.1:") || self.addr.starts_with("[::1]:")
+        matches!(self.link, Link::Unix | Link::InProcess)
+            || self.addr.starts_with("127.0.0.1:") || self.addr.starts_with("[::1]:")
     }
 
     /// Asks the connection to close at once.

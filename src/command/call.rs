@@ -270,7 +270,7 @@ fn feed_monitors(context: &Context<'_>, args: &Args<'_>) {
         // A socket's path is shown without the port that stands for none.
         _ if context.scripted => line.extend_from_slice(b"lua"),
         Link::Unix => line.extend_from_slice(format!("unix:{}", shared.addr.trim_end_matches(":0")).as_bytes()),
-        Link::Tcp | Link::InProcess => line.extend_from_slice(shared.addr.as_bytes()),
+        Link::Tcp | Link::Tls | Link::InProcess => line.extend_from_slice(shared.addr.as_bytes()),
     }
     line.push(b']');
     for arg in visible(&context.hidden, args) {

@@ -113,7 +113,8 @@ fn set(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let old = engine.config.load_full();
     let (mut new, changed) = old.with(&changes, changer).map_err(refusal)?;
     if !changed.is_empty() {
-        if let Err((directive, reason)) = engine.host.apply(&new, &old) {
+        let names: Vec<&str> = changed.iter().map(|directive| directive.name).collect();
+        if let Err((directive, reason)) = engine.host.apply(&new, &old, &names) {
             return Err(refusal(SetError::Failed { argument: directive.into(), reason }));
         }
         follow(ctx, &new, &old);

@@ -178,11 +178,12 @@ pub trait Host: Send + Sync {
     /// Whether a signal asked for a shutdown that has yet to begin; ABORT takes it back.
     fn scheduled(&self) -> &AtomicBool;
 
-    /// Makes what runs follow a changed configuration: listeners, the log, the process.
+    /// Makes what runs follow a changed configuration: listeners, TLS, the log, the process. `changed` are the directives
+    /// that were set, those included that say what they said before, where that may mean something else by now.
     ///
     /// # Errors
     /// The name of the directive that could not be applied, and why; nothing has changed then.
-    fn apply(&self, new: &Config, old: &Config) -> Result<(), (&'static str, String)>;
+    fn apply(&self, new: &Config, old: &Config, changed: &[&'static str]) -> Result<(), (&'static str, String)>;
 
     /// Writes the configuration back to its file: what changed, or `all` directives. `users` are the lines
     /// of all users, which stand there unless a file of their own holds them.

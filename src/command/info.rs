@@ -118,7 +118,7 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "process_id" => to.put(std::process::id()),
             "process_supervised" => to.put(supervised(config)),
             "run_id" => to.put(&engine.identity.run_id),
-            "tcp_port" => to.put(engine.host.port()),
+            "tcp_port" => to.put(if engine.host.port() == 0 { config.tls_port } else { engine.host.port() }),
             "server_time_usec" => to.put(engine.clock.now_us()),
             "uptime_in_seconds" => to.put(uptime_s),
             "uptime_in_days" => to.put(uptime_s / 86_400),
@@ -144,16 +144,18 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
     }
 
     fn listeners(&self, to: &mut Answer<'_>) {
-        let mut lines = Vec::new();
-        let port = self.engine.host.port();
-        if port != 0 {
-            let binds: String = self.config.bind.0.iter().map(|address| format!("bind={address},")).collect();
-            lines.push(format!("name=tcp,{binds}port={port}"));
+        let binds: String = self.config.bind.0.iter().map(|address| format!("bind={address},")).collect();
+        // Each kind has its number, whether the others are there or not.
+        for (n, name, port) in [(0, "tcp", self.engine.host.port()), (2, "tls", self.config.tls_port)] {
+            if n == 2
+                && let Some(path) = &self.config.unixsocket
+            {
+                to.row(1, &format!("name=unix,bind={}", String::from_utf8_lossy(path)));
+            }
+            if port != 0 {
+                to.row(n, &format!("name={name},{binds}port={port}"));
+            }
         }
-        if let Some(path) = &self.config.unixsocket {
-            lines.push(format!("name=unix,bind={}", String::from_utf8_lossy(path)));
-        }
-        lines.iter().enumerate().for_each(|(n, line)| to.row(n, line));
     }
 
     fn clients(&mut self, field: &str, to: &mut Answer<'_>) -> bool {

@@ -38,7 +38,7 @@ impl Host for NoHost {
         static NEVER: AtomicBool = AtomicBool::new(false);
         &NEVER
     }
-    fn apply(&self, _: &Config, _: &Config) -> Result<(), (&'static str, String)> {
+    fn apply(&self, _: &Config, _: &Config, _: &[&'static str]) -> Result<(), (&'static str, String)> {
         self.refuses.map_or(Ok(()), |(directive, reason)| Err((directive, reason.to_owned())))
     }
     fn rewrite_config(&self, _: &Config, _: &[Vec<u8>], _: bool) -> Result<(), String> {

@@ -257,51 +257,53 @@ directives! {
         /// How many new connections are accepted before those that exist are served again.
         max_new_connections_per_cycle("max-new-connections-per-cycle"): u32 = 10, within(1, 1000), [], Moot("connections are accepted by a thread of their own");
         /// The same for TLS connections, which cost more to accept.
-        max_new_tls_connections_per_cycle("max-new-tls-connections-per-cycle"): u32 = 1, within(1, 1000), [], Stored("tls");
+        max_new_tls_connections_per_cycle("max-new-tls-connections-per-cycle"): u32 = 1, within(1, 1000), [], Moot("connections are accepted by a thread of their own");
     }
     Tls {
         /// The port for TLS connections. With 0 there is none; with `port 0` beside it there is nothing else.
-        tls_port("tls-port"): u16 = 0, within(0, 65535), [], Stored("tls");
+        tls_port("tls-port"): u16 = 0, within(0, 65535), [], Effective;
         /// The certificate that the server shows, PEM.
-        tls_cert_file("tls-cert-file"): Option<Vec<u8>> = None, anything, [volatile], Stored("tls");
+        tls_cert_file("tls-cert-file"): Option<Vec<u8>> = None, anything, [volatile], Effective;
         /// The private key of the certificate, PEM.
-        tls_key_file("tls-key-file"): Option<Vec<u8>> = None, anything, [volatile], Stored("tls");
+        tls_key_file("tls-key-file"): Option<Vec<u8>> = None, anything, [volatile], Effective;
         /// The pass phrase of the private key, if it is encrypted.
-        tls_key_file_pass("tls-key-file-pass"): Option<Vec<u8>> = None, anything, [sensitive], Stored("tls");
+        tls_key_file_pass("tls-key-file-pass"): Option<Vec<u8>> = None, anything, [sensitive], Effective;
         /// The certificate for connections that the server opens itself, to a primary or to cluster nodes. That of
         /// the server unless given.
-        tls_client_cert_file("tls-client-cert-file"): Option<Vec<u8>> = None, anything, [volatile], Stored("tls");
+        tls_client_cert_file("tls-client-cert-file"): Option<Vec<u8>> = None, anything, [volatile], Effective;
         /// The private key of the client certificate.
-        tls_client_key_file("tls-client-key-file"): Option<Vec<u8>> = None, anything, [volatile], Stored("tls");
+        tls_client_key_file("tls-client-key-file"): Option<Vec<u8>> = None, anything, [volatile], Effective;
         /// The pass phrase of the client key, if it is encrypted.
-        tls_client_key_file_pass("tls-client-key-file-pass"): Option<Vec<u8>> = None, anything, [sensitive], Stored("tls");
+        tls_client_key_file_pass("tls-client-key-file-pass"): Option<Vec<u8>> = None, anything, [sensitive], Effective;
         /// Parameters for Diffie-Hellman key exchange, needed by old versions of OpenSSL only.
-        tls_dh_params_file("tls-dh-params-file"): Option<Vec<u8>> = None, anything, [volatile], Stored("tls");
+        tls_dh_params_file("tls-dh-params-file"): Option<Vec<u8>> = None, anything, [volatile], Moot("keys are exchanged by elliptic curves");
         /// The authorities that peers' certificates are checked against, one PEM file.
-        tls_ca_cert_file("tls-ca-cert-file"): Option<Vec<u8>> = None, anything, [volatile], Stored("tls");
-        /// The same as a directory of hashed files.
-        tls_ca_cert_dir("tls-ca-cert-dir"): Option<Vec<u8>> = None, anything, [volatile], Stored("tls");
+        tls_ca_cert_file("tls-ca-cert-file"): Option<Vec<u8>> = None, anything, [volatile], Effective;
+        /// The same as a directory: every certificate in it.
+        tls_ca_cert_dir("tls-ca-cert-dir"): Option<Vec<u8>> = None, anything, [volatile], Effective;
         /// Whether clients must show a valid certificate (`yes`), may (`optional`), or are not asked (`no`).
-        tls_auth_clients("tls-auth-clients"): TlsAuthClients = TlsAuthClients::Yes, (), [], Stored("tls");
+        tls_auth_clients("tls-auth-clients"): TlsAuthClients = TlsAuthClients::Yes, (), [], Effective;
         /// Whether the link to the primary uses TLS.
-        tls_replication("tls-replication"): bool = false, None, [], Stored("tls");
+        tls_replication("tls-replication"): bool = false, None, [], Effective;
         /// Whether the cluster bus uses TLS.
-        tls_cluster("tls-cluster"): bool = false, None, [], Stored("tls");
-        /// The TLS versions that are spoken, such as "TLSv1.2 TLSv1.3". What the TLS library thinks safe unless
-        /// given.
-        tls_protocols("tls-protocols"): Option<Vec<u8>> = None, anything, [], Stored("tls");
-        /// The ciphers up to TLS 1.2.
-        tls_ciphers("tls-ciphers"): Option<Vec<u8>> = None, anything, [], Stored("tls");
-        /// The cipher suites of TLS 1.3.
-        tls_ciphersuites("tls-ciphersuites"): Option<Vec<u8>> = None, anything, [], Stored("tls");
+        tls_cluster("tls-cluster"): bool = false, None, [], Effective;
+        /// The TLS versions that are spoken: "TLSv1.2 TLSv1.3", which is also what is spoken unless given. Older ones are
+        /// not.
+        tls_protocols("tls-protocols"): Option<Vec<u8>> = None, anything, [], Effective;
+        /// The ciphers of TLS 1.2 by their names in OpenSSL, with colons between: those of ECDHE with AES-GCM and
+        /// CHACHA20-POLY1305, which are all that there are. Words such as DEFAULT or HIGH stand for all of them.
+        tls_ciphers("tls-ciphers"): Option<Vec<u8>> = None, anything, [], Effective;
+        /// The cipher suites of TLS 1.3, with colons between: TLS_AES_256_GCM_SHA384, TLS_AES_128_GCM_SHA256 and
+        /// TLS_CHACHA20_POLY1305_SHA256.
+        tls_ciphersuites("tls-ciphersuites"): Option<Vec<u8>> = None, anything, [], Effective;
         /// Whether the server's order of ciphers counts instead of the client's.
-        tls_prefer_server_ciphers("tls-prefer-server-ciphers"): bool = false, None, [], Stored("tls");
+        tls_prefer_server_ciphers("tls-prefer-server-ciphers"): bool = false, None, [], Effective;
         /// Whether clients may take up an earlier session, which is cheaper than a new one.
-        tls_session_caching("tls-session-caching"): bool = true, None, [], Stored("tls");
+        tls_session_caching("tls-session-caching"): bool = true, None, [], Effective;
         /// How many sessions are remembered. 0 is no limit.
-        tls_session_cache_size("tls-session-cache-size"): u32 = 20 * 1024, within(0, I32), [], Stored("tls");
+        tls_session_cache_size("tls-session-cache-size"): u32 = 20 * 1024, within(0, I32), [], Effective;
         /// For how many seconds a session is remembered.
-        tls_session_cache_timeout("tls-session-cache-timeout"): u32 = 300, within(0, I32), [], Stored("tls");
+        tls_session_cache_timeout("tls-session-cache-timeout"): u32 = 300, within(0, I32), [], Effective;
     }
     General {
         /// Whether the server detaches from the terminal and runs in the background.
@@ -365,7 +367,7 @@ directives! {
         dbfilename("dbfilename"): Vec<u8> = text("dump.rdb"), dbfilename, [protected], Effective;
         /// Whether snapshots made for replication only are deleted afterwards, if neither snapshots nor the append
         /// only file are on.
-        rdb_del_sync_files("rdb-del-sync-files"): bool = false, None, [], Stored("persistence");
+        rdb_del_sync_files("rdb-del-sync-files"): bool = false, None, [], Effective;
         /// Whether a snapshot is synced to disk every few megabytes while it is written, to avoid one long stall at
         /// the end.
         rdb_save_incremental_fsync("rdb-save-incremental-fsync"): bool = true, None, [], Effective;
@@ -656,9 +658,9 @@ directives! {
     }
     Encodings {
         /// A hash of at most so many fields is stored compactly.
-        hash_max_listpack_entries("hash-max-listpack-entries" | "hash-max-ziplist-entries"): u64 = 512, within(0, I64), [], Stored("collections");
+        hash_max_listpack_entries("hash-max-listpack-entries" | "hash-max-ziplist-entries"): u64 = 512, within(0, I64), [], Effective;
         /// The longest field or value of a compact hash.
-        hash_max_listpack_value("hash-max-listpack-value" | "hash-max-ziplist-value"): u64 = 64, bytes(0, I64), [], Stored("collections");
+        hash_max_listpack_value("hash-max-listpack-value" | "hash-max-ziplist-value"): u64 = 64, bytes(0, I64), [], Effective;
         /// The size of one node of a list: so many elements, or with -1 to -5 at most 4, 8, 16, 32 or 64 kilobytes.
         list_max_listpack_size("list-max-listpack-size" | "list-max-ziplist-size"): i32 = -2, within(I32_MIN, I32), [], Effective;
         /// How many nodes at either end of a list stay uncompressed. 0 compresses none.
@@ -676,9 +678,9 @@ directives! {
         /// The size up to which a HyperLogLog stays sparse. More than 16000 is of no use.
         hll_sparse_max_bytes("hll-sparse-max-bytes"): u64 = 3000, bytes(0, I64), [], Effective;
         /// The size of one node of a stream. 0 is no limit.
-        stream_node_max_bytes("stream-node-max-bytes"): u64 = 4096, bytes(0, I64), [], Stored("collections");
+        stream_node_max_bytes("stream-node-max-bytes"): u64 = 4096, bytes(0, I64), [], Effective;
         /// The entries of one node of a stream. 0 is no limit.
-        stream_node_max_entries("stream-node-max-entries"): u64 = 100, within(0, I64), [], Stored("collections");
+        stream_node_max_entries("stream-node-max-entries"): u64 = 100, within(0, I64), [], Effective;
         /// Accepted for files that were written for Redis. Spinel's tables never need rehashing as a whole.
         activerehashing("activerehashing"): bool = true, None, [], Moot("tables grow one segment at a time");
         /// How often a second periodic work is done, 1 to 500.

@@ -12,8 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -33,6 +32,7 @@ use crate::command::replication::role;
 use crate::observe::crash;
 use crate::observe::log::{verbose, warning};
 use crate::replication::Stage;
+use crate::server::tls::{Halves, Tls};
 
 /// Every so many ticks clients that wait are looked at although nothing has changed: one may have begun to wait just
 /// as its slot left.
@@ -81,6 +81,7 @@ impl Drop for Link {
 struct Bus {
     engine: Arc<Engine>,
     cluster: Arc<Cluster>,
+    tls: Arc<Tls>,
     links: HashMap<LinkId, Link>,
     events: UnboundedSender<Event>,
     works: mpsc::Sender<Work>,
@@ -93,7 +94,12 @@ struct Bus {
 ///
 /// # Errors
 /// Where the system refuses a thread.
-pub fn start(engine: Arc<Engine>, cluster: Arc<Cluster>, listeners: Vec<std::net::TcpListener>) -> io::Result<Running> {
+pub fn start(
+    engine: Arc<Engine>,
+    cluster: Arc<Cluster>,
+    tls: Arc<Tls>,
+    listeners: Vec<std::net::TcpListener>,
+) -> io::Result<Running> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, bell) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (ring, facts) = (bell.clone(), Arc::downgrade(&engine));
@@ -111,7 +117,7 @@ pub fn start(engine: Arc<Engine>, cluster: Arc<Cluster>, listeners: Vec<std::net
     let thread = std::thread::Builder::new().name("bus".into()).spawn(move || {
         crash::prepare_thread();
         let (events, receiver) = unbounded_channel();
-        let bus = Bus { engine, cluster, links: HashMap::new(), events, works, seen: 0, ticks: 0 };
+        let bus = Bus { engine, cluster, tls, links: HashMap::new(), events, works, seen: 0, ticks: 0 };
         runtime.block_on(bus.run(listeners, receiver, &bell, &asked));
         // It ends with the last that is to be done.
         if worker.join().is_err() {
@@ -223,7 +229,13 @@ impl Bus {
             Event::Accepted(stream, peer) => {
                 let local = stream.local_addr().map_or_else(|_| String::new(), |addr| plain(addr.ip()));
                 let id = self.with(|machine| machine.accepted(plain(peer.ip()), local));
-                self.open(id, async move { Ok(stream) });
+                let tls = self.tls();
+                self.open(id, async move {
+                    match tls {
+                        Some(tls) => Wire::secured(stream, async |stream| tls.accept_task(stream).await).await,
+                        None => Wire::plain(stream),
+                    }
+                });
             }
             // What a connection that was closed from here still tells is of no interest.
             Event::Connected(id, local) if self.links.contains_key(&id) => {
@@ -241,8 +253,13 @@ impl Bus {
         }
     }
 
+    /// What connections of the bus begin with, where they have TLS.
+    fn tls(&self) -> Option<Arc<Tls>> {
+        self.engine.config.load().tls_cluster.then(|| self.tls.clone())
+    }
+
     /// Runs a connection in a task of its own.
-    fn open(&mut self, id: LinkId, stream: impl Future<Output = io::Result<TcpStream>> + Send + 'static) {
+    fn open(&mut self, id: LinkId, stream: impl Future<Output = io::Result<Wire>> + Send + 'static) {
         let (outgoing, waiting) = unbounded_channel();
         let queued = Arc::new(AtomicUsize::new(0));
         let (events, left) = (self.events.clone(), queued.clone());
@@ -290,7 +307,16 @@ impl Bus {
     fn act(&mut self, action: Action) {
         match action {
             Action::Save(..) => {}
-            Action::Connect { link, ip, port } => self.open(link, async move { TcpStream::connect((ip, port)).await }),
+            Action::Connect { link, ip, port } => {
+                let tls = self.tls();
+                self.open(link, async move {
+                    let stream = TcpStream::connect((ip, port)).await?;
+                    match tls {
+                        Some(tls) => Wire::secured(stream, async |stream| tls.connect_task(stream).await).await,
+                        None => Wire::plain(stream),
+                    }
+                });
+            }
             Action::Send(id, bytes) => {
                 if let Some(link) = self.links.get(&id) {
                     link.queued.fetch_add(bytes.len(), Ordering::Relaxed);
@@ -353,27 +379,50 @@ async fn accept(listener: TcpListener, events: UnboundedSender<Event>) {
     }
 }
 
+/// A connection on which messages can go.
+struct Wire {
+    /// The address on this side.
+    local: IpAddr,
+    halves: Halves,
+}
+
+impl Wire {
+    fn plain(stream: TcpStream) -> io::Result<Wire> {
+        stream.set_nodelay(true)?;
+        let local = stream.local_addr()?.ip();
+        let (reader, writer) = stream.into_split();
+        Ok(Wire { local, halves: (Box::new(reader), Box::new(writer)) })
+    }
+
+    async fn secured(stream: TcpStream, agree: impl AsyncFnOnce(TcpStream) -> io::Result<Halves>) -> io::Result<Wire> {
+        stream.set_nodelay(true)?;
+        Ok(Wire { local: stream.local_addr()?.ip(), halves: agree(stream).await? })
+    }
+}
+
 /// Reads and writes until either side has enough.
 async fn converse(
     id: LinkId,
-    stream: impl Future<Output = io::Result<TcpStream>>,
+    stream: impl Future<Output = io::Result<Wire>>,
     events: &UnboundedSender<Event>,
     outgoing: UnboundedReceiver<Bytes>,
     queued: &AtomicUsize,
 ) -> io::Result<()> {
-    let stream = stream.await?;
-    stream.set_nodelay(true)?;
-    if events.send(Event::Connected(id, stream.local_addr()?.ip())).is_err() {
+    let Wire { local, halves: (reader, writer) } = stream.await?;
+    if events.send(Event::Connected(id, local)).is_err() {
         return Ok(());
     }
-    let (reader, writer) = stream.into_split();
     tokio::select! {
         ended = read(id, reader, events) => ended,
         ended = write(writer, outgoing, queued) => ended,
     }
 }
 
-async fn read(id: LinkId, mut reader: OwnedReadHalf, events: &UnboundedSender<Event>) -> io::Result<()> {
+async fn read(
+    id: LinkId,
+    mut reader: impl AsyncRead + Unpin,
+    events: &UnboundedSender<Event>,
+) -> io::Result<()> {
     loop {
         let mut prefix = [0; PREFIX_BYTES];
         match reader.read_exact(&mut prefix).await {
@@ -398,12 +447,13 @@ async fn read(id: LinkId, mut reader: OwnedReadHalf, events: &UnboundedSender<Ev
 }
 
 async fn write(
-    mut writer: OwnedWriteHalf,
+    mut writer: impl AsyncWrite + Unpin,
     mut outgoing: UnboundedReceiver<Bytes>,
     queued: &AtomicUsize,
 ) -> io::Result<()> {
     while let Some(bytes) = outgoing.recv().await {
         writer.write_all(&bytes).await?;
+        writer.flush().await?;
         queued.fetch_sub(bytes.len(), Ordering::Relaxed);
     }
     Ok(())

@@ -171,6 +171,10 @@ impl Connection {
                 Poll::Pending => break,
             }
         }
+        if self.stream.has_unsent() {
+            cold_path();
+            self.stream.push()?;
+        }
         if self.session.feed.is_some()
             || !self.out.is_empty()
             || self.session.shared.figures.output_bytes.load(Ordering::Relaxed) != 0
@@ -582,7 +586,7 @@ impl Connection {
                 State::Closing => {
                     cold_path();
                     return match self.flush(cx, tools) {
-                        Ok(()) if !self.out.is_empty() => Poll::Pending,
+                        Ok(()) if !self.out.is_empty() || self.stream.has_unsent() => Poll::Pending,
                         _ => Poll::Ready(()),
                     };
                 }
@@ -590,7 +594,7 @@ impl Connection {
             if self.session.shared.is_closing() {
                 return Poll::Ready(());
             }
-            let to_send = !self.out.is_empty() || self.session.feed.is_some();
+            let to_send = !self.out.is_empty() || self.session.feed.is_some() || self.stream.has_unsent();
             if to_send && self.flush(cx, tools).is_err() || self.session.shared.is_closing() {
                 return Poll::Ready(());
             }
@@ -600,14 +604,23 @@ impl Connection {
                 return Poll::Pending;
             }
             let came = match self.read(tools) {
-                Poll::Ready(Ok(Came::End)) if self.out.is_empty() => return Poll::Ready(()),
+                Poll::Ready(Ok(Came::End)) if self.out.is_empty() && !self.stream.has_unsent() => {
+                    return Poll::Ready(());
+                }
                 // Who has said all may still want to read what was answered.
                 Poll::Ready(Ok(Came::End)) => {
                     self.state = State::Closing;
                     continue;
                 }
                 Poll::Ready(Ok(came)) => came,
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Err(error)) => {
+                    cold_path();
+                    if error.kind() == io::ErrorKind::InvalidData {
+                        let addr = &self.session.shared.addr;
+                        verbose!("Error accepting a client connection: {error} (addr={addr})");
+                    }
+                    return Poll::Ready(());
+                }
                 Poll::Pending => return Poll::Pending,
             };
             if matches!(self.state, State::Open) && !self.out.is_empty() {

@@ -14,18 +14,19 @@ use crate::command::engine::{Engine, Host, ShutdownRequest};
 use crate::command::migrate::peer::{Answers, Peer};
 use crate::config::rewrite::{Extent, rewrite};
 use crate::config::table::Config;
-use crate::observe::log::notice;
+use crate::observe::log::{notice, warning};
 use crate::persist::disk;
-use crate::server::listener::{self, Listening};
+use crate::server::listener::{self, Listening, Speech};
 use crate::server::peers::Peers;
 use crate::server::process;
 use crate::server::slot_export;
+use crate::server::tls::Tls;
 use crate::server::worker;
 
 /// Messages to the control thread.
 pub enum Control {
-    /// Listen on these sockets instead of those before; answered when the old ones are closed.
-    Listen(Listening, mpsc::Sender<()>),
+    /// Listen on these sockets for this speech instead of those before; answered when the old ones are closed.
+    Listen(Speech, Listening, mpsc::Sender<()>),
     /// End the server.
     Stop(ShutdownRequest),
 }
@@ -51,6 +52,8 @@ pub struct ServerHost {
     pub control: OnceLock<UnboundedSender<Control>>,
     /// The port that is listened on.
     pub port: AtomicU16,
+    /// What TLS connections are made with.
+    pub tls: Arc<Tls>,
     /// The configuration file.
     pub config_file: Option<ConfigFile>,
     /// The program.
@@ -72,6 +75,7 @@ impl ServerHost {
         ServerHost {
             control: OnceLock::new(),
             port: AtomicU16::new(0),
+            tls: Arc::default(),
             config_file,
             executable,
             may_crash: process.is_some(),
@@ -83,23 +87,26 @@ impl ServerHost {
         }
     }
 
-    fn relisten(&self, new: &Config, old: &Config) -> Result<(), (&'static str, String)> {
-        let directive = if new.port == old.port { "bind" } else { "port" };
+    fn relisten(&self, speech: Speech, new: &Config, old: &Config) -> Result<(), (&'static str, String)> {
+        let (port, before) = (speech.port(new), speech.port(old));
+        let directive = if port == before { "bind" } else { speech.directive() };
         let failed = |what: &str| (directive, what.to_owned());
         // The same port on other addresses is free only once the old listeners are closed.
         if directive == "bind" {
-            self.send_listeners(Listening::default());
+            self.send_listeners(speech, Listening::default());
         }
-        match listener::bind(new, new.port) {
+        match listener::bind(new, port) {
             Ok(listening) => {
-                self.port.store(listening.port, Ordering::Relaxed);
-                self.send_listeners(listening);
+                if speech == Speech::Plain {
+                    self.port.store(listening.port, Ordering::Relaxed);
+                }
+                self.send_listeners(speech, listening);
                 Ok(())
             }
             Err(_) => {
                 if directive == "bind" {
-                    if let Ok(listening) = listener::bind(old, old.port) {
-                        self.send_listeners(listening);
+                    if let Ok(listening) = listener::bind(old, before) {
+                        self.send_listeners(speech, listening);
                     }
                     return Err(failed("Failed to bind to specified addresses."));
                 }
@@ -108,10 +115,19 @@ impl ServerHost {
         }
     }
 
-    fn send_listeners(&self, listening: Listening) {
+    /// Reads again what TLS is made with, where that may be something else now.
+    fn follow_tls(&self, new: &Config, changed: &[&'static str]) -> Result<(), (&'static str, String)> {
+        let Some(directive) = changed.iter().find(|name| name.starts_with("tls-")) else { return Ok(()) };
+        self.tls.follow(new).map_err(|reason| {
+            warning!("{reason}");
+            (*directive, "Unable to update TLS configuration. Check server logs.".to_owned())
+        })
+    }
+
+    fn send_listeners(&self, speech: Speech, listening: Listening) {
         let (sender, receiver) = mpsc::channel();
         if let Some(control) = self.control.get()
-            && control.send(Control::Listen(listening, sender)).is_ok()
+            && control.send(Control::Listen(speech, listening, sender)).is_ok()
         {
             // An error means that the control thread has ended, and its listeners with it.
             let _ = receiver.recv();
@@ -123,10 +139,12 @@ impl Host for ServerHost {
     fn shutdown(&self, request: ShutdownRequest) -> Result<(), String> {
         let control = self.control.get().ok_or("ERR The server is still starting")?;
         // Whose connection ends because the server does, and who connects again, finds nobody who listens.
-        let (sender, receiver) = mpsc::channel();
-        if control.send(Control::Listen(Listening::default(), sender)).is_ok() {
-            // Should that take long, it ends with everything else.
-            let _ = receiver.recv_timeout(CLOSING_MAX);
+        for speech in [Speech::Plain, Speech::Tls] {
+            let (sender, receiver) = mpsc::channel();
+            if control.send(Control::Listen(speech, Listening::default(), sender)).is_ok() {
+                // Should that take long, it ends with everything else.
+                let _ = receiver.recv_timeout(CLOSING_MAX);
+            }
         }
         control.send(Control::Stop(request)).map_err(|_| "ERR The server is stopping already".to_owned())
     }
@@ -143,13 +161,18 @@ impl Host for ServerHost {
         &self.scheduled
     }
 
-    fn apply(&self, new: &Config, old: &Config) -> Result<(), (&'static str, String)> {
-        if new.port != old.port || new.bind != old.bind {
+    fn apply(&self, new: &Config, old: &Config, changed: &[&'static str]) -> Result<(), (&'static str, String)> {
+        self.follow_tls(new, changed)?;
+        for speech in [Speech::Plain, Speech::Tls] {
+            let (port, before) = (speech.port(new), speech.port(old));
+            if port == before && (new.bind == old.bind || port == 0) {
+                continue;
+            }
             if !self.listens {
-                let directive = if new.port == old.port { "bind" } else { "port" };
+                let directive = if port == before { "bind" } else { speech.directive() };
                 return Err((directive, "This server was started without a listener.".into()));
             }
-            self.relisten(new, old)?;
+            self.relisten(speech, new, old)?;
         }
         match &self.process {
             Some(process) => process(new, old),
@@ -186,11 +209,11 @@ impl Host for ServerHost {
     }
 
     fn ask(&self, peer: &Peer, requests: &[u8], count: usize) -> Answers {
-        self.peers.ask(peer, requests, count)
+        self.peers.ask(peer, &self.tls, requests, count)
     }
 
     fn export_slots(&self, engine: &Arc<Engine>, name: [u8; 40]) {
-        slot_export::start(engine, Name(name));
+        slot_export::start(engine, Name(name), self.tls.clone());
     }
 
     fn kept_peers(&self) -> usize {

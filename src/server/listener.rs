@@ -17,6 +17,7 @@ use crate::config::table::Config;
 use crate::observe::log::{notice, verbose, warning};
 use crate::observe::stats::Counter;
 use crate::server::stream::Socket;
+use crate::server::tls::{Layer, Tls};
 use crate::server::worker::{Accepted, WorkerHandle};
 
 /// Sockets that listen.
@@ -26,6 +27,41 @@ pub struct Listening {
     pub tcp: Vec<TcpListener>,
     /// The port of the TCP ones, 0 where there are none.
     pub port: u16,
+}
+
+/// What is spoken by those who come over TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Speech {
+    /// Requests.
+    Plain,
+    /// Requests within TLS.
+    Tls,
+}
+
+impl Speech {
+    /// What its listeners are called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Speech::Plain => "tcp",
+            Speech::Tls => "tls",
+        }
+    }
+
+    /// The port that is configured for it.
+    pub fn port(self, config: &Config) -> u16 {
+        match self {
+            Speech::Plain => config.port,
+            Speech::Tls => config.tls_port,
+        }
+    }
+
+    /// The directive of that port.
+    pub fn directive(self) -> &'static str {
+        match self {
+            Speech::Plain => "port",
+            Speech::Tls => "tls-port",
+        }
+    }
 }
 
 /// Why nothing could be listened on.
@@ -142,6 +178,8 @@ pub struct Reception {
     pub engine: Arc<Engine>,
     /// Its workers.
     pub workers: Vec<WorkerHandle>,
+    /// How TLS begins.
+    pub tls: Arc<Tls>,
 }
 
 /// The text that a client from elsewhere reads while protected mode is on.
@@ -155,12 +193,12 @@ const TOO_MANY: &str = "-ERR max number of clients reached\r\n";
 
 impl Reception {
     /// Accepts TCP connections until it is dropped.
-    pub async fn tcp(self, listener: TcpListener) {
+    pub async fn tcp(self, listener: TcpListener, speech: Speech) {
         let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => match stream.into_std() {
-                    Ok(stream) => self.admit_tcp(stream, peer),
+                    Ok(stream) => self.admit_tcp(stream, peer, speech),
                     Err(error) => warning!("Accepting client connection: {error}"),
                 },
                 Err(error) => pause_after(&error).await,
@@ -175,7 +213,7 @@ impl Reception {
             match listener.accept().await {
                 Ok((stream, _)) => match stream.into_std() {
                     Ok(stream) => {
-                        self.admit(Socket::Unix(stream), Link::Unix, format!("{path}:0"), format!("{path}:0"))
+                        self.admit(Socket::Unix(stream), None, Link::Unix, format!("{path}:0"), format!("{path}:0"));
                     }
                     Err(error) => warning!("Accepting client connection: {error}"),
                 },
@@ -184,11 +222,20 @@ impl Reception {
         }
     }
 
-    fn admit_tcp(&self, stream: std::net::TcpStream, peer: SocketAddr) {
+    fn admit_tcp(&self, stream: std::net::TcpStream, peer: SocketAddr, speech: Speech) {
+        let (link, tls) = match speech {
+            Speech::Plain => (Link::Tcp, None),
+            Speech::Tls => match self.tls.accept() {
+                Ok(tls) => (Link::Tls, Some(tls)),
+                Err(error) => return warning!("Accepting client connection: {error}"),
+            },
+        };
         let config = self.engine.config.load();
         let nopass = self.engine.users.default_account().rules().nopass;
         if config.protected_mode && nopass && !peer.ip().to_canonical().is_loopback() {
-            let _ = io::Write::write(&mut &stream, PROTECTED.as_bytes());
+            if tls.is_none() {
+                let _ = io::Write::write(&mut &stream, PROTECTED.as_bytes());
+            }
             self.engine.stats.add(Counter::ConnectionsRejected, 1);
             return;
         }
@@ -203,10 +250,10 @@ impl Reception {
             let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
         }
         let local = stream.local_addr().map_or_else(|_| "?:0".into(), |addr| addr.to_string());
-        self.admit(Socket::Tcp(stream), Link::Tcp, peer.to_string(), local);
+        self.admit(Socket::Tcp(stream), tls, link, peer.to_string(), local);
     }
 
-    fn admit(&self, socket: Socket, link: Link, addr: String, laddr: String) {
+    fn admit(&self, socket: Socket, tls: Option<Box<Layer>>, link: Link, addr: String, laddr: String) {
         let engine = &self.engine;
         let config = engine.config.load();
         let fd = match &socket {
@@ -216,6 +263,8 @@ impl Reception {
         if engine.clients.len() >= usize::try_from(config.maxclients).unwrap_or(usize::MAX) {
             // One attempt: who does not read it is none the wiser, but nobody waits for him.
             let _ = match &socket {
+                // Nothing was agreed on yet in which it could be told.
+                Socket::Tcp(_) if tls.is_some() => Ok(0),
                 Socket::Tcp(stream) => io::Write::write(&mut &*stream, TOO_MANY.as_bytes()),
                 Socket::Unix(stream) => io::Write::write(&mut &*stream, TOO_MANY.as_bytes()),
             };
@@ -228,7 +277,7 @@ impl Reception {
         engine.clients.add(shared.clone());
         let least = self.workers.iter().min_by_key(|worker| worker.connections());
         if let Some(worker) = least {
-            worker.give(Accepted { socket, shared });
+            worker.give(Accepted { socket, tls, shared });
         }
     }
 }

@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::command::migrate::peer::{Answers, Break, Peer};
+use crate::observe::log::verbose;
 use crate::resp::reply::{Output, Protocol};
+use crate::server::outbound::Outbound;
+use crate::server::tls::Tls;
 
 /// How many connections are kept at most.
 const KEPT: usize = 64;
@@ -23,7 +26,7 @@ const LINE_BYTES: usize = 64 * 1024;
 struct Line {
     host: String,
     port: u16,
-    stream: TcpStream,
+    stream: Outbound,
     /// The database that is selected there, as far as is known.
     db: i64,
     /// What we have logged in with.
@@ -43,7 +46,7 @@ pub struct Peers {
 const NO_DB: i64 = -1;
 
 impl Line {
-    fn connect(peer: &Peer) -> Result<Line, Break> {
+    fn connect(peer: &Peer, tls: &Tls) -> Result<Line, Break> {
         let addresses = (peer.host.as_str(), peer.port).to_socket_addrs().map_err(|_| Break::Connecting)?;
         let mut stream = Err(Break::Connecting);
         for address in addresses {
@@ -55,6 +58,11 @@ impl Line {
         let stream = stream?;
         // Without it answers come a little later, and that is all.
         let _ = stream.set_nodelay(true);
+        let tls = peer.tls.then_some(tls);
+        let stream = Outbound::begin(stream, &peer.host, tls, peer.timeout).map_err(|error| {
+            verbose!("No TLS with {}:{}: {error}", peer.host, peer.port);
+            Break::Writing
+        })?;
         Ok(Line {
             host: peer.host.clone(),
             port: peer.port,
@@ -130,7 +138,8 @@ impl Line {
     /// is an old one.
     fn talk(&mut self, peer: &Peer, requests: &[u8], count: usize, answers: &mut Answers) -> bool {
         let timeout = Some(peer.timeout);
-        if self.stream.set_read_timeout(timeout).and_then(|()| self.stream.set_write_timeout(timeout)).is_err() {
+        let socket = self.stream.socket();
+        if socket.set_read_timeout(timeout).and_then(|()| socket.set_write_timeout(timeout)).is_err() {
             answers.broken = Some(Break::Writing);
             return true;
         }
@@ -170,7 +179,7 @@ impl Peers {
     ///
     /// Over a connection that was kept it is tried once more over a new one if the other side has closed it meanwhile
     /// and answered nothing.
-    pub fn ask(&self, peer: &Peer, requests: &[u8], count: usize) -> Answers {
+    pub fn ask(&self, peer: &Peer, tls: &Tls, requests: &[u8], count: usize) -> Answers {
         if let Some(mut line) = self.take(peer) {
             let mut answers = Answers::default();
             if !line.talk(peer, requests, count, &mut answers) {
@@ -179,7 +188,7 @@ impl Peers {
             }
         }
         let mut answers = Answers::default();
-        match Line::connect(peer) {
+        match Line::connect(peer, tls) {
             Ok(mut line) => {
                 line.talk(peer, requests, count, &mut answers);
                 self.keep(line, &answers);
@@ -193,7 +202,8 @@ impl Peers {
         let mut idle = self.idle.lock();
         // Who has logged in as somebody cannot become nobody again.
         let fits = |line: &Line| {
-            line.host == peer.host && line.port == peer.port && (line.login.is_empty() || !peer.login.is_empty())
+            let same = line.host == peer.host && line.port == peer.port;
+            same && line.stream.is_secured() == peer.tls && (line.login.is_empty() || !peer.login.is_empty())
         };
         let at = idle.iter().rposition(fits)?;
         Some(idle.swap_remove(at))

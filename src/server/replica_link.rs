@@ -38,6 +38,8 @@ use crate::replication::transfer::{Cutter, End};
 use crate::resp::reply::{Output, Protocol};
 use crate::resp::request::{Limits, Parser, Span, Step as Parsed};
 use crate::resp::value::Value;
+use crate::server::outbound::Outbound;
+use crate::server::tls::Tls;
 
 /// How often a link that waits looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
@@ -79,7 +81,7 @@ impl Drop for Running {
 ///
 /// # Errors
 /// Where the system refuses another thread.
-pub fn start(engine: Arc<Engine>) -> io::Result<Running> {
+pub fn start(engine: Arc<Engine>, tls: Arc<Tls>) -> io::Result<Running> {
     let stop = Arc::new(AtomicBool::new(false));
     let asked = stop.clone();
     let thread = std::thread::Builder::new().name("replica".into()).spawn(move || {
@@ -91,7 +93,7 @@ pub fn start(engine: Arc<Engine>) -> io::Result<Running> {
                 continue;
             }
             let began = Instant::now();
-            let ended = follow(&engine, turn, &asked);
+            let ended = follow(&engine, &tls, turn, &asked);
             let was_connected = note_end(&engine, turn);
             if let Err(reason) = ended {
                 warning!("{reason}");
@@ -130,10 +132,10 @@ fn note_end(engine: &Engine, turn: u64) -> bool {
 }
 
 /// One link, from its beginning to its end.
-fn follow(engine: &Arc<Engine>, turn: u64, stop: &AtomicBool) -> Result<(), String> {
+fn follow(engine: &Arc<Engine>, tls: &Tls, turn: u64, stop: &AtomicBool) -> Result<(), String> {
     let config = engine.config.load_full();
     let going = failover::is_going(engine);
-    let introduced = introduce(engine, &config, turn, stop, going);
+    let introduced = introduce(engine, &config, tls, turn, stop, going);
     if going {
         failover::answered(engine, matches!(introduced, Ok((_, Step::Full(_) | Step::Continue(_)))));
     }
@@ -171,6 +173,7 @@ fn follow(engine: &Arc<Engine>, turn: u64, stop: &AtomicBool) -> Result<(), Stri
 fn introduce<'e>(
     engine: &'e Arc<Engine>,
     config: &Config,
+    tls: &Tls,
     turn: u64,
     stop: &'e AtomicBool,
     failover: bool,
@@ -182,8 +185,10 @@ fn introduce<'e>(
         (state.primary.host.clone(), state.primary.port, has)
     };
     notice!("Connecting to MASTER {host}:{port}");
-    let stream =
-        connect(config, &host, port).map_err(|error| format!("Error condition on socket for SYNC: {error}"))?;
+    let tls = config.tls_replication.then_some(tls);
+    let stream = connect(config, &host, port)
+        .and_then(|socket| Outbound::begin(socket, &host, tls, CONNECT))
+        .map_err(|error| format!("Error condition on socket for SYNC: {error}"))?;
     notice!("MASTER <-> REPLICA sync started");
     set_stage(engine, turn, Stage::Handshake)?;
     let chunk = vec![0; READ_BYTES].into();
@@ -195,7 +200,11 @@ fn introduce<'e>(
     }
     let me = Introduction {
         auth: config.masterauth.clone().map(|password| (config.masteruser.clone(), password)),
-        port: if config.replica_announce_port != 0 { config.replica_announce_port } else { engine.host.port() },
+        port: match (config.replica_announce_port, config.tls_replication, config.tls_port) {
+            (0, true, port @ 1..) => port,
+            (0, ..) => engine.host.port(),
+            (port, ..) => port,
+        },
         ip: config.replica_announce_ip.clone().filter(|ip| !ip.is_empty()),
         has,
         failover,
@@ -269,7 +278,7 @@ fn connect_to(config: &Config, addr: SocketAddr) -> io::Result<TcpStream> {
 
 /// The socket, and what was read from it and not used yet.
 struct Wire<'e> {
-    stream: TcpStream,
+    stream: Outbound,
     /// What is read into.
     chunk: Box<[u8]>,
     buf: Vec<u8>,
@@ -529,12 +538,13 @@ impl Wake for HangUp {
 /// Follows the stream until the link ends.
 fn run_stream(engine: &Arc<Engine>, mut wire: Wire<'_>) -> Result<(), String> {
     let addr = |addr: io::Result<SocketAddr>| addr.map_or_else(|_| String::new(), |addr| addr.to_string());
-    let (peer, local) = (addr(wire.stream.peer_addr()), addr(wire.stream.local_addr()));
+    let socket = wire.stream.socket();
+    let (peer, local) = (addr(socket.peer_addr()), addr(socket.local_addr()));
     let now_ms = engine.clock.now_ms();
     let id = engine.clients.next_id();
-    let shared = Arc::new(Shared::new(id, Kind::Tcp, peer, local, wire.stream.as_raw_fd(), now_ms));
+    let shared = Arc::new(Shared::new(id, Kind::Tcp, peer, local, socket.as_raw_fd(), now_ms));
     shared.mark(Mark::Primary, true);
-    if let Ok(stream) = wire.stream.try_clone() {
+    if let Ok(stream) = socket.try_clone() {
         shared.set_waker(&Arc::new(HangUp { stream, shared: Arc::downgrade(&shared) }).into());
     }
     let mut session = Session::new(shared.clone(), engine.users.owner().clone());

@@ -1,5 +1,6 @@
 //! A running server: its threads, and the handle to them.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
@@ -28,8 +29,9 @@ use crate::observe::log::warning;
 use crate::persist::disk;
 use crate::persist::log::Reader;
 use crate::server::host::{Control, ServerHost};
-use crate::server::listener::{self, Listening, Reception};
+use crate::server::listener::{self, Listening, Reception, Speech};
 use crate::server::local::Client;
+use crate::server::tls::Tls;
 use crate::server::{bus, replica_link, timers, worker};
 use crate::stdx::clock::Clock;
 use crate::stdx::memory;
@@ -50,6 +52,8 @@ pub enum Listen {
 pub enum StartError {
     /// The port is taken, or the address is not there.
     Listen(u16),
+    /// The same of the port for TLS.
+    ListenTls(u16),
     /// The Unix socket cannot be opened.
     UnixSocket(io::Error),
     /// The configuration cannot be carried out.
@@ -64,6 +68,7 @@ impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             StartError::Listen(port) => write!(f, "Failed listening on port {port} (tcp), aborting."),
+            StartError::ListenTls(port) => write!(f, "Failed listening on port {port} (tls), aborting."),
             StartError::UnixSocket(error) => write!(f, "Failed opening Unix socket: bind: {error}"),
             StartError::Config(reason) => f.write_str(reason),
             StartError::Load(reason) => f.write_str(reason),
@@ -141,6 +146,7 @@ impl Drop for Announce {
 pub struct Server {
     engine: Arc<Engine>,
     addrs: Vec<SocketAddr>,
+    has_tls: bool,
     end: Arc<End>,
     control: Option<JoinHandle<()>>,
     unix_path: Option<PathBuf>,
@@ -164,6 +170,16 @@ impl Server {
             Listen::Nowhere => Ok(Listening::default()),
         };
         let listening = listening.map_err(|error| StartError::Listen(error.port))?;
+        let tls = host.tls.clone();
+        if let Err(reason) = tls.follow(&config) {
+            warning!("{reason}");
+            return Err(StartError::Config("Failed to configure TLS. Check logs for more info.".into()));
+        }
+        let secured = match listen {
+            Listen::Configured => listener::bind(&config, config.tls_port),
+            Listen::Ephemeral | Listen::Nowhere => Ok(Listening::default()),
+        };
+        let secured = secured.map_err(|error| StartError::ListenTls(error.port))?;
         let unix = match listen {
             Listen::Nowhere => None,
             _ => listener::bind_unix(&config).map_err(StartError::UnixSocket)?,
@@ -179,21 +195,32 @@ impl Server {
         let (sender, receiver) = unbounded_channel();
         // The cell was made with the host and nobody else has it yet.
         let _ = host.control.set(sender);
+        let has_tls = !secured.tcp.is_empty();
         let addrs = listening.tcp.iter().filter_map(|l| l.local_addr().ok()).collect();
         let workers = usize::try_from(config.io_threads).unwrap_or(1).max(1);
+        let bus_has_tls = config.tls_cluster;
         let routing = if config.cluster_enabled { Routing::Slot } else { Routing::Hash };
         let keyspace = Keyspace::new(routing, workers)?;
         let engine = Engine::shared(config, clock, Box::new(host), keyspace).map_err(StartError::Config)?;
-        let bus = match (&engine.cluster, listening.port) {
-            (Some(cluster), port) if port != 0 => Some(start_bus(&engine, cluster, port)?),
+        let base = if bus_has_tls { secured.port } else { listening.port };
+        let bus = match &engine.cluster {
+            Some(cluster) if base != 0 => Some(start_bus(&engine, cluster, tls.clone(), base)?),
             _ => None,
         };
         let end = Arc::new(End::default());
         let unix_path = unix.as_ref().map(|(_, path)| path.clone());
-        let control = Controller::start(engine.clone(), workers, listening, unix, receiver, end.clone(), bus)?;
+        let control = Controller::start(
+            Reception { engine: engine.clone(), workers: Vec::new(), tls },
+            workers,
+            [(Speech::Plain, listening), (Speech::Tls, secured)],
+            unix,
+            receiver,
+            end.clone(),
+            bus,
+        )?;
         engine.replication.set_keep(engine.config.load().repl_backlog_size);
         engine.memory_startup.store(memory::used() as u64, Ordering::Relaxed);
-        Ok(Server { engine, addrs, end, control: Some(control), unix_path })
+        Ok(Server { engine, addrs, has_tls, end, control: Some(control), unix_path })
     }
 
     /// Reads the data set that the configuration names, if it is there, and says that the server is ready.
@@ -215,7 +242,10 @@ impl Server {
     /// Says that connections are accepted, in the words that supervisors wait for.
     pub(crate) fn announce(&self) {
         if !self.addrs.is_empty() {
-            listener::announce("tcp");
+            listener::announce(Speech::Plain.name());
+        }
+        if self.has_tls {
+            listener::announce(Speech::Tls.name());
         }
         if self.unix_path.is_some() {
             listener::announce("unix");
@@ -298,7 +328,7 @@ impl Drop for Server {
 }
 
 /// Becomes the node that `nodes.conf` tells of, and opens the bus.
-fn start_bus(engine: &Arc<Engine>, cluster: &Arc<Cluster>, port: u16) -> Result<bus::Running, StartError> {
+fn start_bus(engine: &Arc<Engine>, cluster: &Arc<Cluster>, tls: Arc<Tls>, port: u16) -> Result<bus::Running, StartError> {
     let config = engine.config.load();
     if config.cluster_port == 0 && port > u16::MAX - BUS_PORT_OFFSET {
         return Err(StartError::Config(format!(
@@ -311,43 +341,42 @@ fn start_bus(engine: &Arc<Engine>, cluster: &Arc<Cluster>, port: u16) -> Result<
     let settings = Settings::of(&config, port);
     cluster.open(&path, settings, engine.clock.now_ms()).map_err(|error| StartError::Config(error.to_string()))?;
     let listening = listener::bind(&config, bus_port).map_err(|error| StartError::Listen(error.port))?;
-    Ok(bus::start(engine.clone(), cluster.clone(), listening.tcp)?)
+    Ok(bus::start(engine.clone(), cluster.clone(), tls, listening.tcp)?)
 }
 
 /// The control thread: accepts connections, starts and ends the others.
 struct Controller {
     reception: Reception,
-    accepting: Vec<tokio::task::JoinHandle<()>>,
+    accepting: BTreeMap<Speech, Vec<tokio::task::JoinHandle<()>>>,
 }
 
 impl Controller {
     fn start(
-        engine: Arc<Engine>,
+        mut reception: Reception,
         workers: usize,
-        listening: Listening,
+        listening: [(Speech, Listening); 2],
         unix: Option<(std::os::unix::net::UnixListener, PathBuf)>,
         receiver: UnboundedReceiver<Control>,
         end: Arc<End>,
         bus: Option<bus::Running>,
     ) -> Result<JoinHandle<()>, StartError> {
-        let mut handles = Vec::new();
+        let engine = reception.engine.clone();
         let mut threads = Vec::new();
         for number in 0..workers {
             let (handle, thread) = worker::start(engine.clone(), number)?;
-            handles.push(handle);
+            reception.workers.push(handle);
             threads.push(thread);
         }
         // Where a later step fails they end with it, as the workers do.
         let timers = timers::start(engine.clone())?;
-        let link = replica_link::start(engine.clone())?;
+        let link = replica_link::start(engine, reception.tls.clone())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
             crash::prepare_thread();
             let mut announce = Announce(end, ShutdownRequest::default());
-            let mut controller =
-                Controller { reception: Reception { engine, workers: handles }, accepting: Vec::new() };
+            let mut controller = Controller { reception, accepting: BTreeMap::new() };
             let request = runtime.block_on(async {
-                controller.listen(listening);
+                listening.into_iter().for_each(|(speech, listening)| controller.listen(speech, listening));
                 if let Some((listener, path)) = unix {
                     let reception = controller.reception.clone();
                     tokio::spawn(reception.unix(listener, path.to_string_lossy().into_owned()));
@@ -377,22 +406,23 @@ impl Controller {
         Ok(thread)
     }
 
-    fn listen(&mut self, listening: Listening) {
+    fn listen(&mut self, speech: Speech, listening: Listening) {
+        let accepting = self.accepting.entry(speech).or_default();
         for listener in listening.tcp {
-            self.accepting.push(tokio::spawn(self.reception.clone().tcp(listener)));
+            accepting.push(tokio::spawn(self.reception.clone().tcp(listener, speech)));
         }
     }
 
     async fn run(&mut self, mut receiver: UnboundedReceiver<Control>) -> ShutdownRequest {
         while let Some(message) = receiver.recv().await {
             match message {
-                Control::Listen(listening, answer) => {
-                    for task in self.accepting.drain(..) {
+                Control::Listen(speech, listening, answer) => {
+                    for task in self.accepting.remove(&speech).unwrap_or_default() {
                         task.abort();
                         // It was aborted: that is what is waited for.
                         let _ = task.await;
                     }
-                    self.listen(listening);
+                    self.listen(speech, listening);
                     // Who asked may have gone.
                     let _ = answer.send(());
                 }

@@ -19,6 +19,8 @@ use crate::command::engine::Engine;
 use crate::observe::crash;
 use crate::observe::log::{notice, warning};
 use crate::persist::log::encode;
+use crate::server::outbound::Outbound;
+use crate::server::tls::Tls;
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -34,22 +36,22 @@ const ACK_EVERY: Duration = Duration::from_secs(1);
 const LINE_BYTES: usize = 64 * 1024;
 
 /// Begins to send the slots of the migration of this name.
-pub fn start(engine: &Arc<Engine>, name: Name) {
+pub fn start(engine: &Arc<Engine>, name: Name, tls: Arc<Tls>) {
     let shared = engine.clone();
     let thread = std::thread::Builder::new().name("export".into()).spawn(move || {
         crash::prepare_thread();
-        run(&shared, name);
+        run(&shared, name, &tls);
     });
     if let (Err(error), Some(cluster)) = (thread, &engine.cluster) {
         happen(engine, cluster, &name, Event::Broken(error.to_string()));
     }
 }
 
-fn run(engine: &Arc<Engine>, name: Name) {
+fn run(engine: &Arc<Engine>, name: Name, tls: &Tls) {
     let Some(cluster) = engine.cluster.clone() else { return };
     let Some(slots) = cluster.migrations.look(&name, |one| one.slots.clone()) else { return };
     let mut sender =
-        Sender { engine, cluster: &cluster, name, slots, line: Vec::new(), stream: None, asked: Instant::now() };
+        Sender { engine, cluster: &cluster, tls, name, slots, line: Vec::new(), stream: None, asked: Instant::now() };
     if let Err(why) = sender.migrate() {
         warning!("Slot migration {name} failed: {why}");
         sender.say(Event::Broken(why));
@@ -74,9 +76,10 @@ fn over<T>() -> Result<T, String> {
 struct Sender<'e> {
     engine: &'e Arc<Engine>,
     cluster: &'e Cluster,
+    tls: &'e Tls,
     name: Name,
     slots: SlotSet,
-    stream: Option<TcpStream>,
+    stream: Option<Outbound>,
     /// What was read of a line that is not whole.
     line: Vec<u8>,
     /// When the target was asked last whether it lives.
@@ -136,9 +139,12 @@ impl Sender<'_> {
             self.say(Event::Tick);
             check(&tail, limit)?;
             let may_pause = !self.engine.debug.keep_slots.load(Ordering::Relaxed);
-            let bytes = tail.take();
-            if !bytes.is_empty() {
-                self.send(&bytes)?;
+            // Once nobody writes any more everything is on its way: what changes from then on is that the keys leave.
+            if matches!(self.state(), State::Snapshot | State::Tail) {
+                let bytes = tail.take();
+                if !bytes.is_empty() {
+                    self.send(&bytes)?;
+                }
             }
             if self.state() == State::Tail {
                 let held = self.say(Event::Lag { bytes: tail.len() as u64, may_pause });
@@ -214,8 +220,9 @@ impl Sender<'_> {
         stream.set_read_timeout(Some(LOOK)).map_err(failed)?;
         let patience = Duration::from_secs(u64::from(self.engine.config.load().repl_timeout).max(1));
         stream.set_write_timeout(Some(patience)).map_err(failed)?;
+        let tls = self.engine.config.load().tls_cluster.then_some(self.tls);
         self.line.clear();
-        self.stream = Some(stream);
+        self.stream = Some(Outbound::begin(stream, host, tls, CONNECT).map_err(failed)?);
         Ok(())
     }
 

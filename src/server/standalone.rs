@@ -236,7 +236,7 @@ fn run(program: &str, no_arguments: bool, loaded: Loaded) -> Result<(), Box<dyn 
             if let Some(path) = &pidfile {
                 disk::remove(path);
             }
-            if let StartError::Listen(_) = error {
+            if let StartError::Listen(_) | StartError::ListenTls(_) = error {
                 warning!("{error}");
                 std::process::exit(1);
             }

@@ -1,10 +1,11 @@
-//! A connection's socket: TCP or Unix, read and written without waiting.
+//! A connection's socket: TCP or Unix, with TLS or without, read and written without waiting.
 //!
 //! Its worker is told of changes, not of states (edge-triggered epoll), so the socket remembers here whether there may
 //! be something to read, and room to write: that is known to be over only when the system says so, or when it gave less
 //! than there was room for.
 
-use std::io::{self, IoSlice};
+use std::hint::cold_path;
+use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::Poll;
 
@@ -12,6 +13,11 @@ use rustix::buffer::{Buffer, spare_capacity};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg, sockopt};
+
+use crate::server::tls::Layer;
+
+/// At most so much is taken from TLS at once where room has to be made for it: what one of its records holds.
+const RECORD_BYTES: usize = 16 * 1024;
 
 /// A socket that is connected.
 #[derive(Debug)]
@@ -41,6 +47,41 @@ pub struct Stream {
     writable: bool,
     /// The peer sends no more, or is gone: the end is there to be read behind what was sent.
     ended: bool,
+    tls: Option<Box<Layer>>,
+    /// TLS has something that the socket did not take yet.
+    unsent: bool,
+}
+
+/// The socket, as TLS reads it.
+struct Incoming<'s> {
+    socket: &'s Socket,
+    readable: &'s mut bool,
+    ended: bool,
+}
+
+impl Read for Incoming<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let room = buf.len();
+        let came = recv(self.socket, buf, RecvFlags::empty()).map(|(_, n)| n);
+        *self.readable = match came {
+            Ok(n) => n == room || self.ended,
+            Err(error) => error != Errno::AGAIN,
+        };
+        Ok(came?)
+    }
+}
+
+/// The socket, as TLS writes it.
+struct Outgoing<'s>(&'s Socket);
+
+impl Write for Outgoing<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        Ok(send(self.0, buf, SendFlags::NOSIGNAL)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Stream {
@@ -48,12 +89,12 @@ impl Stream {
     ///
     /// # Errors
     /// What the system says where the socket cannot be told not to wait.
-    pub fn new(socket: Socket) -> io::Result<Stream> {
+    pub fn new(socket: Socket, tls: Option<Box<Layer>>) -> io::Result<Stream> {
         match &socket {
             Socket::Tcp(socket) => socket.set_nonblocking(true)?,
             Socket::Unix(socket) => socket.set_nonblocking(true)?,
         }
-        Ok(Stream { socket, readable: true, writable: true, ended: false })
+        Ok(Stream { socket, readable: true, writable: true, ended: false, tls, unsent: false })
     }
 
     /// Notes what the system told of the socket.
@@ -70,6 +111,10 @@ impl Stream {
 
     /// Reads what is there; returns how many bytes came, 0 at the end of the stream.
     pub fn read(&mut self, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.tls.is_some() {
+            cold_path();
+            return self.receive_secured(buf);
+        }
         let room = buf.len();
         self.receive(buf, room)
     }
@@ -77,7 +122,70 @@ impl Stream {
     /// Reads what is there behind what `buf` holds, up to its capacity; returns how many bytes came.
     pub fn append(&mut self, buf: &mut Vec<u8>) -> Poll<io::Result<usize>> {
         let room = buf.capacity() - buf.len();
+        if self.tls.is_some() {
+            cold_path();
+            let len = buf.len();
+            buf.resize(len + room.min(RECORD_BYTES), 0);
+            let read = self.receive_secured(&mut buf[len..]);
+            buf.truncate(len + if let Poll::Ready(Ok(n)) = read { n } else { 0 });
+            return read;
+        }
         self.receive(spare_capacity(buf), room)
+    }
+
+    /// Reads what was said over TLS, and answers what TLS itself asks.
+    fn receive_secured(&mut self, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            self.push()?;
+            let Some(tls) = &mut self.tls else { return Poll::Pending };
+            match tls.read(into) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => {
+                    // There may be more that has been taken in.
+                    self.readable |= read.as_ref().is_ok_and(|n| *n == into.len());
+                    return Poll::Ready(read);
+                }
+            }
+            if !self.readable {
+                return Poll::Pending;
+            }
+            let mut incoming = Incoming { socket: &self.socket, readable: &mut self.readable, ended: self.ended };
+            match tls.take_in(&mut incoming) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    // The peer is told why, if it still listens.
+                    let _ = self.push();
+                    return Poll::Ready(Err(error));
+                }
+                Ok(()) => {}
+            }
+        }
+    }
+
+    /// Whether TLS has something that waits for the socket, which is to be pushed when there is room.
+    #[inline]
+    pub fn has_unsent(&self) -> bool {
+        self.unsent
+    }
+
+    /// Gives the socket what TLS has for it, as far as it takes it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn push(&mut self) -> io::Result<()> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        while tls.has_unsent() {
+            self.unsent = true;
+            if !self.writable {
+                return Ok(());
+            }
+            match tls.give_out(&mut Outgoing(&self.socket)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+                given => given?,
+            }
+        }
+        self.unsent = false;
+        Ok(())
     }
 
     fn receive(&mut self, into: impl Buffer<u8>, room: usize) -> Poll<io::Result<usize>> {
@@ -100,10 +208,14 @@ impl Stream {
 
     /// Writes what the socket takes.
     pub fn write(&mut self, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.tls.is_some() {
+            cold_path();
+            return self.send_secured(slices);
+        }
         if !self.writable {
             return Poll::Pending;
         }
-        match self.write_now(slices) {
+        match self.send(slices) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.writable = false;
                 Poll::Pending
@@ -112,11 +224,23 @@ impl Stream {
         }
     }
 
+    fn send_secured(&mut self, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.push()?;
+        let Some(tls) = self.tls.as_mut().filter(|_| !self.unsent) else { return Poll::Pending };
+        let written = tls.write(slices);
+        self.push()?;
+        Poll::Ready(written)
+    }
+
     /// Reads what is there, whatever is known of the socket: while its worker does not get to hear of changes.
     ///
     /// # Errors
     /// `WouldBlock` where nothing is there; what the system says.
-    pub fn read_now(&self, buf: &mut [u8]) -> io::Result<usize> {
+    pub fn read_now(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.tls.is_some() {
+            self.readable = true;
+            return now(self.receive_secured(buf));
+        }
         Ok(recv(&self.socket, buf, RecvFlags::empty()).map(|(_, n)| n)?)
     }
 
@@ -124,7 +248,15 @@ impl Stream {
     ///
     /// # Errors
     /// `WouldBlock` where it takes nothing; what the system says.
-    pub fn write_now(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub fn write_now(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.tls.is_some() {
+            self.writable = true;
+            return now(self.send_secured(slices));
+        }
+        self.send(slices)
+    }
+
+    fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         Ok(match slices {
             [only] => send(&self.socket, only, SendFlags::NOSIGNAL)?,
             slices => sendmsg(&self.socket, slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?,
@@ -134,8 +266,11 @@ impl Stream {
     /// Another handle of the same socket.
     ///
     /// # Errors
-    /// What the system says where it has no descriptor left.
+    /// What the system says where it has no descriptor left; that it speaks TLS, of which there is one state.
     pub fn share(&self) -> io::Result<Socket> {
+        if self.tls.is_some() {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "its connection has TLS"));
+        }
         Ok(match &self.socket {
             Socket::Tcp(socket) => Socket::Tcp(socket.try_clone()?),
             Socket::Unix(socket) => Socket::Unix(socket.try_clone()?),
@@ -150,6 +285,24 @@ impl Stream {
         match &self.socket {
             Socket::Tcp(socket) => Ok(sockopt::set_tcp_nodelay(socket, nodelay)?),
             Socket::Unix(_) => Ok(()),
+        }
+    }
+}
+
+/// What did not wait.
+fn now(done: Poll<io::Result<usize>>) -> io::Result<usize> {
+    match done {
+        Poll::Ready(done) => done,
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.end();
+            // Whoever does not hear it sees the socket's end.
+            let _ = self.push();
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::resp::request::Span;
 use crate::server::connection::Connection;
 use crate::server::reactor::{Cause, Letters, Mailbox, Reactor, Sleeper};
 use crate::server::stream::{Socket, Stream};
+use crate::server::tls::Layer;
 use crate::stdx::ticks::Ticks;
 
 /// What a worker reads into: one buffer for all its connections, which stays in the cache.
@@ -154,9 +155,9 @@ pub fn serve_while_busy() {
 
 impl Station {
     /// Begins a connection.
-    fn take_in(&mut self, Accepted { socket, shared }: Accepted) {
+    fn take_in(&mut self, Accepted { socket, tls, shared }: Accepted) {
         let place = self.free.pop().unwrap_or(self.seats.len());
-        match Stream::new(socket) {
+        match Stream::new(socket, tls) {
             Ok(stream) => {
                 let waker = Waker::from(Arc::new(Sleeper::new(place, self.mailbox.clone())));
                 // Whoever wants something of the client has it polled from here on.
@@ -248,6 +249,8 @@ pub fn with_tools<R>(f: impl FnOnce(&mut Tools) -> R) -> R {
 pub struct Accepted {
     /// The socket.
     pub socket: Socket,
+    /// TLS on it.
+    pub tls: Option<Box<Layer>>,
     /// Its half of the client.
     pub shared: Arc<Shared>,
 }

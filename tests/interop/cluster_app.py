@@ -8,6 +8,7 @@ Usage: cluster_app.py PORT... The first three nodes are primaries, the fourth is
 says where, when something is not as a cluster promises it.
 """
 
+import atexit
 import os
 import pathlib
 import subprocess
@@ -54,7 +55,8 @@ class Load:
         self.errors = []
         self.slowest = [0.0] * THREADS
         self.counted = 0
-        self.threads = [threading.Thread(target=self.run, args=(n,)) for n in range(THREADS)]
+        # Of a program that has seen something wrong they are not waited for.
+        self.threads = [threading.Thread(target=self.run, args=(n,), daemon=True) for n in range(THREADS)]
         for thread in self.threads:
             thread.start()
 
@@ -110,6 +112,11 @@ class Others:
         self.js = subprocess.Popen(list(map(str, js)), text=True, **pipes) if js else None
         self.benchmark = subprocess.Popen(list(map(str, benchmark)), **pipes)
 
+    def kill(self):
+        for process in filter(None, (self.js, self.benchmark)):
+            process.kill()
+            process.wait()
+
     def end(self):
         if self.benchmark.poll() is not None:
             sys.exit(f"redis-benchmark ended: {self.benchmark.communicate()[0][-1000:]}")
@@ -124,15 +131,16 @@ class Others:
             print(said, end="")
 
 
-def owner(slot):
-    for first, last, primary in slots():
-        if first <= slot <= last:
-            return primary
-    return None
+def is_owner(target, *wanted):
+    """Whether everybody knows that a node serves these slots."""
+    def owner(port, slot):
+        return next((primary for first, last, primary in slots(port) if first <= slot <= last), None)
+
+    return all(owner(port, slot) == target for port in PORTS for slot in wanted)
 
 
-def slots():
-    raw = redis.Redis(port=PORTS[1]).execute_command("CLUSTER SHARDS")
+def slots(port):
+    raw = redis.Redis(port=port).execute_command("CLUSTER SHARDS")
     found = []
     for shard in raw:
         fields = shard if isinstance(shard, dict) else dict(zip(shard[::2], shard[1::2]))
@@ -152,22 +160,23 @@ def reshard(source, target, count):
 
 def migrate(source, target):
     node(source).execute_command("CLUSTER MIGRATESLOTS", "SLOTSRANGE", 0, 99, "NODE", myid(target))
-    until("the slots have moved", lambda: owner(0) == target and owner(99) == target)
+    until("the slots have moved", lambda: is_owner(target, 0, 99))
 
 
 def take_back(target):
     node(target).execute_command("CLUSTER MIGRATION", "IMPORT", 0, 99)
-    until("the slots are back", lambda: owner(0) == target and owner(99) == target)
+    until("the slots are back", lambda: is_owner(target, 0, 99))
 
 
 def fail_over(replica):
     node(replica).execute_command("CLUSTER FAILOVER")
     until("the replica is a primary", lambda: node(replica).execute_command("ROLE")[0] in ("master", b"master"))
-    until("everybody knows", lambda: owner(0) == replica)
+    until("everybody knows", lambda: is_owner(replica, 0))
 
 
 load = Load()
 others = Others()
+atexit.register(others.kill)
 time.sleep(1)
 load.during("a reshard of 20 slots", lambda: reshard(PORTS[0], PORTS[1], 20))
 load.during("and back", lambda: reshard(PORTS[1], PORTS[0], 20))

@@ -5,7 +5,7 @@
 //! given back, `eviction` for what makes room, `histories` for what clients saw, `parallel` for many at once,
 //! `scanning` for scans of what changes, `busy` for scripts that do not end, `debugger` for those that are debugged; `process` starts, signals and crashes it;
 //! `formats` has its files read by others and theirs by it, `fault` kills it in the midst of writes, `migration` moves keys, `replication` has servers follow each other; `open_slots` and `slot_migration` move
-//! slots between nodes; `tools` drives the
+//! slots between nodes; `tls` speaks to it in secret; `tools` drives the
 //! programs and libraries that users have;
 //! `house` holds the sources to their plan. The subject is the binary that cargo built, or the program
 //! named by `SPINEL_SUBJECT`; the oracle is the `redis-server` on the `PATH`. Without an oracle the
@@ -35,4 +35,6 @@ mod replication;
 mod scanning;
 mod slot_migration;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;
 mod tools;

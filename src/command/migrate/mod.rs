@@ -122,6 +122,7 @@ fn order<'a>(ctx: &mut Context<'_>, args: &Args<'a>) -> Result<Order<'a>, Error>
         port: port(args.at(2)),
         db,
         login,
+        tls: ctx.config.tls_cluster,
         timeout: Duration::from_millis(timeout_ms),
     };
     Ok(Order { peer, copy, replace, keys })

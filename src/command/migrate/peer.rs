@@ -13,6 +13,8 @@ pub struct Peer {
     pub db: i64,
     /// AUTH's arguments: a password, or a user and a password.
     pub login: Vec<Vec<u8>>,
+    /// Whether it is spoken to with TLS.
+    pub tls: bool,
     /// How long a connection may take, and each read and each write after that.
     pub timeout: Duration,
 }

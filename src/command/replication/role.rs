@@ -40,7 +40,7 @@ fn configure(engine: &Engine, primary: Option<PrimaryAddress>) {
     let mut new = Config::clone(&old);
     new.replicaof = primary;
     // What tells the role, the log among them, has no reason to refuse one.
-    let _ = engine.host.apply(&new, &old);
+    let _ = engine.host.apply(&new, &old, &[]);
     engine.config.store(Arc::new(new));
 }
 

@@ -12,6 +12,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    #[cfg(feature = "tls")]
+    Tls(Box<rustls::StreamOwned<rustls::ClientConnection, TcpStream>>),
 }
 
 impl Read for Socket {
@@ -19,6 +21,8 @@ impl Read for Socket {
         match self {
             Socket::Tcp(s) => s.read(buf),
             Socket::Unix(s) => s.read(buf),
+            #[cfg(feature = "tls")]
+            Socket::Tls(s) => s.read(buf),
         }
     }
 }
@@ -28,10 +32,16 @@ impl Write for Socket {
         match self {
             Socket::Tcp(s) => s.write(buf),
             Socket::Unix(s) => s.write(buf),
+            #[cfg(feature = "tls")]
+            Socket::Tls(s) => s.write(buf),
         }
     }
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self {
+            #[cfg(feature = "tls")]
+            Socket::Tls(s) => s.flush(),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -53,6 +63,16 @@ impl Client {
         Client::over(Socket::Tcp(socket)).expect("a socket that is open")
     }
 
+    /// Connects over TCP and speaks TLS. What is wrong with it shows when something is sent or read.
+    #[cfg(feature = "tls")]
+    pub fn tls(addr: SocketAddr, config: std::sync::Arc<rustls::ClientConfig>) -> io::Result<Client> {
+        let socket = TcpStream::connect(addr)?;
+        socket.set_nodelay(true)?;
+        let name = rustls::pki_types::ServerName::from(addr.ip());
+        let session = rustls::ClientConnection::new(config, name).map_err(io::Error::other)?;
+        Client::over(Socket::Tls(Box::new(rustls::StreamOwned::new(session, socket))))
+    }
+
     /// Connects to a unix socket.
     pub fn unix(path: &Path) -> io::Result<Client> {
         Client::over(Socket::Unix(UnixStream::connect(path)?))
@@ -69,21 +89,41 @@ impl Client {
         let second = match self.socket.get_ref() {
             Socket::Tcp(s) => Socket::Tcp(s.try_clone()?),
             Socket::Unix(s) => Socket::Unix(s.try_clone()?),
+            #[cfg(feature = "tls")]
+            Socket::Tls(_) => return Err(io::ErrorKind::Unsupported.into()),
         };
         Ok((Client::over(second)?, self))
     }
 
+    /// The certificate that the server has shown.
+    #[cfg(feature = "tls")]
+    pub fn certificate(&self) -> Option<Vec<u8>> {
+        let Socket::Tls(s) = self.socket.get_ref() else { return None };
+        s.conn.peer_certificates()?.first().map(|cert| cert.to_vec())
+    }
+
+    /// Whether TLS has taken up an earlier session.
+    #[cfg(feature = "tls")]
+    pub fn is_resumed(&self) -> bool {
+        let Socket::Tls(s) = self.socket.get_ref() else { return false };
+        s.conn.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
+    }
+
     /// How long a read or a write may take from now on.
     pub fn patience(&mut self, patience: Duration) -> io::Result<()> {
+        let tcp = |s: &TcpStream| s.set_read_timeout(Some(patience)).and_then(|()| s.set_write_timeout(Some(patience)));
         match self.socket.get_ref() {
-            Socket::Tcp(s) => s.set_read_timeout(Some(patience)).and_then(|()| s.set_write_timeout(Some(patience))),
+            Socket::Tcp(s) => tcp(s),
+            #[cfg(feature = "tls")]
+            Socket::Tls(s) => tcp(&s.sock),
             Socket::Unix(s) => s.set_read_timeout(Some(patience)).and_then(|()| s.set_write_timeout(Some(patience))),
         }
     }
 
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.socket.get_mut().write_all(bytes)
+        self.socket.get_mut().write_all(bytes)?;
+        self.socket.get_mut().flush()
     }
 
     /// Says that nothing more will be sent; replies can still be read.
@@ -91,6 +131,8 @@ impl Client {
         match self.socket.get_ref() {
             Socket::Tcp(s) => s.shutdown(Shutdown::Write),
             Socket::Unix(s) => s.shutdown(Shutdown::Write),
+            #[cfg(feature = "tls")]
+            Socket::Tls(s) => s.sock.shutdown(Shutdown::Write),
         }
     }
 

@@ -294,7 +294,14 @@ pub fn ask(engine: &Engine, cluster: &Cluster, name: &Name) {
         .masterauth
         .clone()
         .map_or_else(Vec::new, |password| config.masteruser.clone().into_iter().chain([password]).collect());
-    let peer = Peer { host: endpoint.ip.clone(), port: endpoint.port, db: 0, login, timeout: ASK_PATIENCE };
+    let peer = Peer {
+        host: endpoint.ip.clone(),
+        port: endpoint.port,
+        db: 0,
+        login,
+        tls: config.tls_cluster,
+        timeout: ASK_PATIENCE,
+    };
     let (engine, name) = (engine.arc(), *name);
     let mut request = Vec::new();
     encode(&mut request, &words);
