@@ -275,7 +275,8 @@ impl Shared {
     /// Whether it comes from this machine: over a Unix socket, from 127.0.0.1 or ::1, or from this process.
     pub fn is_local(&self) -> bool {
         matches!(self.link, Link::Unix | Link::InProcess)
-            || self.addr.starts_with("127.0.0.1:") || self.addr.starts_with("[::1]:")
+            || self.addr.starts_with("127.0.0.1:")
+            || self.addr.starts_with("[::1]:")
     }
 
     /// Asks the connection to close at once.

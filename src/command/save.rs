@@ -28,7 +28,7 @@ use crate::persist::rdb::save::{self, Audience, Failure, Head, Manner};
 use crate::persist::rdb::{self, Reason};
 use crate::persist::saves::Running;
 use crate::spec::{Arity, Flag, Group, REDIS_VERSION};
-use crate::stdx::memory;
+use crate::stdx::{affinity, memory};
 
 /// This family's commands.
 pub const COMMANDS: &[Command] = &[BGSAVE, LASTSAVE, SAVE];
@@ -272,6 +272,7 @@ pub fn begin(engine: &Engine, hold: &mut Hold<'_>) -> Result<(), NotSaved> {
     let mut taken = snapshot.take();
     let spawned = thread.spawn(move || {
         crate::observe::crash::prepare_thread();
+        affinity::keep_to(config.bgsave_cpulist.as_deref());
         if let Some(snapshot) = taken.take() {
             run(&shared, &config, &head, snapshot);
         }

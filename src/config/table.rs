@@ -331,7 +331,7 @@ directives! {
         /// Whether a crash writes a report to the log.
         crash_log_enabled("crash-log-enabled"): bool = true, None, [], Effective;
         /// Whether a crash tests the memory. It can be slow, and it changes nothing about the crash.
-        crash_memcheck_enabled("crash-memcheck-enabled"): bool = true, None, [], Stored("crash reports");
+        crash_memcheck_enabled("crash-memcheck-enabled"): bool = true, None, [], Moot("a program that has crashed is no judge of the memory it runs in");
         /// Keeps keys, values and arguments of users out of the log, crash reports included.
         hide_user_data_from_log("hide-user-data-from-log"): bool = true, None, [], Effective;
         /// The number of databases, numbered from 0. In a cluster there is one.
@@ -516,14 +516,14 @@ directives! {
         events_per_io_thread("events-per-io-thread"): u32 = 2, within(0, I32), [], Moot("a worker reads, runs and writes for its connections");
         /// How many keys of a pipeline are prefetched together. 0 and 1 switch it off.
         prefetch_batch_max_size("prefetch-batch-max-size"): u32 = 16, within(0, 128), [], Moot("batches are cut by the number of workers");
-        /// The cores that workers run on, such as 0-3,7. All unless given.
-        server_cpulist("server_cpulist" | "server-cpulist"): Option<Vec<u8>> = None, anything, [immutable], Stored("cpu affinity");
-        /// The cores that background threads run on.
-        bio_cpulist("bio_cpulist" | "bio-cpulist"): Option<Vec<u8>> = None, anything, [immutable], Stored("cpu affinity");
+        /// The cores that the program runs on, such as 0-3,7 or 0-7:2. All unless given.
+        server_cpulist("server_cpulist" | "server-cpulist"): Option<Vec<u8>> = None, anything, [immutable], Effective;
+        /// The cores that the thread of the append only file runs on, instead of those.
+        bio_cpulist("bio_cpulist" | "bio-cpulist"): Option<Vec<u8>> = None, anything, [immutable], Effective;
         /// The cores that rewriting the append only file runs on.
-        aof_rewrite_cpulist("aof_rewrite_cpulist" | "aof-rewrite-cpulist"): Option<Vec<u8>> = None, anything, [immutable], Stored("cpu affinity");
+        aof_rewrite_cpulist("aof_rewrite_cpulist" | "aof-rewrite-cpulist"): Option<Vec<u8>> = None, anything, [immutable], Effective;
         /// The cores that saving snapshots runs on.
-        bgsave_cpulist("bgsave_cpulist" | "bgsave-cpulist"): Option<Vec<u8>> = None, anything, [immutable], Stored("cpu affinity");
+        bgsave_cpulist("bgsave_cpulist" | "bgsave-cpulist"): Option<Vec<u8>> = None, anything, [immutable], Effective;
     }
     OutOfMemory {
         /// Whether the system is told which process to kill first when memory runs out: `no`, `yes` (relative to
@@ -724,9 +724,9 @@ directives! {
         /// Milliseconds after which a stall is reported in the log. 0 switches it off.
         watchdog_period("watchdog-period"): u32 = 0, within(0, I32), [hidden], Effective;
         /// A file that requests and replies are noted in.
-        req_res_logfile("req-res-logfile"): Option<Vec<u8>> = None, anything, [immutable, hidden], Stored("request logging");
+        req_res_logfile("req-res-logfile"): Option<Vec<u8>> = None, anything, [immutable, hidden], Moot("only a build of Redis for its own tests writes one");
         /// The protocol version of new clients.
-        client_default_resp("client-default-resp"): u8 = 2, within(2, 3), [immutable, hidden], Stored("request logging");
+        client_default_resp("client-default-resp"): u8 = 2, within(2, 3), [immutable, hidden], Moot("only a build of Redis for its own tests has clients begin with another one");
         /// A text that crash reports show.
         debug_context("debug-context"): Vec<u8> = Vec::new(), anything, [hidden], Effective;
     }

@@ -418,11 +418,7 @@ async fn converse(
     }
 }
 
-async fn read(
-    id: LinkId,
-    mut reader: impl AsyncRead + Unpin,
-    events: &UnboundedSender<Event>,
-) -> io::Result<()> {
+async fn read(id: LinkId, mut reader: impl AsyncRead + Unpin, events: &UnboundedSender<Event>) -> io::Result<()> {
     loop {
         let mut prefix = [0; PREFIX_BYTES];
         match reader.read_exact(&mut prefix).await {

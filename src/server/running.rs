@@ -328,7 +328,12 @@ impl Drop for Server {
 }
 
 /// Becomes the node that `nodes.conf` tells of, and opens the bus.
-fn start_bus(engine: &Arc<Engine>, cluster: &Arc<Cluster>, tls: Arc<Tls>, port: u16) -> Result<bus::Running, StartError> {
+fn start_bus(
+    engine: &Arc<Engine>,
+    cluster: &Arc<Cluster>,
+    tls: Arc<Tls>,
+    port: u16,
+) -> Result<bus::Running, StartError> {
     let config = engine.config.load();
     if config.cluster_port == 0 && port > u16::MAX - BUS_PORT_OFFSET {
         return Err(StartError::Config(format!(

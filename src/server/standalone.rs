@@ -32,7 +32,7 @@ use crate::server::host::{ConfigFile, ServerHost};
 use crate::server::running::{Listen, Parts, Server, StartError};
 use crate::server::{check, process};
 use crate::stdx::clock::Clock;
-use crate::stdx::memory;
+use crate::stdx::{affinity, memory};
 
 /// The version of Redis whose behaviour is offered.
 pub const REDIS_VERSION: &str = "7.2.4";
@@ -207,6 +207,7 @@ fn run(program: &str, no_arguments: bool, loaded: Loaded) -> Result<(), Box<dyn 
         notice!("Configuration loaded");
     }
     raise_limits(&mut config);
+    keep_to_cores(&config);
     set_oom_score(&config)?;
     let pidfile = config
         .pidfile
@@ -324,6 +325,28 @@ fn timestamp(timestamp: LogTimestampFormat) -> log::Timestamp {
         LogTimestampFormat::Legacy => log::Timestamp::Legacy,
         LogTimestampFormat::Iso8601 => log::Timestamp::Iso8601,
         LogTimestampFormat::Milliseconds => log::Timestamp::Milliseconds,
+    }
+}
+
+/// Has every thread run where the configuration says. Those that save, rewrite and sync go elsewhere by themselves; what
+/// cannot be had is said now.
+fn keep_to_cores(config: &Config) {
+    let others = [
+        ("bio-cpulist", &config.bio_cpulist),
+        ("aof-rewrite-cpulist", &config.aof_rewrite_cpulist),
+        ("bgsave-cpulist", &config.bgsave_cpulist),
+    ];
+    let tried = others.map(|(name, list)| {
+        // A thread that has nothing else to do.
+        let kept = std::thread::scope(|scope| scope.spawn(|| affinity::keep_to(list.as_deref())).join());
+        (name, kept.unwrap_or(false))
+    });
+    for (name, kept) in
+        tried.into_iter().chain([("server-cpulist", affinity::keep_to(config.server_cpulist.as_deref()))])
+    {
+        if !kept {
+            warning!("The cores of {name} cannot be kept to");
+        }
     }
 }
 

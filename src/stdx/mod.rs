@@ -1,6 +1,7 @@
 //! Tools that know no Redis: clock, random numbers, numbers as text, glob patterns, partial sorting, checksums,
-//! compression, memory, threads that wait for others.
+//! compression, memory, threads that wait for others or keep to their cores.
 
+pub mod affinity;
 pub mod clock;
 pub mod crc;
 pub mod glob;

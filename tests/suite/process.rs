@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use crate::support::client::Client;
-use crate::support::server::{subject_program, tell};
+use crate::support::server::{Server, subject_program, tell};
 
 /// A patience that no healthy server needs.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -421,6 +421,36 @@ fn systemd_is_told_that_it_is_ready() {
     let mut told = [0; 256];
     let n = socket.recv(&mut told).unwrap();
     assert!(told[..n].starts_with(b"READY=1"), "{}", told[..n].escape_ascii());
+}
+
+#[test]
+fn it_keeps_to_the_cores_that_it_is_given() {
+    let allowed = |server: &Server| {
+        let pid = String::from_utf8_lossy(&server.connect().cmd(&["INFO", "server"])).into_owned();
+        let pid = pid.split("process_id:").nth(1).and_then(|rest| rest.split("\r\n").next()).unwrap().to_owned();
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        tasks
+            .flatten()
+            .filter_map(|task| {
+                // One that ends meanwhile has no name any more.
+                let name = std::fs::read_to_string(task.path().join("comm")).ok()?.trim().to_owned();
+                let status = std::fs::read_to_string(task.path().join("status")).ok()?;
+                let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim().to_owned();
+                Some((name, list))
+            })
+            .collect::<Vec<_>>()
+    };
+    let everywhere = allowed(&Server::subject(&[]));
+    let first = everywhere[0].1.split(['-', ',']).next().unwrap().to_owned();
+    let last = everywhere[0].1.rsplit(['-', ',']).next().unwrap().to_owned();
+    let kept = Server::subject(&["--server-cpulist", &first, "--bio-cpulist", &last, "--appendonly", "yes"]);
+    // The allocator has threads of its own.
+    for (name, list) in allowed(&kept).into_iter().filter(|(name, _)| !name.starts_with("jemalloc")) {
+        assert_eq!(list, if name == "aof" { &*last } else { &*first }, "{name}");
+    }
+    let nowhere = Server::subject(&["--bgsave-cpulist", "1000"]);
+    assert!(nowhere.logs("The cores of bgsave-cpulist cannot be kept to"));
+    assert!(allowed(&nowhere).iter().all(|(_, list)| *list == everywhere[0].1));
 }
 
 #[test]

@@ -57,7 +57,8 @@ impl Authority {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider.clone());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyName(verifier.build().unwrap())));
+        let builder =
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyName(verifier.build().unwrap())));
         Arc::new(match shows {
             None => builder.with_no_client_auth(),
             Some(name) => {
@@ -185,7 +186,10 @@ fn a_client_is_served_as_without_tls() {
     client.cmd(&["RPUSH", "list", "element"]);
     assert!(waiting.reply().unwrap().ends_with(b"element\r\n"));
     let listener = info(&mut client, "listener2");
-    assert!(listener.starts_with("name=tls,bind=") && listener.ends_with(&format!("port={}", addr.port())), "{listener}");
+    assert!(
+        listener.starts_with("name=tls,bind=") && listener.ends_with(&format!("port={}", addr.port())),
+        "{listener}"
+    );
     drop(waiting);
     eventually("who has left is gone", || figure(&mut client, "connected_clients") == 2);
 }
@@ -193,7 +197,8 @@ fn a_client_is_served_as_without_tls() {
 #[test]
 fn while_a_script_runs_it_can_be_ended_over_tls() {
     let authority = authority();
-    let (_server, addr) = started(&authority, &["--tls-auth-clients", "no", "--io-threads", "1", "--lua-time-limit", "10"]);
+    let (_server, addr) =
+        started(&authority, &["--tls-auth-clients", "no", "--io-threads", "1", "--lua-time-limit", "10"]);
     let mut busy = Client::tls(addr, authority.client(None)).unwrap();
     let mut other = Client::tls(addr, authority.client(None)).unwrap();
     busy.cmd(&["PING"]);
@@ -221,7 +226,8 @@ fn who_is_not_believed_is_not_served() {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider.clone());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyName(verifier.build().unwrap())));
+        let builder =
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyName(verifier.build().unwrap())));
         Arc::new(builder.with_client_auth_cert(vec![cert], key).unwrap())
     };
     let mut admin = server.connect();
@@ -325,9 +331,7 @@ fn follow(primary: &Server, secret: SocketAddr, replica: &mut Client) {
     for n in 0..1000 {
         client.cmd(&["SET", &format!("later:{n}"), "value"]);
     }
-    eventually("all has come", || {
-        figure(&mut client, "master_repl_offset") == figure(replica, "slave_repl_offset")
-    });
+    eventually("all has come", || figure(&mut client, "master_repl_offset") == figure(replica, "slave_repl_offset"));
     assert_eq!(client.cmd(&["DEBUG", "DIGEST"]), replica.cmd(&["DEBUG", "DIGEST"]));
 }
 

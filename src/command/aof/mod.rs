@@ -31,6 +31,7 @@ use crate::persist::aof::manifest::Manifest;
 use crate::persist::disk::{self, Append, plain};
 use crate::persist::log::Wants;
 use crate::spec::{Arity, Flag, Group};
+use crate::stdx::affinity;
 
 /// This family's commands.
 pub const COMMANDS: &[Command] = &[BGREWRITEAOF];
@@ -131,6 +132,9 @@ fn join(engine: &Engine, config: &Config, file: Append, size: u64) {
     let turn = aof.next_turn();
     let serve = move || {
         crash::prepare_thread();
+        if let Some(engine) = weak.upgrade() {
+            affinity::keep_to(engine.config.load().bio_cpulist.as_deref());
+        }
         while let Some(engine) = weak.upgrade() {
             if !engine.aof.is_turn(turn) {
                 return;

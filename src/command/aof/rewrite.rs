@@ -21,6 +21,7 @@ use crate::persist::aof::{Rewrite, State};
 use crate::persist::disk::{self, Append, Temporary, plain};
 use crate::persist::rdb::save::{Audience, Failure, Head, Manner};
 use crate::resp::reply::{Output, Protocol};
+use crate::stdx::affinity;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -47,6 +48,7 @@ pub fn begin_rewrite(engine: &Engine, config: Arc<Config>) -> Result<(), String>
     let shared = engine.arc();
     let work = move || {
         crash::prepare_thread();
+        affinity::keep_to(config.aof_rewrite_cpulist.as_deref());
         run_rewrite(&shared, &config);
     };
     std::thread::Builder::new().name("rewrite".into()).spawn(work).map_err(|error| plain(&error))?;

@@ -28,7 +28,7 @@ use crate::persist::saves::Running;
 use crate::replication::replicas::{Replica, Stage};
 use crate::replication::transfer::MARK_LENGTH;
 use crate::replication::{self, State};
-use crate::stdx::random;
+use crate::stdx::{affinity, random};
 
 /// The field of a data set that tells of slots on their way.
 pub const OPEN_SLOTS: &str = "cluster-slot-states";
@@ -124,6 +124,7 @@ pub fn look_at_waiting(engine: &Engine) {
     let shared = engine.arc();
     let work = move || {
         crash::prepare_thread();
+        affinity::keep_to(config.bgsave_cpulist.as_deref());
         run(&shared, &config, making);
     };
     let target = if diskless { "replicas sockets" } else { "disk" };

@@ -12,7 +12,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, Error as TlsError, InconsistentKeys, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, Error as TlsError, InconsistentKeys, RootCertStore, ServerConfig, SupportedProtocolVersion,
+};
 
 use crate::config::choice::TlsAuthClients;
 use crate::config::table::Config;
@@ -120,12 +122,7 @@ impl Contexts {
 }
 
 /// A certificate with what leads to its authority, and its key.
-fn identity(
-    provider: &CryptoProvider,
-    cert: &[u8],
-    key: &[u8],
-    pass: Option<&[u8]>,
-) -> Result<CertifiedKey, String> {
+fn identity(provider: &CryptoProvider, cert: &[u8], key: &[u8], pass: Option<&[u8]>) -> Result<CertifiedKey, String> {
     let chain = certificates(path_of(cert)).and_then(|chain| match chain.is_empty() {
         true => Err("there is no certificate in it".into()),
         false => Ok(chain),
@@ -269,9 +266,10 @@ fn provider(config: &Config) -> Result<CryptoProvider, String> {
                 .collect();
             // What OpenSSL calls by a property (DEFAULT, HIGH, ECDHE+AESGCM) holds for all that are here: they are the
             // best of it.
-            let by_name = text.split([':', ',', ' ']).filter(|word| !word.is_empty()).all(|word| {
-                word.contains('-') && !word.starts_with(['!', '-', '+', '@'])
-            });
+            let by_name = text
+                .split([':', ',', ' '])
+                .filter(|word| !word.is_empty())
+                .all(|word| word.contains('-') && !word.starts_with(['!', '-', '+', '@']));
             let before = provider.cipher_suites.len();
             provider.cipher_suites.extend(old.into_iter().filter(|suite| !by_name || named.contains(&&*name(suite))));
             if by_name && provider.cipher_suites.len() == before {
