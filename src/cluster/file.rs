@@ -53,7 +53,7 @@ struct Place {
 }
 
 impl Place {
-    fn parse(text: &str) -> Option<Place> {
+    fn parse(text: &str, has_tls: bool) -> Option<Place> {
         let mut parts = text.split(',');
         let (ip, ports) = parts.next()?.rsplit_once(':')?;
         let hostname = parts.next().unwrap_or_default().to_owned();
@@ -64,7 +64,7 @@ impl Place {
                 (port, port.wrapping_add(crate::cluster::machine::BUS_PORT_OFFSET))
             }
         };
-        let address = Address { ip: ip.into(), port, tls_port: 0, bus_port };
+        let address = Address::told(ip.into(), (port, 0), bus_port, has_tls);
         let mut place =
             Place { address, hostname, nickname: String::new(), client_ips: ClientIps::default(), shard: None };
         for part in parts {
@@ -94,7 +94,7 @@ impl Loader {
             return None;
         }
         let key = self.known(Name::parse(words[0].as_bytes())?);
-        let (place, flags) = (Place::parse(words[1])?, Flags::parse(words[2])?);
+        let (place, flags) = (Place::parse(words[1], self.machine.settings().bus_has_tls)?, Flags::parse(words[2])?);
         if flags.has(Flags::MYSELF) && self.me.replace(key).is_some() {
             return None;
         }
@@ -189,6 +189,20 @@ mod tests {
              vars currentEpoch 8 lastVoteEpoch 7\n"
         );
         assert_eq!(again(&text), Ok(text));
+    }
+
+    #[test]
+    fn where_nodes_speak_tls_they_know_each_other_by_that_port() {
+        let text = format!(
+            "{A} 127.0.0.1:7000@17000,,tcp-port=0,shard-id={A} myself,master - 0 0 3 connected 0-16383\n\
+             {B} 127.0.0.1:7001@17001,,tcp-port=6001,shard-id={A} slave {A} 5 5 3 disconnected\n\
+             vars currentEpoch 8 lastVoteEpoch 7\n"
+        );
+        let settings = Settings { bus_has_tls: true, ..settings() };
+        let machine = load(&text, settings, Random::seeded(1), 5).unwrap().unwrap();
+        assert_eq!(machine.to_file(), text);
+        let address = &machine.node(machine.find(B.as_bytes()).unwrap()).address;
+        assert_eq!((address.port(true), address.port(false)), (7001, 6001));
     }
 
     #[test]

@@ -143,6 +143,24 @@ pub struct Address {
     pub bus_port: u16,
 }
 
+impl Address {
+    /// An address with the port that was told first, which is the one for TLS where the bus `has_tls`, and the other one.
+    pub fn told(ip: String, (first, other): (u16, u16), bus_port: u16, has_tls: bool) -> Address {
+        let (port, tls_port) = if has_tls { (other, first) } else { (first, other) };
+        Address { ip, port, tls_port, bus_port }
+    }
+
+    /// The ports for clients in the order in which they are told.
+    pub fn ports(&self, has_tls: bool) -> (u16, u16) {
+        if has_tls { (self.tls_port, self.port) } else { (self.port, self.tls_port) }
+    }
+
+    /// The port of those who come with TLS, or without.
+    pub fn port(&self, with_tls: bool) -> u16 {
+        self.ports(with_tls).0
+    }
+}
+
 /// By which kind of address a client is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
@@ -152,10 +170,22 @@ pub enum Family {
     V6,
 }
 
-impl Family {
+/// How a client is connected, as far as it matters for the addresses that it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// By which kind of address.
+    pub family: Family,
+    /// Whether with TLS.
+    pub tls: bool,
+}
+
+impl Way {
+    /// By IPv4, without TLS.
+    pub const PLAIN: Way = Way { family: Family::V4, tls: false };
+
     /// That of a client whose address is shown so.
-    pub fn of(addr: &str) -> Family {
-        if addr.starts_with('[') { Family::V6 } else { Family::V4 }
+    pub fn of(addr: &str, tls: bool) -> Way {
+        Way { family: if addr.starts_with('[') { Family::V6 } else { Family::V4 }, tls }
     }
 }
 
@@ -279,9 +309,9 @@ impl Node {
         self.flags.has(Flags::HANDSHAKE)
     }
 
-    /// The IP address that a client of this family is told.
-    pub fn ip(&self, family: Family) -> &str {
-        self.client_ips.pick(family, &self.address.ip)
+    /// The IP address that a client is told who is connected so.
+    pub fn ip(&self, way: Way) -> &str {
+        self.client_ips.pick(way.family, &self.address.ip)
     }
 
     /// What logs call it beside its name.
@@ -307,7 +337,7 @@ mod tests {
     #[test]
     fn clients_are_told_the_address_of_their_family_where_there_is_one() {
         let ips = ClientIps { v4: "1.2.3.4".into(), v6: String::new() };
-        let told = |addr| ips.pick(Family::of(addr), "10.0.0.1").to_owned();
+        let told = |addr| ips.pick(Way::of(addr, false).family, "10.0.0.1").to_owned();
         assert_eq!(["5.5.5.5:1", "/tmp/socket:0", "[::1]:1"].map(told), ["1.2.3.4", "1.2.3.4", "10.0.0.1"]);
     }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::cluster::file;
 use crate::cluster::machine::{Action, FailoverKind, Machine, Replication, SetSlot, Settings};
 use crate::cluster::message::{Kind, Message};
-use crate::cluster::node::{Family, Flags, LinkId, Name};
+use crate::cluster::node::{Flags, LinkId, Name, Way};
 use crate::cluster::slots::SlotSet;
 use crate::config::table::Config;
 use crate::keyspace::shard::SLOTS;
@@ -425,7 +425,7 @@ impl Simulation {
 
     fn tell(&self) -> String {
         let lines = |server: &Server| {
-            format!("runs: {}\n{}{}", server.runs, server.machine.lines(Family::V4), server.machine.info())
+            format!("runs: {}\n{}{}", server.runs, server.machine.lines(Way::PLAIN), server.machine.info())
         };
         self.servers.iter().take(8).map(lines).collect()
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::cluster::machine::Machine;
-use crate::cluster::node::{ClientIps, Family, Name, Node};
+use crate::cluster::node::{Address, ClientIps, Name, Node, Way};
 use crate::cluster::slots::SlotSet;
 use crate::config::choice::EndpointType;
 use crate::keyspace::shard::SLOTS;
@@ -14,29 +14,26 @@ use crate::keyspace::shard::SLOTS;
 pub struct Endpoint {
     /// What the node is called.
     pub name: Name,
-    /// Its IP address, as nodes use it.
-    pub ip: String,
+    /// Where other nodes find it.
+    pub address: Address,
     client_ips: ClientIps,
     /// The name that clients may resolve; empty for none.
     pub hostname: String,
-    /// Its port.
-    pub port: u16,
 }
 
 impl Endpoint {
     fn of(node: &Node) -> Endpoint {
         Endpoint {
             name: node.name,
-            ip: node.address.ip.clone(),
+            address: node.address.clone(),
             client_ips: node.client_ips.clone(),
             hostname: node.hostname.clone(),
-            port: node.address.port,
         }
     }
 
-    /// The address that clients of this family are told first; empty where they are to take the one that they have.
-    pub fn preferred(&self, kind: EndpointType, family: Family) -> &str {
-        preferred(kind, self.client_ips.pick(family, &self.ip), &self.hostname)
+    /// The address that clients are told first who are connected so; empty where they are to take the one that they have.
+    pub fn preferred(&self, kind: EndpointType, way: Way) -> &str {
+        preferred(kind, self.client_ips.pick(way.family, &self.address.ip), &self.hostname)
     }
 }
 

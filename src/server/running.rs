@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::client::shared::Link;
-use crate::cluster::machine::{BUS_PORT_OFFSET, Settings, bus_port};
+use crate::cluster::machine::{BUS_PORT_OFFSET, Settings, base_port, bus_port};
 use crate::cluster::shared::Cluster;
 use crate::command::cluster::keys;
 use crate::command::engine::{Engine, Refusal, ShutdownRequest};
@@ -198,13 +198,12 @@ impl Server {
         let has_tls = !secured.tcp.is_empty();
         let addrs = listening.tcp.iter().filter_map(|l| l.local_addr().ok()).collect();
         let workers = usize::try_from(config.io_threads).unwrap_or(1).max(1);
-        let bus_has_tls = config.tls_cluster;
         let routing = if config.cluster_enabled { Routing::Slot } else { Routing::Hash };
         let keyspace = Keyspace::new(routing, workers)?;
         let engine = Engine::shared(config, clock, Box::new(host), keyspace).map_err(StartError::Config)?;
-        let base = if bus_has_tls { secured.port } else { listening.port };
+        let base = base_port(&engine.config.load(), listening.port);
         let bus = match &engine.cluster {
-            Some(cluster) if base != 0 => Some(start_bus(&engine, cluster, tls.clone(), base)?),
+            Some(cluster) if base != 0 => Some(start_bus(&engine, cluster, tls.clone(), listening.port)?),
             _ => None,
         };
         let end = Arc::new(End::default());
@@ -335,7 +334,7 @@ fn start_bus(
     port: u16,
 ) -> Result<bus::Running, StartError> {
     let config = engine.config.load();
-    if config.cluster_port == 0 && port > u16::MAX - BUS_PORT_OFFSET {
+    if config.cluster_port == 0 && base_port(&config, port) > u16::MAX - BUS_PORT_OFFSET {
         return Err(StartError::Config(format!(
             "Redis port number too high for cluster mode. The cluster bus port number is that of clients and {BUS_PORT_OFFSET} more: either take a port up to {}, or set cluster-port.",
             u16::MAX - BUS_PORT_OFFSET

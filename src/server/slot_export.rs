@@ -191,8 +191,8 @@ impl Sender<'_> {
             let Some((source, target)) = ends else { return over() };
             let place = view.place_of(&target).ok_or("Unknown node name")?;
             let endpoint = view.endpoint(place);
-            self.connect(&endpoint.ip, endpoint.port)?;
             let config = self.engine.config.load_full();
+            self.connect(&endpoint.address.ip, endpoint.address.port(config.tls_cluster))?;
             if let Some(password) = &config.masterauth {
                 let mut words = vec![b"AUTH".to_vec()];
                 words.extend(config.masteruser.clone());

@@ -419,3 +419,92 @@ fn sessions_are_taken_up_again_while_they_are_remembered() {
         }
     }
 }
+
+/// A node of a cluster, with a port for TLS whose bus is free, too.
+fn node(authority: &Authority) -> (Server, SocketAddr) {
+    loop {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port() % 20_000 + 20_000;
+        if [port, port + 10_000].iter().any(|port| TcpListener::bind(("127.0.0.1", *port)).is_err()) {
+            continue;
+        }
+        let number = port.to_string();
+        let args = arguments(
+            authority,
+            &["--cluster-enabled", "yes", "--tls-cluster", "yes", "--tls-replication", "yes", "--tls-port", &number],
+        );
+        let server = Server::subject(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        return (server, ([127, 0, 0, 1], port).into());
+    }
+}
+
+#[test]
+fn nodes_of_a_cluster_speak_tls_to_each_other_and_tell_clients_the_port_that_is_theirs() {
+    let authority = authority();
+    authority.sign("client");
+    let nodes: Vec<(Server, SocketAddr)> = (0..3).map(|_| node(&authority)).collect();
+    let mut plain: Vec<Client> = nodes.iter().map(|(server, _)| server.connect()).collect();
+    let ok = |reply: Vec<u8>| assert_eq!(reply, b"+OK\r\n", "{}", reply.escape_ascii());
+    ok(plain[0].cmd(&["CLUSTER", "ADDSLOTSRANGE", "0", "8191"]));
+    ok(plain[1].cmd(&["CLUSTER", "ADDSLOTSRANGE", "8192", "16383"]));
+    for (n, client) in plain.iter_mut().enumerate() {
+        ok(client.cmd(&["CLUSTER", "SET-CONFIG-EPOCH", &(n + 1).to_string()]));
+    }
+    for (_, addr) in &nodes[1..] {
+        ok(plain[0].cmd(&["CLUSTER", "MEET", "127.0.0.1", &addr.port().to_string()]));
+    }
+    let has = |client: &mut Client, what: &str| {
+        String::from_utf8_lossy(&client.cmd(&["CLUSTER", "INFO"])).contains(what)
+    };
+    for client in &mut plain {
+        eventually("they know each other", || {
+            has(client, "cluster_state:ok") && has(client, "cluster_known_nodes:3")
+        });
+    }
+    let name = plain[0].cmd(&["CLUSTER", "MYID"]);
+    let name = String::from_utf8_lossy(&name).lines().nth(1).unwrap().to_owned();
+    eventually("it may be copied", || plain[2].cmd(&["CLUSTER", "REPLICATE", &name]) == b"+OK\r\n");
+    eventually("it is copied", || info(&mut plain[2], "master_link_status") == "up");
+
+    // The slot of "b" is the first node's, that of "a" the second's.
+    let mut secret = Client::tls(nodes[0].1, authority.client(Some("client"))).unwrap();
+    let moved = |addr: SocketAddr| format!("-MOVED 15495 127.0.0.1:{}\r\n", addr.port()).into_bytes();
+    assert_eq!(secret.cmd(&["GET", "a"]), moved(nodes[1].1));
+    eventually("the plain port is known", || plain[0].cmd(&["GET", "a"]) == moved(nodes[1].0.addr()));
+    let slots = |client: &mut Client| String::from_utf8_lossy(&client.cmd(&["CLUSTER", "SLOTS"])).into_owned();
+    eventually("all nodes are known", || {
+        let told = slots(&mut secret);
+        nodes.iter().all(|(_, addr)| told.contains(&format!(":{}\r\n", addr.port())))
+    });
+    // The other ports come with what the others say themselves.
+    eventually("all ports are known", || {
+        let told = slots(&mut plain[0]);
+        nodes.iter().all(|(server, _)| told.contains(&format!(":{}\r\n", server.port())))
+    });
+
+    // A key on its way.
+    ok(secret.cmd(&["SET", "b", "value"]));
+    let other = plain[1].cmd(&["CLUSTER", "MYID"]);
+    let other = String::from_utf8_lossy(&other).lines().nth(1).unwrap().to_owned();
+    ok(plain[1].cmd(&["CLUSTER", "SETSLOT", "3300", "IMPORTING", &name]));
+    ok(plain[0].cmd(&["CLUSTER", "SETSLOT", "3300", "MIGRATING", &other]));
+    let target = nodes[1].1.port().to_string();
+    ok(plain[0].cmd(&["MIGRATE", "127.0.0.1", &target, "b", "0", "5000"]));
+    assert_eq!(secret.cmd(&["GET", "b"]), format!("-ASK 3300 127.0.0.1:{target}\r\n").into_bytes());
+    ok(plain[1].cmd(&["CLUSTER", "SETSLOT", "3300", "NODE", &other]));
+    ok(plain[0].cmd(&["CLUSTER", "SETSLOT", "3300", "NODE", &other]));
+    assert_eq!(plain[1].cmd(&["GET", "b"]), b"$5\r\nvalue\r\n");
+    // Slots as a whole, and back.
+    ok(plain[1].cmd(&["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", "3300", "3300", "NODE", &name]));
+    eventually("the key is back", || plain[0].cmd(&["GET", "b"]) == b"$5\r\nvalue\r\n");
+
+    static SAID: Once = Once::new();
+    if have("redis-cli", &SAID) {
+        let (ca, cert, key) = (authority.file(), authority.path("client", "crt"), authority.path("client", "key"));
+        let port = nodes[0].1.port().to_string();
+        let mut command = Command::new("redis-cli");
+        command.args(["--tls", "--insecure", "--cacert", &ca, "--cert", &cert, "--key", &key, "-p", &port, "-c"]);
+        let out = command.args(["SET", "a", "followed"]).output().unwrap();
+        assert!(String::from_utf8_lossy(&out.stdout).contains("OK"), "{}", String::from_utf8_lossy(&out.stdout));
+        assert_eq!(plain[1].cmd(&["GET", "a"]), b"$8\r\nfollowed\r\n");
+    }
+}

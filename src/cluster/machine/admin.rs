@@ -86,7 +86,7 @@ impl Machine {
         }
         let (name, shard) = (random_name(&mut self.random), random_name(&mut self.random));
         let mut node = Node::new(name, shard, Flags::HANDSHAKE.with(Flags::MEET), self.now);
-        node.address = Address { ip, port: client_port, tls_port: 0, bus_port };
+        node.address = Address::told(ip, (client_port, 0), bus_port, self.settings.bus_has_tls);
         self.add_node(node);
         self.version += 1;
         Ok(())

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::cluster::machine::{Machine, Todo};
 use crate::cluster::message::Kind;
-use crate::cluster::node::{Family, Flags, Name, Node, NodeKey};
+use crate::cluster::node::{Flags, Name, Node, NodeKey, Way};
 use crate::cluster::slots::SlotSet;
 use crate::observe::log::notice;
 
@@ -12,24 +12,24 @@ use crate::observe::log::notice;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reader {
     /// A client that is connected so.
-    Client(Family),
+    Client(Way),
     /// This server, when it starts again.
     File,
 }
 
 impl Machine {
-    /// A node's line in CLUSTER NODES, without its end, for a client of this family.
-    pub fn line(&self, key: NodeKey, family: Family) -> String {
+    /// A node's line in CLUSTER NODES, without its end, for a client who is connected so.
+    pub fn line(&self, key: NodeKey, way: Way) -> String {
         let mut line = String::new();
-        self.write_line(&mut line, key, Reader::Client(family));
+        self.write_line(&mut line, key, Reader::Client(way));
         line
     }
 
-    /// CLUSTER NODES, for a client of this family.
-    pub fn lines(&self, family: Family) -> String {
+    /// CLUSTER NODES, for a client who is connected so.
+    pub fn lines(&self, way: Way) -> String {
         let mut text = String::new();
         for key in self.nodes.keys() {
-            self.write_line(&mut text, *key, Reader::Client(family));
+            self.write_line(&mut text, *key, Reader::Client(way));
             text.push('\n');
         }
         text
@@ -38,17 +38,18 @@ impl Machine {
     pub(super) fn write_line(&self, to: &mut String, key: NodeKey, reader: Reader) {
         let node = self.node(key);
         let address = &node.address;
-        let ip = match reader {
-            Reader::Client(family) => node.ip(family),
-            Reader::File => &address.ip,
+        let (first, other) = address.ports(self.settings.bus_has_tls);
+        let (ip, port) = match reader {
+            Reader::Client(way) => (node.ip(way), address.port(way.tls)),
+            Reader::File => (&*address.ip, first),
         };
         // Writing into a string does not fail.
-        let _ = write!(to, "{} {ip}:{}@{}", node.name, address.port, address.bus_port);
+        let _ = write!(to, "{} {ip}:{}@{}", node.name, port, address.bus_port);
         if !node.hostname.is_empty() || reader == Reader::File {
             let _ = write!(to, ",{}", node.hostname);
         }
         if reader == Reader::File {
-            let _ = write!(to, ",tls-port={}", address.tls_port);
+            let _ = write!(to, ",{}-port={other}", if self.settings.bus_has_tls { "tcp" } else { "tls" });
             if !node.nickname.is_empty() {
                 let _ = write!(to, ",nodename={}", node.nickname);
             }

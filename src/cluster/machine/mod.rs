@@ -67,6 +67,10 @@ pub struct Settings {
     pub announced: Address,
     /// Where clients are told to come, where it is another address.
     pub client_ips: ClientIps,
+    /// Whether nodes speak TLS: the port that clients use with it is then the one that they know each other by.
+    pub bus_has_tls: bool,
+    /// Whether a primary is copied over TLS.
+    pub copies_with_tls: bool,
     /// The name that clients may resolve.
     pub hostname: String,
     /// The name for people.
@@ -74,7 +78,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What `config` says for a server that listens on `port`.
+    /// What `config` says for a server that listens on `port` for clients without TLS.
     pub fn of(config: &Config, port: u16) -> Settings {
         let text =
             |value: &Option<Vec<u8>>| value.as_ref().map_or(String::new(), |v| String::from_utf8_lossy(v).into());
@@ -93,22 +97,32 @@ impl Settings {
             announced: Address {
                 ip: text(&config.cluster_announce_ip),
                 port: or(config.cluster_announce_port, port),
-                tls_port: config.cluster_announce_tls_port,
+                tls_port: or(config.cluster_announce_tls_port, config.tls_port),
                 bus_port: or(config.cluster_announce_bus_port, bus_port(config, port)),
             },
             client_ips: ClientIps {
                 v4: text(&config.cluster_announce_client_ipv4),
                 v6: text(&config.cluster_announce_client_ipv6),
             },
+            bus_has_tls: config.tls_cluster,
+            copies_with_tls: config.tls_replication,
             hostname: text(&config.cluster_announce_hostname),
             nickname: text(&config.cluster_announce_human_nodename),
         }
     }
 }
 
-/// The port of the bus of a server that listens on `port`.
+/// The port of the bus of a server that listens on `port` for clients without TLS.
 pub fn bus_port(config: &Config, port: u16) -> u16 {
-    if config.cluster_port != 0 { config.cluster_port } else { port.wrapping_add(BUS_PORT_OFFSET) }
+    match config.cluster_port {
+        0 => base_port(config, port).wrapping_add(BUS_PORT_OFFSET),
+        port => port,
+    }
+}
+
+/// The port by which nodes know a server that listens on `port` for clients without TLS.
+pub fn base_port(config: &Config, port: u16) -> u16 {
+    if config.tls_cluster { config.tls_port } else { port }
 }
 
 /// What is known of this node's own replication, which is somebody else's affair.
@@ -685,7 +699,8 @@ impl Machine {
         for slot in (0..SLOTS).filter(|slot| self.owners[*slot] != Some(primary)) {
             self.lost_channels.add(slot);
         }
-        let Address { ip, port, .. } = self.node(primary).address.clone();
+        let address = &self.node(primary).address;
+        let (ip, port) = (address.ip.clone(), address.port(self.settings.copies_with_tls));
         self.actions.push(Action::Replicate(ip, port));
         self.end_manual_failover();
         (self.todo.save, self.todo.sync, self.todo.state) = (true, true, true);

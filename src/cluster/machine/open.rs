@@ -153,7 +153,7 @@ mod tests {
     use super::*;
     use crate::cluster::file;
     use crate::cluster::machine::{Action, Replication, SetSlot, Settings};
-    use crate::cluster::node::Family;
+    use crate::cluster::node::Way;
     use crate::config::table::Config;
     use crate::stdx::random::Random;
 
@@ -186,7 +186,7 @@ mod tests {
         machine.set_slot(5, &SetSlot::Migrating(B.into()), 3).unwrap();
         machine.set_slot(9000, &SetSlot::Importing(B.into()), 0).unwrap();
         let open = format!(" [5->-{B}] [9000-<-{B}]");
-        assert!(machine.line(machine.my_key(), Family::V4).ends_with(&open));
+        assert!(machine.line(machine.my_key(), Way::PLAIN).ends_with(&open));
         let saved = machine.leave().into_iter().any(|action| match action {
             Action::Save(text, _) => text.contains(&open),
             _ => false,
@@ -222,11 +222,11 @@ mod tests {
         let mut machine = replica(&open);
         machine.fail_over(crate::cluster::machine::FailoverKind::Takeover).unwrap();
         assert!(machine.me().is_primary());
-        assert!(machine.line(machine.my_key(), Family::V4).ends_with(&format!(" 0-8191{open}")));
+        assert!(machine.line(machine.my_key(), Way::PLAIN).ends_with(&format!(" 0-8191{open}")));
         // The primary that it replaced is its replica now, and comes to lead again.
         let old = machine.find(A.as_bytes()).unwrap();
         machine.become_replica(old);
-        assert!(machine.line(machine.my_key(), Family::V4).ends_with(&open));
+        assert!(machine.line(machine.my_key(), Way::PLAIN).ends_with(&open));
         let other = machine.find(B.as_bytes()).unwrap();
         machine.become_replica(other);
         assert!(machine.open_slots().is_empty(), "these are another shard's");
@@ -273,10 +273,10 @@ mod tests {
         let stranger = "d".repeat(40);
         assert!(machine.follow_open_slots(format!("7>{stranger},").as_bytes()));
         assert!(
-            machine.lines(Family::V4).contains(&format!("{stranger} :0@0 noaddr - ")),
+            machine.lines(Way::PLAIN).contains(&format!("{stranger} :0@0 noaddr - ")),
             "{}",
-            machine.lines(Family::V4)
+            machine.lines(Way::PLAIN)
         );
-        assert!(machine.line(machine.my_key(), Family::V4).ends_with(&format!("[7->-{stranger}]")));
+        assert!(machine.line(machine.my_key(), Way::PLAIN).ends_with(&format!("[7->-{stranger}]")));
     }
 }

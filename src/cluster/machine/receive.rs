@@ -212,7 +212,7 @@ impl Machine {
     fn seen_address(&self, id: LinkId, header: &Header) -> Option<Address> {
         let ip = if header.ip.is_empty() { self.links.get(&id)?.peer_ip.clone() } else { header.ip.clone() };
         let Header { port, other_port, bus_port, .. } = *header;
-        (!ip.is_empty()).then_some(Address { ip, port, tls_port: other_port, bus_port })
+        (!ip.is_empty()).then(|| Address::told(ip, (port, other_port), bus_port, self.settings.bus_has_tls))
     }
 
     /// Follows a node that has moved; returns whether it has.
@@ -228,12 +228,18 @@ impl Machine {
         node.address = address.clone();
         node.flags.clear(Flags::NO_ADDRESS);
         let node = self.node(key);
-        notice!("Address updated for node {} ({}), now {}:{}", node.name, node.nick(), address.ip, address.port);
+        notice!("Address updated for node {} ({}), now {}:{}",
+            node.name,
+            node.nick(),
+            address.ip,
+            address.port(self.settings.bus_has_tls)
+        );
         if let Some(link) = node.link {
             self.close(link);
         }
         if self.me().is_replica() && self.me().primary == Some(key) {
-            self.actions.push(Action::Replicate(address.ip, address.port));
+            let port = address.port(self.settings.copies_with_tls);
+            self.actions.push(Action::Replicate(address.ip, port));
         }
         (self.todo.save, self.todo.state) = (true, true);
         true
@@ -387,7 +393,7 @@ impl Machine {
                     node.pong_received = pong;
                 }
             }
-            let address = address_of(told);
+            let address = address_of(told, self.settings.bus_has_tls);
             let node = self.node(key);
             if node.flags.has(Flags::FAILED.with(Flags::SUSPECTED))
                 && !fails
@@ -425,7 +431,7 @@ impl Machine {
         if node.flags.has(Flags::REPLICA) {
             node.flags.clear(Flags::PRIMARY);
         }
-        node.address = address_of(told);
+        node.address = address_of(told, self.settings.bus_has_tls);
         self.add_node(node);
         (self.todo.save, self.todo.state) = (true, true);
     }
@@ -543,6 +549,6 @@ impl Machine {
     }
 }
 
-fn address_of(told: &Gossip) -> Address {
-    Address { ip: told.ip.clone(), port: told.port, tls_port: told.other_port, bus_port: told.bus_port }
+fn address_of(told: &Gossip, has_tls: bool) -> Address {
+    Address::told(told.ip.clone(), (told.port, told.other_port), told.bus_port, has_tls)
 }

@@ -22,11 +22,13 @@ impl Machine {
     /// What every message says of this node.
     pub(super) fn header(&self) -> Header {
         let me = self.me();
+        let announced = &self.settings.announced;
+        let (port, other_port) = announced.ports(self.settings.bus_has_tls);
         let source = self.node(self.primary_of(self.me));
         Header {
-            port: self.settings.announced.port,
-            other_port: self.settings.announced.tls_port,
-            bus_port: self.settings.announced.bus_port,
+            port,
+            other_port,
+            bus_port: announced.bus_port,
             current_epoch: self.current_epoch,
             config_epoch: source.config_epoch,
             offset: self.offset(),
@@ -72,6 +74,7 @@ impl Machine {
         // Neither this node nor the one that is told.
         let mut fresh = keys.len().saturating_sub(2);
         let wanted = (keys.len() / 10).max(GOSSIP_LEAST).min(fresh);
+        let has_tls = self.settings.bus_has_tls;
         let mut told = Vec::new();
         for _ in 0..wanted * 3 {
             if fresh == 0 || told.len() == wanted {
@@ -87,14 +90,14 @@ impl Machine {
             if unsure || node.link.is_none() && node.slots.is_empty() {
                 continue;
             }
-            told.push(tell(node));
+            told.push(tell(node, has_tls));
             self.node_mut(key).told_in = self.pings;
         }
         let suspected = |node: &&Node| {
             node.flags.has(Flags::SUSPECTED) && !node.flags.has(Flags::HANDSHAKE.with(Flags::NO_ADDRESS))
         };
         // Others learn of these soon, so that they can agree on them.
-        told.extend(self.nodes.values().filter(suspected).map(tell));
+        told.extend(self.nodes.values().filter(suspected).map(|node| tell(node, has_tls)));
         told
     }
 
@@ -146,15 +149,16 @@ impl Machine {
 }
 
 /// What is told of a node.
-fn tell(node: &Node) -> Gossip {
+fn tell(node: &Node, has_tls: bool) -> Gossip {
+    let (port, other_port) = node.address.ports(has_tls);
     let seconds = |ms: u64| u32::try_from(ms / 1000).unwrap_or(u32::MAX);
     Gossip {
         name: node.name,
         ping_sent: seconds(node.ping_sent),
         pong_received: seconds(node.pong_received),
         ip: node.address.ip.clone(),
-        port: node.address.port,
-        other_port: node.address.tls_port,
+        port,
+        other_port,
         bus_port: node.address.bus_port,
         flags: node.flags,
     }

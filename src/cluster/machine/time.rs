@@ -183,7 +183,7 @@ impl Machine {
     pub fn primary_address(&self) -> Option<(String, u16)> {
         let primary = self.node(self.me().primary?);
         let known = !primary.flags.has(Flags::NO_ADDRESS) && !primary.address.ip.is_empty();
-        known.then(|| (primary.address.ip.clone(), primary.address.port))
+        known.then(|| (primary.address.ip.clone(), primary.address.port(self.settings.copies_with_tls)))
     }
 
     /// How many replicas of a primary have not failed.

@@ -1,10 +1,10 @@
 //! What is told of the cluster.
 
 use crate::cluster::machine::{Link, Machine};
-use crate::cluster::node::{Family, LinkId, Node, NodeKey};
+use crate::cluster::node::{LinkId, Node, NodeKey, Way};
 use crate::cluster::view::preferred;
 use crate::command::args::Args;
-use crate::command::cluster::{cluster, keys, refused};
+use crate::command::cluster::{cluster, keys, refused, way};
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::error::Error;
 use crate::config::choice::EndpointType;
@@ -17,11 +17,6 @@ fn ask<R>(ctx: &Context<'_>, f: impl FnOnce(&mut Machine) -> R) -> Result<R, Err
     Ok(cluster(ctx)?.with(ctx.engine.clock.now_ms(), f))
 }
 
-/// By which kind of address the client is connected.
-fn family(ctx: &Context<'_>) -> Family {
-    Family::of(&ctx.session.shared.addr)
-}
-
 pub fn info(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
     let text = ask(ctx, |machine| machine.info())?;
     ctx.out.verbatim("txt", text.as_bytes());
@@ -29,8 +24,8 @@ pub fn info(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
 }
 
 pub fn nodes(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
-    let family = family(ctx);
-    let text = ask(ctx, |machine| machine.lines(family))?;
+    let way = way(&ctx.session.shared);
+    let text = ask(ctx, |machine| machine.lines(way))?;
     ctx.out.verbatim("txt", text.as_bytes());
     DONE
 }
@@ -76,14 +71,14 @@ pub fn getkeysinslot(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 }
 
 pub fn replicas(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
-    let family = family(ctx);
+    let way = way(&ctx.session.shared);
     let lines = ask(ctx, |machine| {
         let key = find(machine, args.at(2))?;
         let node = machine.node(key);
         if node.is_replica() {
             return Err("The specified node is not a master".into());
         }
-        Ok(node.replicas.iter().map(|replica| machine.line(*replica, family)).collect::<Vec<_>>())
+        Ok(node.replicas.iter().map(|replica| machine.line(*replica, way)).collect::<Vec<_>>())
     })?;
     let lines = lines.map_err(refused)?;
     ctx.out.array(lines.len());
@@ -103,7 +98,7 @@ fn find(machine: &Machine, name: &[u8]) -> Result<NodeKey, String> {
 }
 
 pub fn slots(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
-    let (kind, family) = (ctx.config.cluster_preferred_endpoint_type, family(ctx));
+    let (kind, way) = (ctx.config.cluster_preferred_endpoint_type, way(&ctx.session.shared));
     let cluster = cluster(ctx)?;
     let out = &mut *ctx.out;
     cluster.with(ctx.engine.clock.now_ms(), |machine| {
@@ -123,22 +118,22 @@ pub fn slots(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
             out.array(3 + replicas.len());
             out.integer(first as i64);
             out.integer(last as i64);
-            write_endpoint(out, primary, kind, family);
-            replicas.iter().for_each(|key| write_endpoint(out, machine.node(*key), kind, family));
+            write_endpoint(out, primary, kind, way);
+            replicas.iter().for_each(|key| write_endpoint(out, machine.node(*key), kind, way));
         }
     });
     DONE
 }
 
 /// A node as CLUSTER SLOTS shows it: the address that clients are to use, and what else is known.
-fn write_endpoint(out: &mut Output, node: &Node, kind: EndpointType, family: Family) {
-    let ip = node.ip(family);
+fn write_endpoint(out: &mut Output, node: &Node, kind: EndpointType, way: Way) {
+    let ip = node.ip(way);
     out.array(4);
     match kind {
         EndpointType::Unknown => out.null(),
         _ => out.bulk(preferred(kind, ip, &node.hostname).as_bytes()),
     }
-    out.integer(node.address.port.into());
+    out.integer(node.address.port(way.tls).into());
     out.bulk(&node.name.0);
     let ip = (kind != EndpointType::Ip).then_some(("ip", ip));
     let hostname = kind != EndpointType::Hostname && !node.hostname.is_empty();
@@ -151,7 +146,7 @@ fn write_endpoint(out: &mut Output, node: &Node, kind: EndpointType, family: Fam
 }
 
 pub fn shards(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
-    let (kind, family) = (ctx.config.cluster_preferred_endpoint_type, family(ctx));
+    let (kind, way) = (ctx.config.cluster_preferred_endpoint_type, way(&ctx.session.shared));
     let cluster = cluster(ctx)?;
     let out = &mut *ctx.out;
     cluster.with(ctx.engine.clock.now_ms(), |machine| {
@@ -172,16 +167,16 @@ pub fn shards(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
             }
             out.bulk(b"nodes");
             out.array(shard.len());
-            shard.iter().for_each(|key| write_member(out, machine, *key, kind, family));
+            shard.iter().for_each(|key| write_member(out, machine, *key, kind, way));
         }
     });
     DONE
 }
 
 /// A node as CLUSTER SHARDS shows it.
-fn write_member(out: &mut Output, machine: &Machine, key: NodeKey, kind: EndpointType, family: Family) {
+fn write_member(out: &mut Output, machine: &Machine, key: NodeKey, kind: EndpointType, way: Way) {
     let node = machine.node(key);
-    let ip = node.ip(family);
+    let ip = node.ip(way);
     let head = out.defer();
     let mut count = 0;
     let offset = machine.offset_of(key);

@@ -13,7 +13,8 @@ pub mod route;
 mod stats;
 
 use crate::client::session::Asking;
-use crate::client::shared::Mark;
+use crate::client::shared::{Link, Mark, Shared};
+use crate::cluster::node::Way;
 use crate::cluster::shared::Cluster;
 use crate::command::args::Args;
 use crate::command::context::{Context, DONE, Reply};
@@ -161,6 +162,11 @@ pub fn tells_while_loading(entry: &Entry) -> bool {
 fn slot_of(arg: &[u8]) -> Result<usize, Error> {
     let slot = parse_i64(arg).and_then(|slot| usize::try_from(slot).ok()).filter(|slot| *slot < shard::SLOTS);
     slot.ok_or(Error::text("ERR Invalid or out of range slot"))
+}
+
+/// How a client is connected, as far as the addresses that it is told depend on it.
+fn way(client: &Shared) -> Way {
+    Way::of(&client.addr, client.link == Link::Tls)
 }
 
 /// What a machine refused, as it stands in a reply.

@@ -7,10 +7,10 @@ use smallvec::SmallVec;
 
 use crate::client::session::{Asking, Session};
 use crate::client::shared::Shared;
-use crate::cluster::node::Family;
 use crate::cluster::view::{Place, View};
 use crate::command::args::Args;
 use crate::command::cluster::keys::reads_replicas;
+use crate::command::cluster::way;
 use crate::command::engine::Engine;
 use crate::command::error::Error;
 use crate::command::script::prepare;
@@ -43,9 +43,10 @@ impl Refused {
     /// The error reply to this client.
     pub fn error(&self, view: &View, config: &Config, client: &Shared) -> Error {
         let to = |word: &str, slot: u16, place: Place| {
+            let way = way(client);
             let node = view.endpoint(place);
-            let address = node.preferred(config.cluster_preferred_endpoint_type, Family::of(&client.addr));
-            Error::text(format!("{word} {slot} {address}:{}", node.port))
+            let address = node.preferred(config.cluster_preferred_endpoint_type, way);
+            Error::text(format!("{word} {slot} {address}:{}", node.address.port(way.tls)))
         };
         match *self {
             Refused::CrossSlot => Error::text("CROSSSLOT Keys in request don't hash to the same slot"),

@@ -295,8 +295,8 @@ pub fn ask(engine: &Engine, cluster: &Cluster, name: &Name) {
         .clone()
         .map_or_else(Vec::new, |password| config.masteruser.clone().into_iter().chain([password]).collect());
     let peer = Peer {
-        host: endpoint.ip.clone(),
-        port: endpoint.port,
+        host: endpoint.address.ip.clone(),
+        port: endpoint.address.port(config.tls_cluster),
         db: 0,
         login,
         tls: config.tls_cluster,
