@@ -2,14 +2,16 @@
 //!
 //! The thread that makes a data set waits for room, so that what is on its way takes little memory however slow the
 //! replica is. What must stay true: pieces leave in the order in which they came, and the stream begins behind the
-//! last of them.
+//! last of them; of its connection's worker and those who hurry, one at a time has the socket, and what one of them began to
+//! send is what the next goes on with.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// What its connection sends next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,9 +35,30 @@ enum Then {
     End,
 }
 
+/// Sends what the socket takes at once; returns how many bytes.
+type Send = Box<dyn Fn(&[u8]) -> io::Result<usize> + std::marker::Send>;
+
+/// The socket of a replica, for who may use it beside its worker.
+#[derive(Default)]
+pub struct Outlet {
+    send: Option<Send>,
+    /// Its worker has nothing left to send but the stream.
+    pub is_idle: bool,
+}
+
+impl std::fmt::Debug for Outlet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outlet").field("is_idle", &self.is_idle).finish_non_exhaustive()
+    }
+}
+
+/// At most so many bytes are sent by who hurries: the rest can wait for the worker of the connection.
+const HURRIED_BYTES: usize = 256 * 1024;
+
 /// What goes to one replica.
 #[derive(Debug)]
 pub struct Feed {
+    outlet: Mutex<Outlet>,
     queue: Mutex<Queue>,
     room: Condvar,
     /// How many bytes of the stream it has been given; `u64::MAX` as long as it needs none of it.
@@ -53,7 +76,12 @@ struct Queue {
 
 impl Default for Feed {
     fn default() -> Feed {
-        Feed { queue: Mutex::default(), room: Condvar::new(), position: AtomicU64::new(u64::MAX) }
+        Feed {
+            outlet: Mutex::default(),
+            queue: Mutex::default(),
+            room: Condvar::new(),
+            position: AtomicU64::new(u64::MAX),
+        }
     }
 }
 
@@ -131,6 +159,44 @@ impl Feed {
         }
     }
 
+    /// Lets others send as well, by `send`.
+    pub fn let_hurry(&self, send: impl Fn(&[u8]) -> io::Result<usize> + std::marker::Send + 'static) {
+        self.outlet.lock().send = Some(Box::new(send));
+    }
+
+    /// The socket, for the connection's worker.
+    pub fn outlet(&self) -> MutexGuard<'_, Outlet> {
+        self.outlet.lock()
+    }
+
+    /// Sends what there is of the stream, which `read` gives from an offset on, without waiting for the connection's
+    /// worker; returns whether there is nothing left for that one to do.
+    pub fn hurry(&self, read: impl Fn(u64) -> Option<Bytes>) -> bool {
+        let mut outlet = self.outlet.lock();
+        let mut left = HURRIED_BYTES;
+        while left > 0 && outlet.is_idle {
+            let (Some(send), Some(at)) = (&outlet.send, self.stream_from()) else { return false };
+            let Some(bytes) = read(at) else { return false };
+            if bytes.is_empty() {
+                return true;
+            }
+            let sent = send(&bytes).unwrap_or(0);
+            self.advance(sent as u64);
+            // Where the socket took less, its worker is to be told of room.
+            outlet.is_idle = sent == bytes.len();
+            left = left.saturating_sub(sent);
+        }
+        false
+    }
+
+    /// From where on the stream is wanted; `None` while there is something before it, or nothing to follow.
+    fn stream_from(&self) -> Option<u64> {
+        let queue = self.queue.lock();
+        let is_next = queue.pieces.is_empty() && queue.then == Then::Stream;
+        drop(queue);
+        self.position().filter(|_| is_next)
+    }
+
     /// Whether nobody takes anything any more.
     pub fn is_gone(&self) -> bool {
         self.queue.lock().gone
@@ -138,6 +204,7 @@ impl Feed {
 
     /// Says so.
     pub fn leave(&self) {
+        *self.outlet.lock() = Outlet::default();
         let mut queue = self.queue.lock();
         (queue.gone, queue.bytes) = (true, 0);
         queue.pieces.clear();
@@ -202,6 +269,40 @@ mod tests {
         assert_eq!(feed.next(), Next::Stream(15));
         feed.close_behind();
         assert_eq!(feed.next(), Next::End);
+    }
+
+    #[test]
+    fn who_hurries_sends_what_its_worker_would_and_leaves_the_rest_to_it() {
+        let feed = Feed::default();
+        let sent = Arc::new(Mutex::new((Vec::new(), 0)));
+        let stream = Bytes::from_static(b"0123456789");
+        let read = |at: u64| usize::try_from(at).ok().filter(|at| *at <= stream.len()).map(|at| stream.slice(at..));
+        feed.keep_from(4);
+        assert!(!feed.hurry(read), "there is no way");
+        let theirs = sent.clone();
+        feed.let_hurry(move |bytes| {
+            let (sent, room) = &mut *theirs.lock();
+            let n = bytes.len().min(*room);
+            *room -= n;
+            sent.extend_from_slice(&bytes[..n]);
+            if n == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
+        });
+        feed.push(Bytes::from_static(b"piece"));
+        feed.stream();
+        feed.outlet().is_idle = true;
+        assert!(!feed.hurry(read) && sent.lock().0.is_empty(), "a piece comes first");
+        assert_eq!(feed.next(), Next::Piece(Bytes::from_static(b"piece")));
+        sent.lock().1 = 4;
+        assert!(!feed.hurry(read), "the socket is full");
+        assert_eq!((sent.lock().0.as_slice(), feed.position()), (b"4567".as_slice(), Some(8)));
+        sent.lock().1 = 100;
+        assert!(!feed.hurry(read), "its worker goes on");
+        assert_eq!(feed.next(), Next::Stream(8));
+        feed.outlet().is_idle = true;
+        assert!(feed.hurry(read));
+        assert_eq!((sent.lock().0.as_slice(), feed.position()), (b"456789".as_slice(), Some(10)));
+        feed.leave();
+        assert!(!feed.hurry(read) && Arc::strong_count(&sent) == 1, "nobody has the socket any more");
     }
 
     #[test]

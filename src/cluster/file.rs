@@ -198,7 +198,8 @@ mod tests {
              {B} 127.0.0.1:7001@17001,,tcp-port=6001,shard-id={A} slave {A} 5 5 3 disconnected\n\
              vars currentEpoch 8 lastVoteEpoch 7\n"
         );
-        let settings = Settings { bus_has_tls: true, ..settings() };
+        let announced = Address { port: 0, tls_port: 7000, ..settings().announced };
+        let settings = Settings { bus_has_tls: true, announced, ..settings() };
         let machine = load(&text, settings, Random::seeded(1), 5).unwrap().unwrap();
         assert_eq!(machine.to_file(), text);
         let address = &machine.node(machine.find(B.as_bytes()).unwrap()).address;

@@ -193,6 +193,8 @@ const RESETSTAT: Command = Command {
             cluster.stats.reset_all();
         }
         ctx.engine.keyspace.reclaimer().reset();
+        ctx.engine.saves.count.store(0, Ordering::Relaxed);
+        ctx.engine.aof.rewrites.store(0, Ordering::Relaxed);
         ctx.out.ok();
         DONE
     },

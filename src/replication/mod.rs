@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
+use crate::client::feed::Feed;
 use crate::client::shared::Shared;
 use crate::replication::backlog::Backlog;
 use crate::replication::history::History;
@@ -193,7 +194,9 @@ pub struct Replication {
     beyond: AtomicU64,
     news: AtomicBool,
     state: Mutex<State>,
-    listening: RwLock<Vec<Arc<Shared>>>,
+    listening: RwLock<Vec<(Arc<Shared>, Arc<Feed>)>>,
+    /// How many they are.
+    listeners: AtomicUsize,
     /// The database that the primary's stream has selected, as far as it was followed.
     pub db: AtomicUsize,
     /// The primary asked how far we are.
@@ -318,23 +321,38 @@ impl Replication {
         self.state.lock().backlog.as_ref()?.read(at)
     }
 
-    /// Whether the stream has grown since replicas were woken.
+    /// Whether there are replicas that have yet to be told what the stream has grown by.
     #[inline]
     pub fn has_news(&self) -> bool {
-        self.news.load(Ordering::Relaxed)
+        self.news.load(Ordering::Relaxed) && self.listeners.load(Ordering::Relaxed) > 0
+    }
+
+    /// Sends all replicas what there is of the stream, before whoever asked for it is answered: who is told of a change and
+    /// reads from a replica mostly finds it there. The connections of those that do not take it at once are woken.
+    #[cold]
+    pub fn serve_replicas(&self) {
+        if self.news.swap(false, Ordering::AcqRel) {
+            for (client, feed) in &*self.listening.read() {
+                if !feed.hurry(|at| self.read(at)) {
+                    client.wake();
+                }
+            }
+        }
     }
 
     /// Wakes the connections of all replicas, so that they send what there is.
     #[cold]
     pub fn wake_replicas(&self) {
         if self.news.swap(false, Ordering::AcqRel) {
-            self.listening.read().iter().for_each(|client| client.wake());
+            self.listening.read().iter().for_each(|(client, _)| client.wake());
         }
     }
 
     /// Says anew whose connections are to be woken.
     pub fn note_listening(&self, state: &State) {
-        *self.listening.write() = state.replicas.iter().map(|replica| replica.client.clone()).collect();
+        let mut listening = self.listening.write();
+        *listening = state.replicas.iter().map(|replica| (replica.client.clone(), replica.feed.clone())).collect();
+        self.listeners.store(listening.len(), Ordering::Relaxed);
     }
 
     /// Forgets a connection that ends; returns whether it was a replica's.

@@ -37,6 +37,8 @@ use crate::server::tls::{Halves, Tls};
 /// Every so many ticks clients that wait are looked at although nothing has changed: one may have begun to wait just
 /// as its slot left.
 const LOOK_EVERY: u64 = 5;
+/// So many events of the bus are seen to before what comes of them is carried out.
+const EVENTS_TOGETHER: usize = 64;
 /// How much room is made for a message before it is there.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -202,7 +204,14 @@ impl Bus {
                 () = stop.notified() => return,
                 () = bell.notified() => {}
                 _ = ticks.tick() => self.tick(),
-                Some(event) = receiver.recv() => self.happen(event),
+                Some(event) = receiver.recv() => {
+                    self.happen(event);
+                    // What else has come is seen to with it: `nodes.conf` is written once for all of it.
+                    for _ in 1..EVENTS_TOGETHER {
+                        let Ok(event) = receiver.try_recv() else { break };
+                        self.happen(event);
+                    }
+                }
             }
             self.carry_out();
             self.look_after_clients();

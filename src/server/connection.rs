@@ -30,7 +30,7 @@ use crate::resp::reply::{Output, Protocol};
 use crate::resp::request::{Limits, Parser, ProtocolError, Span, Step};
 use crate::server::debug_line::DebugLine;
 use crate::server::reactor::Alarm;
-use crate::server::stream::Stream;
+use crate::server::stream::{Stream, send_now};
 use crate::server::worker::{Tools, with_tools};
 use crate::stdx::ticks::Ticks;
 
@@ -113,6 +113,16 @@ impl Connection {
     /// Sends what waits, as far as the socket takes it; `Err` where the peer is gone.
     fn flush(&mut self, cx: &mut Context<'_>, tools: &mut Tools) -> io::Result<()> {
         tools.executor.commit_all(&self.engine);
+        let Some(feed) = self.session.feed.clone() else { return self.flush_alone(cx, tools) };
+        cold_path();
+        let mut outlet = feed.outlet();
+        let flushed = self.flush_alone(cx, tools);
+        outlet.is_idle = self.out.is_empty() && flushed.is_ok();
+        flushed
+    }
+
+    /// The same while nobody else has the socket, nor anything that was not seen to.
+    fn flush_alone(&mut self, cx: &mut Context<'_>, tools: &mut Tools) -> io::Result<()> {
         if self.waits_for_disk(cx) {
             cold_path();
             return Ok(());
@@ -162,7 +172,9 @@ impl Connection {
                         None => Counter::NetOutputBytes,
                         Some(_) => Counter::NetReplOutputBytes,
                     };
-                    self.engine.stats.worker(tools.number).add(counter, n as u64);
+                    let stats = self.engine.stats.worker(tools.number);
+                    stats.add(counter, n as u64);
+                    stats.add(Counter::WritesProcessed, 1);
                     if self.out.is_empty() && self.session.feed.is_some() {
                         self.take_from_feed();
                     }
@@ -182,6 +194,20 @@ impl Connection {
             self.check_output_limit();
         }
         Ok(())
+    }
+
+    /// Lets those who change data send the stream themselves, where that is more than bytes into a socket only its worker does.
+    fn let_hurry(&self) {
+        let (Some(feed), Ok(socket)) = (&self.session.feed, self.stream.share()) else { return };
+        let (engine, shared) = (Arc::downgrade(&self.engine), self.session.shared.clone());
+        feed.let_hurry(move |bytes| {
+            let sent = send_now(&socket, bytes)?;
+            shared.figures.net_output.fetch_add(sent as u64, Ordering::Relaxed);
+            if let Some(engine) = engine.upgrade() {
+                engine.stats.add(Counter::NetReplOutputBytes, sent as u64);
+            }
+            Ok(sent)
+        });
     }
 
     /// Has what goes to a replica beside replies follow these.
@@ -337,6 +363,7 @@ impl Connection {
             cold_path();
             // Where that fails the stream comes in other packets, and the same.
             let _ = self.stream.set_nodelay(!tools.executor.config().repl_disable_tcp_nodelay);
+            self.let_hurry();
         }
         if before.is_some_and(|before| self.out.len() > before) {
             // Among the stream a reply would be taken for a part of it.
@@ -519,7 +546,9 @@ impl Connection {
     }
 
     fn note_input(&self, tools: &Tools, n: usize) {
-        self.engine.stats.worker(tools.number).add(Counter::NetInputBytes, n as u64);
+        let stats = self.engine.stats.worker(tools.number);
+        stats.add(Counter::NetInputBytes, n as u64);
+        stats.add(Counter::ReadsProcessed, 1);
         add_alone(&self.session.shared.figures.net_input, n as u64);
     }
 

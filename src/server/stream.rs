@@ -289,6 +289,14 @@ impl Stream {
     }
 }
 
+/// Sends what a socket takes at once.
+///
+/// # Errors
+/// `WouldBlock` where it takes nothing; what the system says.
+pub fn send_now(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
+    Ok(send(socket, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?)
+}
+
 /// What did not wait.
 fn now(done: Poll<io::Result<usize>>) -> io::Result<usize> {
     match done {

@@ -5,6 +5,7 @@
 
 mod hostile;
 mod moving;
+mod prompt;
 mod restarts;
 mod sentinel;
 

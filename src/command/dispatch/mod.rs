@@ -154,8 +154,8 @@ impl Executor {
                 None => engine.commit(logged),
             }
         }
-        if engine.replication.has_news() {
-            engine.replication.wake_replicas();
+        if self.worker.is_none() && engine.replication.has_news() {
+            engine.replication.serve_replicas();
         }
     }
 
@@ -165,12 +165,17 @@ impl Executor {
         if self.uncommitted > 0 {
             engine.commit(std::mem::take(&mut self.uncommitted));
         }
+        if engine.replication.has_news() {
+            engine.replication.serve_replicas();
+        }
     }
 
-    /// Whether [`Executor::commit_all`] would write to a file now, which costs as much for one change as for many.
+    /// Whether [`Executor::commit_all`] would write to a file or to replicas now, which costs as much for one change as for
+    /// many.
     #[inline]
     pub fn would_write(&self, engine: &Engine) -> bool {
         self.uncommitted > 0 && engine.aof.is_on() && engine.aof.appender.would_write(self.uncommitted)
+            || engine.replication.has_news()
     }
 
     fn run_all(

@@ -122,3 +122,22 @@ fn scripts_are_refused_and_counted_as_by_redis() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn reads_writes_and_saves_are_counted_from_the_last_reset() {
+    let Some((subject, oracle)) = Server::pair(&["--enable-debug-command", "yes"]) else { return };
+    let counted = |server: &Server| {
+        let mut client = server.connect();
+        for line in ["SAVE", "CONFIG RESETSTAT", "PING", "PING"] {
+            ask(&mut client, line);
+        }
+        let info = ask(&mut client, "INFO everything");
+        let is_wanted = |line: &&str| {
+            ["total_reads_processed:", "total_writes_processed:", "rdb_saves:", "aof_rewrites:"]
+                .iter()
+                .any(|name| line.starts_with(name))
+        };
+        info.split('|').filter(is_wanted).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(counted(&subject), counted(&oracle));
+}
