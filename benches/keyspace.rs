@@ -53,7 +53,7 @@ impl Host for Nowhere {
     fn abort_shutdown(&self) -> Result<(), String> {
         Err("ERR No shutdown in progress.".into())
     }
-    fn apply(&self, _: &Config, _: &Config) -> Result<(), (&'static str, String)> {
+    fn apply(&self, _: &Config, _: &Config, _: &[&'static str]) -> Result<(), (&'static str, String)> {
         Ok(())
     }
     fn rewrite_config(&self, _: &Config, _: &[Vec<u8>], _: bool) -> Result<(), String> {

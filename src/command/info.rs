@@ -150,10 +150,10 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             if n == 2
                 && let Some(path) = &self.config.unixsocket
             {
-                to.row(1, &format!("name=unix,bind={}", String::from_utf8_lossy(path)));
+                to.row(1, format!("name=unix,bind={}", String::from_utf8_lossy(path)));
             }
             if port != 0 {
-                to.row(n, &format!("name={name},{binds}port={port}"));
+                to.row(n, format!("name={name},{binds}port={port}"));
             }
         }
     }

@@ -327,13 +327,14 @@ impl Replication {
         self.news.load(Ordering::Relaxed) && self.listeners.load(Ordering::Relaxed) > 0
     }
 
-    /// Sends all replicas what there is of the stream, before whoever asked for it is answered: who is told of a change and
-    /// reads from a replica mostly finds it there. The connections of those that do not take it at once are woken.
+    /// Has all replicas sent what there is of the stream. With time for it (`at_once`) it is sent here, before whoever asked
+    /// for the change is answered: who is told of it and reads from a replica finds it there. Else, and where a socket does
+    /// not take it, the replicas' connections are woken, which send what many have changed together.
     #[cold]
-    pub fn serve_replicas(&self) {
+    pub fn tell_replicas(&self, at_once: bool) {
         if self.news.swap(false, Ordering::AcqRel) {
             for (client, feed) in &*self.listening.read() {
-                if !feed.hurry(|at| self.read(at)) {
+                if !(at_once && feed.hurry(|at| self.read(at))) {
                     client.wake();
                 }
             }
@@ -341,11 +342,8 @@ impl Replication {
     }
 
     /// Wakes the connections of all replicas, so that they send what there is.
-    #[cold]
     pub fn wake_replicas(&self) {
-        if self.news.swap(false, Ordering::AcqRel) {
-            self.listening.read().iter().for_each(|(client, _)| client.wake());
-        }
+        self.tell_replicas(false);
     }
 
     /// Says anew whose connections are to be woken.

@@ -4,7 +4,7 @@
 //! instructions spent outside the system. What must stay true: who is woken is polled once for it, by the worker, however
 //! often it was woken before; a thread that leaves something for a sleeping worker wakes it; a poll costs no allocation.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -142,6 +142,7 @@ impl<T: Send> Wake for Sleeper<T> {
 }
 
 thread_local! {
+    static CROWD: Cell<usize> = const { Cell::new(0) };
     static ALARMS: RefCell<BTreeSet<(Instant, usize)>> = const { RefCell::new(BTreeSet::new()) };
 }
 
@@ -173,6 +174,12 @@ impl Drop for Alarm {
         // While the thread ends there may be none left.
         let _ = ALARMS.try_with(|alarms| alarms.borrow_mut().remove(&(self.at, self.place)));
     }
+}
+
+/// How many sockets had news when the calling worker woke up last.
+#[inline]
+pub fn crowd() -> usize {
+    CROWD.get()
 }
 
 /// Notes in `places` whose time has come.
@@ -233,6 +240,7 @@ impl<T> Reactor<T> {
             thread.work();
         }
         self.mailbox.asleep.store(false, Ordering::SeqCst);
+        CROWD.set(self.events.len());
         for event in &self.events {
             let place = usize::try_from(event.data.u64()).unwrap_or(BELL);
             if place != BELL {

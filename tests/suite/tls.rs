@@ -452,13 +452,10 @@ fn nodes_of_a_cluster_speak_tls_to_each_other_and_tell_clients_the_port_that_is_
     for (_, addr) in &nodes[1..] {
         ok(plain[0].cmd(&["CLUSTER", "MEET", "127.0.0.1", &addr.port().to_string()]));
     }
-    let has = |client: &mut Client, what: &str| {
-        String::from_utf8_lossy(&client.cmd(&["CLUSTER", "INFO"])).contains(what)
-    };
+    let has =
+        |client: &mut Client, what: &str| String::from_utf8_lossy(&client.cmd(&["CLUSTER", "INFO"])).contains(what);
     for client in &mut plain {
-        eventually("they know each other", || {
-            has(client, "cluster_state:ok") && has(client, "cluster_known_nodes:3")
-        });
+        eventually("they know each other", || has(client, "cluster_state:ok") && has(client, "cluster_known_nodes:3"));
     }
     let name = plain[0].cmd(&["CLUSTER", "MYID"]);
     let name = String::from_utf8_lossy(&name).lines().nth(1).unwrap().to_owned();

@@ -228,7 +228,8 @@ impl Machine {
         node.address = address.clone();
         node.flags.clear(Flags::NO_ADDRESS);
         let node = self.node(key);
-        notice!("Address updated for node {} ({}), now {}:{}",
+        notice!(
+            "Address updated for node {} ({}), now {}:{}",
             node.name,
             node.nick(),
             address.ip,

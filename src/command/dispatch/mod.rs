@@ -85,6 +85,8 @@ pub struct Executor {
     eviction: Eviction,
     /// Whether memory was below its limit when it was looked at last.
     has_room: bool,
+    /// Whether there is time to send replicas each change before it is answered.
+    pub is_calm: bool,
     /// Whether CLIENT PAUSE held others back when the requests that run were looked at: no key expires then.
     paused: bool,
 }
@@ -125,6 +127,7 @@ impl Executor {
             time: Recent::default(),
             eviction: Eviction::default(),
             has_room: true,
+            is_calm: true,
             paused: false,
         }
     }
@@ -154,8 +157,8 @@ impl Executor {
                 None => engine.commit(logged),
             }
         }
-        if self.worker.is_none() && engine.replication.has_news() {
-            engine.replication.serve_replicas();
+        if engine.replication.has_news() {
+            engine.replication.tell_replicas(self.is_calm);
         }
     }
 
@@ -165,17 +168,12 @@ impl Executor {
         if self.uncommitted > 0 {
             engine.commit(std::mem::take(&mut self.uncommitted));
         }
-        if engine.replication.has_news() {
-            engine.replication.serve_replicas();
-        }
     }
 
-    /// Whether [`Executor::commit_all`] would write to a file or to replicas now, which costs as much for one change as for
-    /// many.
+    /// Whether [`Executor::commit_all`] would write to a file now, which costs as much for one change as for many.
     #[inline]
     pub fn would_write(&self, engine: &Engine) -> bool {
         self.uncommitted > 0 && engine.aof.is_on() && engine.aof.appender.would_write(self.uncommitted)
-            || engine.replication.has_news()
     }
 
     fn run_all(
