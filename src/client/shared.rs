@@ -51,6 +51,8 @@ pub enum Mark {
     Redirect = 1 << 9,
     /// `i`: sends slots that are on their way here.
     Imports = 1 << 10,
+    /// It waits, and not for ever.
+    Timed = 1 << 11,
 }
 
 /// Names that a client gave itself.

@@ -450,6 +450,7 @@ pub fn enqueue(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, wait: 
         shared: shared.clone(),
     });
     shared.mark(Mark::Blocked, true);
+    shared.mark(Mark::Timed, wait.until_ms.is_some());
     *shared.wait.lock() = Some(waiter.clone());
     for (key, hash) in &waiter.keys {
         let shard = context.db.hold.shard(hash.shard());

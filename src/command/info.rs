@@ -188,7 +188,10 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "pubsub_clients" => to.put(all().iter().filter(|client| client.figures.is_subscribed()).count()),
             "tracking_clients" => to.put(self.engine.tracking.clients()),
             "cluster_connections" => to.put(self.links(|machine| machine.links().count() as u64)),
-            "clients_in_timeout_table" => to.put(0),
+            "clients_in_timeout_table" => {
+                let is_timed = |client: &&Arc<Shared>| client.has(Mark::Blocked) && client.has(Mark::Timed);
+                to.put(all().iter().filter(is_timed).count());
+            }
             "paused_reason" | "paused_actions" | "paused_timeout_milliseconds" => {
                 if let Some((mode, until_ms)) = self.engine.pause.active(self.now_ms) {
                     match field {

@@ -29,6 +29,12 @@ use crate::replication::backlog::Backlog;
 use crate::replication::history::History;
 use crate::replication::replicas::Replicas;
 
+/// For so long writers wait at most for a replica that was just seen to take something: the system tells of room in its
+/// socket some times a second.
+const PACED_MS: u64 = 250;
+/// After so long without it is told again that they wait.
+const UNPACED_MS: u64 = 10_000;
+
 /// How far the link to the primary is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Stage {
@@ -193,6 +199,8 @@ pub struct Replication {
     /// How much memory is taken beyond that, by what replicas have yet to be sent.
     beyond: AtomicU64,
     news: AtomicBool,
+    /// Until when those who write wait for a replica that is about to be cut off.
+    paced_until_ms: AtomicU64,
     state: Mutex<State>,
     listening: RwLock<Vec<(Arc<Shared>, Arc<Feed>)>>,
     /// How many they are.
@@ -339,6 +347,19 @@ impl Replication {
                 }
             }
         }
+    }
+
+    /// Has those who write wait for a while, because a replica that takes what it is sent does so too slowly; says whether
+    /// they had not to wait for a long time.
+    pub fn pace(&self, now_ms: u64) -> bool {
+        let before = self.paced_until_ms.fetch_max(now_ms + PACED_MS, Ordering::Relaxed);
+        before + UNPACED_MS < now_ms
+    }
+
+    /// Whether those who write wait for a replica.
+    #[inline]
+    pub fn is_paced(&self, now_ms: u64) -> bool {
+        self.paced_until_ms.load(Ordering::Relaxed) > now_ms
     }
 
     /// Wakes the connections of all replicas, so that they send what there is.

@@ -24,7 +24,7 @@ use crate::command::dispatch::{Batch, Pending, Request, Stop};
 use crate::command::engine::Engine;
 use crate::command::pubsub;
 use crate::command::transaction::forget_watched;
-use crate::observe::log::{verbose, warning};
+use crate::observe::log::{notice, verbose, warning};
 use crate::observe::stats::Counter;
 use crate::resp::reply::{Output, Protocol};
 use crate::resp::request::{Limits, Parser, ProtocolError, Span, Step};
@@ -43,6 +43,8 @@ const TURN_READS: usize = 8;
 /// After so long, in microseconds, there is no further read before other connections have their turn: one
 /// read may hold a thousand requests.
 const TURN_US: u64 = 250;
+/// A replica that has taken nothing for so long is not waited for.
+const STUCK_MS: u64 = 1000;
 /// Where no more sockets than these have news at once, each change is sent to replicas by itself. With more of them that
 /// took two thirds of the requests a second (SET, 50 clients, pipelines of 16, one replica, all on two cores).
 const CALM: usize = 2;
@@ -78,6 +80,8 @@ pub struct Connection {
     /// What was read and not yet run: a request that is not whole, or those behind one that waits.
     input: Vec<u8>,
     state: State,
+    /// When it last took something, if it is a replica.
+    took_ms: u64,
     /// The connections of its worker.
     count: Arc<AtomicUsize>,
     /// Where its worker finds it.
@@ -108,6 +112,7 @@ impl Connection {
             parser: Parser::new(),
             input: Vec::new(),
             state: State::Open,
+            took_ms: 0,
             count,
             place,
         }
@@ -165,6 +170,10 @@ impl Connection {
                 }
             };
             let sent = if let Poll::Ready(Ok(n)) = written { n as u64 } else { 0 };
+            if sent > 0 && self.session.feed.is_some() {
+                cold_path();
+                self.took_ms = self.engine.clock.now_ms();
+            }
             figure.store(before + sent, Ordering::Relaxed);
             match written {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
@@ -241,7 +250,8 @@ impl Connection {
         logged > 0 && !appender.is_durable(logged) && !appender.wait(logged, cx.waker())
     }
 
-    /// Closes the connection where too much waits for it.
+    /// Closes the connection where too much waits for it. Before a replica is cut off that still takes something, those who
+    /// write wait for it.
     #[cold]
     fn check_output_limit(&self) {
         let shared = &self.session.shared;
@@ -263,6 +273,7 @@ impl Connection {
         }
         let over = |bytes: u64| bytes != 0 && waiting as u64 >= bytes;
         let mut close = over(limit.hard_bytes);
+        let mut near = over(limit.hard_bytes / 4 * 3);
         if over(limit.soft_bytes) {
             let now = self.engine.clock.now_ms();
             let since = figures.over_soft_limit_ms.load(Ordering::Relaxed);
@@ -270,9 +281,16 @@ impl Connection {
                 figures.over_soft_limit_ms.store(now, Ordering::Relaxed);
             } else {
                 close |= now.saturating_sub(since) > limit.soft_seconds * 1000;
+                near |= now.saturating_sub(since) > limit.soft_seconds * 500;
             }
         } else {
             figures.over_soft_limit_ms.store(0, Ordering::Relaxed);
+        }
+        if near && behind > 0 && !close {
+            let now = self.engine.clock.now_ms();
+            if now.saturating_sub(self.took_ms) < STUCK_MS && self.engine.replication.pace(now) {
+                notice!("Clients that write wait for replica {}, which is {behind} bytes behind.", shared.addr);
+            }
         }
         if close && !shared.is_closing() {
             self.engine.stats.add(Counter::OutputBufferDisconnections, 1);

@@ -23,6 +23,9 @@ use crate::spec::Flag;
 /// Who waits until a slot has been handed over looks after so many milliseconds: he may have begun to wait just as it was.
 const HAND_OVER_MS: u64 = 20;
 
+/// Who waits for a replica that is about to be cut off looks after so many milliseconds whether it has come nearer.
+const PACE_MS: u64 = 5;
+
 /// Who waits for a load that has just begun looks after so many milliseconds whether it has ended.
 const LOADING_LOOK_MS: u64 = 2;
 
@@ -43,6 +46,8 @@ pub(super) struct Standing<'v> {
     pub(super) room: Room,
     /// The pause that concerns this session, and its end.
     pub(super) pause: Option<(PauseMode, u64)>,
+    /// Whether those who write wait for a replica.
+    pub(super) paced: bool,
     /// The cluster, where requests may be another node's.
     pub(super) view: Option<&'v View>,
 }
@@ -55,7 +60,7 @@ pub(super) fn check<'e>(
     args: &Args<'_>,
     standing: &Standing<'_>,
 ) -> Verdict<'e> {
-    let Standing { now_ms, room, pause, view } = *standing;
+    let Standing { now_ms, room, pause, paced, view } = *standing;
     let entry = match engine.commands.resolve(args.at(0), args.opt(1)) {
         Ok(entry) => entry,
         Err(container) => {
@@ -150,6 +155,10 @@ pub(super) fn check<'e>(
     if let Some((_, until_ms)) = pause.filter(|pause| is_held_back(pause.0, engine, session, entry, args)) {
         cold_path();
         return Verdict::Hold(until_ms);
+    }
+    if paced && is_held_back(PauseMode::Write, engine, session, entry, args) {
+        cold_path();
+        return Verdict::Hold(now_ms + PACE_MS);
     }
     if session.transaction.is_some() && !entry.is_never_queued() {
         cold_path();

@@ -207,7 +207,9 @@ impl Executor {
             self.effects.due = due(engine, session, &self.config, self.paused);
             let room = self.room(engine, session, out, &turn);
             let view = self.view(session);
-            let standing = Standing { now_ms: turn.moment.now_ms, room, pause, view: view.as_deref() };
+            let now_ms = turn.moment.now_ms;
+            let paced = engine.replication.is_paced(now_ms) && !ignores_pause(session);
+            let standing = Standing { now_ms, room, pause, paced, view: view.as_deref() };
             let single = self.gather(engine, session, batch, &turn, &standing, &mut gathered);
             let mut flow = None;
             if !gathered.ready.is_empty() {

@@ -1,8 +1,9 @@
 //! What is counted of scripts: the commands that they are refused, the errors that they return, and what becomes of scripts
 //! that say by their flags what a server must be like to run them.
 
-use crate::support::client::Client;
+use crate::support::client::{Client, request};
 use crate::support::server::Server;
+use crate::support::watch::{eventually, info};
 
 /// Scripts, each with figures from zero. `!` begins one of EVAL_RO, `*` one in a transaction.
 const SCRIPTS: &[&str] = &[
@@ -121,6 +122,23 @@ fn scripts_are_refused_and_counted_as_by_redis() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn who_waits_for_a_limited_time_is_counted_apart() {
+    let Some((subject, oracle)) = Server::pair(&[]) else { return };
+    let counted = |server: &Server| {
+        let waits = [["BLPOP", "list", "0"], ["BLPOP", "list", "100"], ["BRPOP", "list", "100"]];
+        let mut waiting: Vec<Client> = waits.iter().map(|_| server.connect()).collect();
+        waiting.iter_mut().zip(waits).for_each(|(client, wait)| client.send(&request(&wait)).unwrap());
+        let mut client = server.connect();
+        eventually("all wait", || info(&mut client, "blocked_clients") == "3");
+        let during = info(&mut client, "clients_in_timeout_table");
+        client.cmd(&["RPUSH", "list", "a", "b", "c"]);
+        eventually("nobody waits", || info(&mut client, "blocked_clients") == "0");
+        (during, info(&mut client, "clients_in_timeout_table"))
+    };
+    assert_eq!(counted(&subject), counted(&oracle));
 }
 
 #[test]

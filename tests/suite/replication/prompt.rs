@@ -2,10 +2,13 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::support::client::{Client, request};
 use crate::support::server::Server;
-use crate::support::watch::{eventually, info};
+use crate::support::watch::{eventually, figure, info};
 
 /// Becomes a replica of whom nothing more is heard; returns its link once the stream comes over it.
 fn silent_replica(primary: &Server) -> TcpStream {
@@ -46,4 +49,54 @@ fn who_is_answered_finds_the_change_on_its_way_to_replicas() {
     }
     // The system may put off what a socket has taken; two of them in a row it does not.
     assert!(late < 40, "{late} of 2000 were answered before");
+}
+
+#[test]
+fn who_writes_waits_for_a_replica_that_is_slow_and_not_for_one_that_takes_nothing() {
+    let primary = Server::subject(&["--repl-diskless-sync", "no", "--repl-backlog-size", "1mb"]);
+    let mut client = primary.connect();
+    client.cmd(&["CONFIG", "SET", "client-output-buffer-limit", "replica 8mb 0 0"]);
+    let value = "v".repeat(100_000);
+    // Ten times what may wait, by many at once.
+    let write = |n: usize| {
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (primary, value) = (&primary, &value);
+                scope.spawn(move || {
+                    let mut client = primary.connect();
+                    client.patience(Duration::from_secs(60)).unwrap();
+                    for i in 0..n {
+                        assert_eq!(client.cmd(&["SET", &format!("{thread}:{i}"), value]), b"+OK\r\n");
+                    }
+                });
+            }
+        });
+    };
+    let mut link = silent_replica(&primary);
+    let came = Arc::new(AtomicUsize::new(0));
+    let read = came.clone();
+    let reader = std::thread::spawn(move || {
+        let mut room = vec![0; 1 << 17];
+        loop {
+            // This is how slow it is.
+            std::thread::sleep(Duration::from_millis(2));
+            match link.read(&mut room).unwrap_or(0) {
+                0 => return,
+                n => _ = read.fetch_add(n, Ordering::Relaxed),
+            }
+        }
+    });
+    write(200);
+    assert!(primary.logs("Clients that write wait for replica"));
+    eventually("it has everything", || came.load(Ordering::Relaxed) > 80_000_000);
+    assert!(info(&mut client, "slave0").contains("state=online"), "it was not cut off");
+    client.cmd(&["CLIENT", "KILL", "TYPE", "replica"]);
+    reader.join().unwrap();
+
+    let link = silent_replica(&primary);
+    let began = Instant::now();
+    write(200);
+    eventually("it was cut off", || figure(&mut client, "connected_slaves") == 0);
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    drop(link);
 }
