@@ -666,7 +666,7 @@ impl Connection {
                 Poll::Ready(Ok(came)) => came,
                 Poll::Ready(Err(error)) => {
                     cold_path();
-                    if error.kind() == io::ErrorKind::InvalidData {
+                    if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) {
                         let addr = &self.session.shared.addr;
                         verbose!("Error accepting a client connection: {error} (addr={addr})");
                     }

@@ -152,6 +152,11 @@ impl Stream {
             let mut incoming = Incoming { socket: &self.socket, readable: &mut self.readable, ended: self.ended };
             match tls.take_in(&mut incoming) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // Who speaks no TLS is told nothing: it would take that for a reply.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    self.tls = None;
+                    return Poll::Ready(Err(error));
+                }
                 Err(error) => {
                     // The peer is told why, if it still listens.
                     let _ = self.push();

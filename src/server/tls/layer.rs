@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 
-use rustls::ServerConnection;
+use rustls::{Error as TlsError, ServerConnection};
 
 use crate::server::tls::contexts::Contexts;
 
@@ -35,10 +35,13 @@ impl Layer {
     /// Takes in what the socket has.
     ///
     /// # Errors
-    /// What the socket says; `InvalidData` where it is not TLS, or not to be believed.
+    /// What the socket says; `InvalidData` where the peer is not to be believed, `InvalidInput` where it speaks no TLS.
     pub fn take_in(&mut self, socket: &mut dyn Read) -> io::Result<()> {
         self.0.read_tls(socket)?;
-        self.0.process_new_packets().map(|_| ()).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+        self.0.process_new_packets().map(|_| ()).map_err(|error| match error {
+            TlsError::InvalidMessage(_) => io::Error::new(ErrorKind::InvalidInput, error),
+            _ => io::Error::new(ErrorKind::InvalidData, error),
+        })
     }
 
     /// Takes what is to be said, as much as there is room for; returns how many bytes.
