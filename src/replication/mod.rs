@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
+use smallvec::SmallVec;
 
 use crate::client::feed::Feed;
 use crate::client::shared::Shared;
@@ -340,11 +341,17 @@ impl Replication {
     /// not take it, the replicas' connections are woken, which send what many have changed together.
     #[cold]
     pub fn tell_replicas(&self, at_once: bool) {
-        if self.news.swap(false, Ordering::AcqRel) {
-            for (client, feed) in &*self.listening.read() {
-                if !(at_once && feed.hurry(|at| self.read(at))) {
-                    client.wake();
-                }
+        if !self.news.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        if !at_once {
+            return self.listening.read().iter().for_each(|(client, _)| client.wake());
+        }
+        // The list is not kept from who changes it: he has the state, which reading the stream waits for.
+        let listening: SmallVec<[_; 4]> = self.listening.read().iter().cloned().collect();
+        for (client, feed) in listening {
+            if !feed.hurry(|at| self.read(at)) {
+                client.wake();
             }
         }
     }

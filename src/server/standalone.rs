@@ -450,10 +450,9 @@ impl Title {
         }
         let text = |value: Option<&Vec<u8>>| value.cloned().unwrap_or_default();
         let bound = config.bind.0.first().map_or("*", |addr| addr.trim_start_matches('-'));
-        let addr = if config.port == 0 && config.unixsocket.is_some() {
-            text(config.unixsocket.as_ref())
-        } else {
-            format!("{bound}:{}", config.port).into_bytes()
+        let addr = match tcp_port(config) {
+            0 if config.unixsocket.is_some() => text(config.unixsocket.as_ref()),
+            port => format!("{bound}:{port}").into_bytes(),
         };
         let title = expand_title(&config.proc_title_template, |variable| match variable {
             "title" => self.program.clone().into_bytes(),
@@ -473,12 +472,17 @@ impl Title {
     }
 }
 
+/// The port that people are told: that of TLS where there is no other.
+fn tcp_port(config: &Config) -> u16 {
+    if config.port == 0 { config.tls_port } else { config.port }
+}
+
 /// The banner, or its one line where nobody looks at a terminal.
 fn show_banner(config: &Config) {
     let mode = if config.cluster_enabled { "cluster" } else { "standalone" };
     let seen = process::stdout_is_terminal() && config.logfile.is_empty();
     if !(config.always_show_logo || seen) {
-        notice!("Running mode={mode}, port={}.", config.port);
+        notice!("Running mode={mode}, port={}.", tcp_port(config));
         return;
     }
     log::raw(&format!(
@@ -492,7 +496,7 @@ fn show_banner(config: &Config) {
 
 ",
         env!("CARGO_PKG_VERSION"),
-        config.port,
+        tcp_port(config),
         std::process::id()
     ));
 }

@@ -52,6 +52,11 @@ impl Authority {
 
     /// What a client begins with that believes this authority, and shows the certificate of this name.
     fn client(&self, shows: Option<&str>) -> Arc<ClientConfig> {
+        self.client_of(shows.map(|name| (self, name)))
+    }
+
+    /// The same where somebody else may have signed what it shows.
+    fn client_of(&self, shows: Option<(&Authority, &str)>) -> Arc<ClientConfig> {
         let mut store = RootCertStore::empty();
         store.add(CertificateDer::from_pem_file(self.file()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -61,9 +66,9 @@ impl Authority {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyName(verifier.build().unwrap())));
         Arc::new(match shows {
             None => builder.with_no_client_auth(),
-            Some(name) => {
-                let cert = CertificateDer::from_pem_file(self.path(name, "crt")).unwrap();
-                let key = PrivateKeyDer::from_pem_file(self.path(name, "key")).unwrap();
+            Some((signer, name)) => {
+                let cert = CertificateDer::from_pem_file(signer.path(name, "crt")).unwrap();
+                let key = PrivateKeyDer::from_pem_file(signer.path(name, "key")).unwrap();
                 builder.with_client_auth_cert(vec![cert], key).unwrap()
             }
         })
@@ -218,18 +223,6 @@ fn who_is_not_believed_is_not_served() {
     let stranger = Authority::new(&authority.dir, "other-ca");
     stranger.sign("stranger");
     let (server, addr) = started(&authority, &[]);
-    let strange = || {
-        let cert = CertificateDer::from_pem_file(stranger.path("stranger", "crt")).unwrap();
-        let key = PrivateKeyDer::from_pem_file(stranger.path("stranger", "key")).unwrap();
-        let mut store = RootCertStore::empty();
-        store.add(CertificateDer::from_pem_file(authority.file()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider.clone());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let builder =
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyName(verifier.build().unwrap())));
-        Arc::new(builder.with_client_auth_cert(vec![cert], key).unwrap())
-    };
     let mut admin = server.connect();
     for (setting, nobody, somebody, a_stranger) in
         [("yes", false, true, false), ("optional", true, true, false), ("no", true, true, true)]
@@ -237,7 +230,11 @@ fn who_is_not_believed_is_not_served() {
         assert_eq!(admin.cmd(&["CONFIG", "SET", "tls-auth-clients", setting]), b"+OK\r\n");
         assert_eq!(is_served(addr, authority.client(None)), nobody, "{setting}, no certificate");
         assert_eq!(is_served(addr, authority.client(Some("client"))), somebody, "{setting}, a certificate");
-        assert_eq!(is_served(addr, strange()), a_stranger, "{setting}, somebody else's certificate");
+        assert_eq!(
+            is_served(addr, authority.client_of(Some((&stranger, "stranger")))),
+            a_stranger,
+            "{setting}, somebody else's certificate"
+        );
     }
     // The authority's own certificate is believed as well: for one that signed itself it is the only one.
     std::fs::write(authority.path("ca", "key"), authority.issuer.key().serialize_pem()).unwrap();

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::client::{Client, request};
@@ -99,4 +99,43 @@ fn who_writes_waits_for_a_replica_that_is_slow_and_not_for_one_that_takes_nothin
     eventually("it was cut off", || figure(&mut client, "connected_slaves") == 0);
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     drop(link);
+}
+
+#[test]
+fn replicas_come_and_go_while_each_change_is_sent_at_once() {
+    let primary = Server::subject(&["--repl-diskless-sync", "no"]);
+    let written = AtomicUsize::new(0);
+    let gone = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut client = primary.connect();
+                while !gone.load(Ordering::Relaxed) {
+                    assert_eq!(client.cmd(&["INCR", "key"]).first(), Some(&b':'));
+                    written.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let comers: Vec<_> = (0..4).map(|_| scope.spawn(|| (0..40).for_each(|_| drop(followed(&primary))))).collect();
+        let came: Vec<_> = comers.into_iter().map(|comer| comer.join()).collect();
+        gone.store(true, Ordering::Relaxed);
+        came.into_iter().for_each(|came| came.unwrap());
+    });
+    let mut client = primary.connect();
+    let reply = client.cmd(&["INCRBY", "key", "0"]);
+    assert_eq!(reply, format!(":{}\r\n", written.load(Ordering::Relaxed)).into_bytes());
+}
+
+/// A link over which the stream has begun to come.
+fn followed(primary: &Server) -> TcpStream {
+    let mut link = BufReader::new(TcpStream::connect(primary.addr()).unwrap());
+    link.get_mut().write_all(&request(&["PSYNC", "?", "-1"])).unwrap();
+    let mut line = String::new();
+    while !line.starts_with('$') {
+        line.clear();
+        assert_ne!(link.read_line(&mut line).unwrap(), 0);
+    }
+    let length: usize = line[1..].trim().parse().unwrap();
+    link.read_exact(&mut vec![0; length + 1]).unwrap();
+    link.into_inner()
 }
