@@ -189,6 +189,11 @@ impl Feed {
         false
     }
 
+    /// Whether there is nothing to send but the stream.
+    pub fn is_streaming(&self) -> bool {
+        self.stream_from().is_some()
+    }
+
     /// From where on the stream is wanted; `None` while there is something before it, or nothing to follow.
     fn stream_from(&self) -> Option<u64> {
         let queue = self.queue.lock();

@@ -33,6 +33,8 @@ use crate::replication::replicas::Replicas;
 /// For so long writers wait at most for a replica that was just seen to take something: the system tells of room in its
 /// socket some times a second.
 const PACED_MS: u64 = 250;
+/// They wait for so long at most, and then not until that has been over for a while.
+const PACED_MOST_MS: u64 = 10_000;
 /// After so long without it is told again that they wait.
 const UNPACED_MS: u64 = 10_000;
 
@@ -202,6 +204,8 @@ pub struct Replication {
     news: AtomicBool,
     /// Until when those who write wait for a replica that is about to be cut off.
     paced_until_ms: AtomicU64,
+    /// Since when they have waited, with short interruptions at most.
+    paced_since_ms: AtomicU64,
     state: Mutex<State>,
     listening: RwLock<Vec<(Arc<Shared>, Arc<Feed>)>>,
     /// How many they are.
@@ -350,7 +354,8 @@ impl Replication {
         // The list is not kept from who changes it: he has the state, which reading the stream waits for.
         let listening: SmallVec<[_; 4]> = self.listening.read().iter().cloned().collect();
         for (client, feed) in listening {
-            if !feed.hurry(|at| self.read(at)) {
+            // Who is to close may be here no more than in name: another stream has begun.
+            if client.is_closing() || !feed.hurry(|at| self.read(at)) {
                 client.wake();
             }
         }
@@ -359,14 +364,23 @@ impl Replication {
     /// Has those who write wait for a while, because a replica that takes what it is sent does so too slowly; says whether
     /// they had not to wait for a long time.
     pub fn pace(&self, now_ms: u64) -> bool {
-        let before = self.paced_until_ms.fetch_max(now_ms + PACED_MS, Ordering::Relaxed);
+        let before = self.paced_until_ms.load(Ordering::Relaxed);
+        if before + PACED_MS < now_ms {
+            self.paced_since_ms.store(now_ms, Ordering::Relaxed);
+        } else if now_ms.saturating_sub(self.paced_since_ms.load(Ordering::Relaxed)) > PACED_MOST_MS {
+            // It is no faster for it: the limit of what may wait for it is there for this.
+            return false;
+        }
+        self.paced_until_ms.store(now_ms + PACED_MS, Ordering::Relaxed);
         before + UNPACED_MS < now_ms
     }
 
     /// Whether those who write wait for a replica.
     #[inline]
     pub fn is_paced(&self, now_ms: u64) -> bool {
-        self.paced_until_ms.load(Ordering::Relaxed) > now_ms
+        // A clock that was set back does not make it longer.
+        let left = self.paced_until_ms.load(Ordering::Relaxed).saturating_sub(now_ms);
+        left > 0 && left <= PACED_MS
     }
 
     /// Wakes the connections of all replicas, so that they send what there is.

@@ -170,7 +170,7 @@ impl Connection {
                 }
             };
             let sent = if let Poll::Ready(Ok(n)) = written { n as u64 } else { 0 };
-            if sent > 0 && self.session.feed.is_some() {
+            if sent > 0 && self.session.feed.as_ref().is_some_and(|feed| feed.is_streaming()) {
                 cold_path();
                 self.took_ms = self.engine.clock.now_ms();
             }
@@ -286,7 +286,8 @@ impl Connection {
         } else {
             figures.over_soft_limit_ms.store(0, Ordering::Relaxed);
         }
-        if near && behind > 0 && !close {
+        // What comes while a data set is on its way, or loaded, is sent no sooner by waiting.
+        if near && !close && self.session.feed.as_ref().is_some_and(|feed| feed.is_streaming()) {
             let now = self.engine.clock.now_ms();
             if now.saturating_sub(self.took_ms) < STUCK_MS && self.engine.replication.pace(now) {
                 notice!("Clients that write wait for replica {}, which is {behind} bytes behind.", shared.addr);
@@ -798,13 +799,24 @@ impl Connection {
             return;
         }
         let mut scratch = std::mem::take(&mut tools.scratch);
-        // An end or an error of the stream is found again when its own turn comes.
-        while let Ok(n @ 1..) = self.stream.read_now(&mut scratch) {
-            self.note_input(tools, n);
-            self.input.extend_from_slice(&scratch[..n]);
-            self.process_input(tools);
-            if n < scratch.len() || !matches!(self.state, State::Open) {
-                break;
+        loop {
+            match self.stream.read_now(&mut scratch) {
+                Ok(n @ 1..) => {
+                    self.note_input(tools, n);
+                    self.input.extend_from_slice(&scratch[..n]);
+                    self.process_input(tools);
+                    if n < scratch.len() || !matches!(self.state, State::Open) {
+                        break;
+                    }
+                }
+                // An end of the stream is found again when its own turn comes.
+                Ok(_) => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // What TLS has found wrong is not: it has taken it in.
+                Err(_) => {
+                    self.session.shared.close();
+                    break;
+                }
             }
         }
         tools.scratch = scratch;

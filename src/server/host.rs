@@ -87,41 +87,48 @@ impl ServerHost {
         }
     }
 
-    fn relisten(&self, speech: Speech, new: &Config, old: &Config) -> Result<(), (&'static str, String)> {
-        let (port, before) = (speech.port(new), speech.port(old));
-        let directive = if port == before { "bind" } else { speech.directive() };
-        let failed = |what: &str| (directive, what.to_owned());
-        // The same port on other addresses is free only once the old listeners are closed.
-        if directive == "bind" {
-            self.send_listeners(speech, Listening::default());
-        }
-        match listener::bind(new, port) {
-            Ok(listening) => {
-                if speech == Speech::Plain {
-                    self.port.store(listening.port, Ordering::Relaxed);
+    /// Listens as the new configuration says. Everything that can fail comes first; where something does, the old
+    /// listeners go on, or are opened again.
+    fn relisten(&self, new: &Config, old: &Config) -> Result<(), (&'static str, String)> {
+        let mut closed = Vec::new();
+        let mut opened = Vec::new();
+        let changed: Vec<Speech> =
+            [Speech::Plain, Speech::Tls].into_iter().filter(|it| it.is_changed(new, old)).collect();
+        for speech in &changed {
+            // The same port is free only once the old listeners are closed, those on other addresses as well as the other
+            // speech's.
+            let port = speech.port(new);
+            let holders =
+                [Speech::Plain, Speech::Tls].into_iter().filter(|holder| port != 0 && holder.port(old) == port);
+            for holder in holders.filter(|holder| changed.contains(holder)) {
+                if !closed.contains(&holder) {
+                    self.send_listeners(holder, Listening::default());
+                    closed.push(holder);
                 }
-                self.send_listeners(speech, listening);
-                Ok(())
             }
-            Err(_) => {
-                if directive == "bind" {
-                    if let Ok(listening) = listener::bind(old, before) {
-                        self.send_listeners(speech, listening);
+            match listener::bind(new, port) {
+                Ok(listening) => opened.push((*speech, listening)),
+                Err(_) => {
+                    drop(opened);
+                    for speech in closed {
+                        if let Ok(listening) = listener::bind(old, speech.port(old)) {
+                            self.send_listeners(speech, listening);
+                        }
                     }
-                    return Err(failed("Failed to bind to specified addresses."));
+                    return Err(match port == speech.port(old) {
+                        true => ("bind", "Failed to bind to specified addresses.".into()),
+                        false => (speech.directive(), "Unable to listen on this port. Check server logs.".into()),
+                    });
                 }
-                Err(failed("Unable to listen on this port. Check server logs."))
             }
         }
-    }
-
-    /// Reads again what TLS is made with, where that may be something else now.
-    fn follow_tls(&self, new: &Config, changed: &[&'static str]) -> Result<(), (&'static str, String)> {
-        let Some(directive) = changed.iter().find(|name| name.starts_with("tls-")) else { return Ok(()) };
-        self.tls.follow(new).map_err(|reason| {
-            warning!("{reason}");
-            (*directive, "Unable to update TLS configuration. Check server logs.".to_owned())
-        })
+        for (speech, listening) in opened {
+            if speech == Speech::Plain {
+                self.port.store(listening.port, Ordering::Relaxed);
+            }
+            self.send_listeners(speech, listening);
+        }
+        Ok(())
     }
 
     fn send_listeners(&self, speech: Speech, listening: Listening) {
@@ -162,17 +169,27 @@ impl Host for ServerHost {
     }
 
     fn apply(&self, new: &Config, old: &Config, changed: &[&'static str]) -> Result<(), (&'static str, String)> {
-        self.follow_tls(new, changed)?;
-        for speech in [Speech::Plain, Speech::Tls] {
-            let (port, before) = (speech.port(new), speech.port(old));
-            if port == before && (new.bind == old.bind || port == 0) {
-                continue;
-            }
+        let tls_directive = changed.iter().find(|name| name.starts_with("tls-"));
+        let contexts = tls_directive.map(|directive| {
+            Tls::read(new).map_err(|reason| {
+                warning!("{reason}");
+                (*directive, "Unable to update TLS configuration. Check server logs.".to_owned())
+            })
+        });
+        let contexts = contexts.transpose()?;
+        if let Some(speech) = [Speech::Plain, Speech::Tls].into_iter().find(|speech| speech.is_changed(new, old)) {
             if !self.listens {
-                let directive = if port == before { "bind" } else { speech.directive() };
+                let directive = if speech.port(new) == speech.port(old) { "bind" } else { speech.directive() };
                 return Err((directive, "This server was started without a listener.".into()));
             }
-            self.relisten(speech, new, old)?;
+            // Who comes to a listener that has just been opened needs it.
+            let before = self.tls.current();
+            if let Some(contexts) = &contexts {
+                self.tls.use_from_now(contexts.clone());
+            }
+            self.relisten(new, old).inspect_err(|_| self.tls.use_from_now(before))?;
+        } else if let Some(contexts) = contexts {
+            self.tls.use_from_now(contexts);
         }
         match &self.process {
             Some(process) => process(new, old),

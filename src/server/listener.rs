@@ -55,6 +55,11 @@ impl Speech {
         }
     }
 
+    /// Whether its listeners are others under another configuration.
+    pub fn is_changed(self, new: &Config, old: &Config) -> bool {
+        self.port(new) != self.port(old) || new.bind != old.bind && self.port(new) != 0
+    }
+
     /// The directive of that port.
     pub fn directive(self) -> &'static str {
         match self {

@@ -171,9 +171,12 @@ impl Server {
         };
         let listening = listening.map_err(|error| StartError::Listen(error.port))?;
         let tls = host.tls.clone();
-        if let Err(reason) = tls.follow(&config) {
-            warning!("{reason}");
-            return Err(StartError::Config("Failed to configure TLS. Check logs for more info.".into()));
+        match Tls::read(&config) {
+            Ok(contexts) => tls.use_from_now(contexts),
+            Err(reason) => {
+                warning!("{reason}");
+                return Err(StartError::Config("Failed to configure TLS. Check logs for more info.".into()));
+            }
         }
         let secured = match listen {
             Listen::Configured => listener::bind(&config, config.tls_port),

@@ -50,6 +50,8 @@ pub struct Stream {
     tls: Option<Box<Layer>>,
     /// TLS has something that the socket did not take yet.
     unsent: bool,
+    /// Nothing is sent any more: the peer speaks no TLS.
+    mute: bool,
 }
 
 /// The socket, as TLS reads it.
@@ -94,7 +96,7 @@ impl Stream {
             Socket::Tcp(socket) => socket.set_nonblocking(true)?,
             Socket::Unix(socket) => socket.set_nonblocking(true)?,
         }
-        Ok(Stream { socket, readable: true, writable: true, ended: false, tls, unsent: false })
+        Ok(Stream { socket, readable: true, writable: true, ended: false, tls, unsent: false, mute: false })
     }
 
     /// Notes what the system told of the socket.
@@ -154,7 +156,7 @@ impl Stream {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // Who speaks no TLS is told nothing: it would take that for a reply.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                    self.tls = None;
+                    self.mute = true;
                     return Poll::Ready(Err(error));
                 }
                 Err(error) => {
@@ -178,7 +180,7 @@ impl Stream {
     /// # Errors
     /// What the system says.
     pub fn push(&mut self) -> io::Result<()> {
-        let Some(tls) = &mut self.tls else { return Ok(()) };
+        let Some(tls) = self.tls.as_mut().filter(|_| !self.mute) else { return Ok(()) };
         while tls.has_unsent() {
             self.unsent = true;
             if !self.writable {
@@ -231,7 +233,7 @@ impl Stream {
 
     fn send_secured(&mut self, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.push()?;
-        let Some(tls) = self.tls.as_mut().filter(|_| !self.unsent) else { return Poll::Pending };
+        let Some(tls) = self.tls.as_mut().filter(|_| !self.unsent && !self.mute) else { return Poll::Pending };
         let written = tls.write(slices);
         self.push()?;
         Poll::Ready(written)

@@ -210,7 +210,17 @@ fn while_a_script_runs_it_can_be_ended_over_tls() {
     other.cmd(&["PING"]);
     busy.send(&request(&["EVAL", "while true do end", "0"])).unwrap();
     eventually("it is told", || other.cmd(&["PING"]).starts_with(b"-BUSY"));
+    // Who speaks no TLS is not listened to now either.
+    let mut plain = Client::tcp(addr).unwrap();
+    plain.send(b"PING\r\n").unwrap();
+    for _ in 0..20 {
+        // Each is answered after a look at all connections.
+        assert!(other.cmd(&["PING"]).starts_with(b"-BUSY"));
+    }
+    // It may have been let go already.
+    let _ = plain.send(b"PING\r\n");
     assert_eq!(other.cmd(&["SCRIPT", "KILL"]), b"+OK\r\n");
+    assert_eq!(plain.rest().unwrap(), b"");
     let killed = busy.reply().unwrap();
     assert!(killed.starts_with(b"-ERR ") && killed.ends_with(b"\r\n"), "{}", killed.escape_ascii());
     assert_eq!(busy.cmd(&["PING"]), b"+PONG\r\n");
@@ -282,6 +292,30 @@ fn a_certificate_is_renewed_and_one_that_is_broken_changes_nothing() {
     assert_eq!(shown(), second);
     let told = String::from_utf8_lossy(&admin.cmd(&["CONFIG", "GET", "tls-cert-file"])).into_owned();
     assert!(told.contains(&file), "{told}");
+}
+
+#[test]
+fn what_cannot_be_listened_on_leaves_everything_as_it_was() {
+    let authority = authority();
+    let (server, addr) = started(&authority, &["--tls-auth-clients", "no"]);
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = held.local_addr().unwrap().port().to_string();
+    let mut admin = Client::tls(addr, authority.client(None)).unwrap();
+    let (plain, secret) = (server.port().to_string(), addr.port().to_string());
+    for wrong in [
+        ["CONFIG", "SET", "tls-port", "0", "port", &taken],
+        ["CONFIG", "SET", "port", &taken, "tls-port", &plain],
+        ["CONFIG", "SET", "tls-port", &taken, "tls-auth-clients", "yes"],
+    ] {
+        let reply = admin.cmd(&wrong);
+        assert!(reply.ends_with(b"Unable to listen on this port. Check server logs.\r\n"), "{}", reply.escape_ascii());
+        assert!(is_served(addr, authority.client(None)), "{wrong:?}");
+        assert_eq!(server.connect().cmd(&["PING"]), b"+PONG\r\n", "{wrong:?}");
+    }
+    // They may exchange their ports.
+    assert_eq!(admin.cmd(&["CONFIG", "SET", "port", &secret, "tls-port", &plain]), b"+OK\r\n");
+    assert!(is_served(server.addr(), authority.client(None)));
+    assert_eq!(Client::tcp(addr).unwrap().cmd(&["PING"]), b"+PONG\r\n");
 }
 
 #[test]

@@ -52,14 +52,22 @@ pub fn is_wanted(config: &Config) -> bool {
 }
 
 impl Tls {
-    /// Follows the configuration.
+    /// What connections are to be made with under a configuration; none where it has no TLS.
     ///
     /// # Errors
-    /// What is missing or wrong, in words for the log; nothing has changed then.
-    pub fn follow(&self, config: &Config) -> Result<(), String> {
-        let contexts = if is_wanted(config) { Some(Arc::new(Contexts::read(config)?)) } else { None };
+    /// What is missing or wrong, in words for the log.
+    pub fn read(config: &Config) -> Result<Option<Arc<Contexts>>, String> {
+        if is_wanted(config) { Contexts::read(config).map(|contexts| Some(Arc::new(contexts))) } else { Ok(None) }
+    }
+
+    /// Makes connections with this from now on.
+    pub fn use_from_now(&self, contexts: Option<Arc<Contexts>>) {
         self.0.store(contexts);
-        Ok(())
+    }
+
+    /// What they are made with now.
+    pub fn current(&self) -> Option<Arc<Contexts>> {
+        self.0.load_full()
     }
 
     fn contexts(&self) -> io::Result<Arc<Contexts>> {

@@ -58,9 +58,14 @@ impl Read for Secured {
 impl Write for Secured {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let written = self.0.write(buf)?;
-        // Else what did not fit into the socket would wait for the next reading.
-        self.0.flush()?;
-        Ok(written)
+        // Else what did not fit into the socket would wait for the next reading. Interrupted, it must not be begun anew: what
+        // was written is.
+        loop {
+            match self.0.flush() {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                flushed => return flushed.map(|()| written),
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
