@@ -208,7 +208,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Lets those who change data send the stream themselves, where that is more than bytes into a socket only its worker does.
+    /// Lets those who change data send the stream themselves. What TLS makes of it only the connection's worker knows.
     fn let_hurry(&self) {
         let (Some(feed), Ok(socket)) = (&self.session.feed, self.stream.share()) else { return };
         let (engine, shared) = (Arc::downgrade(&self.engine), self.session.shared.clone());
