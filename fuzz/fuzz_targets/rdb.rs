@@ -19,7 +19,7 @@ use spinel::types::listpack::Listpack;
 fuzz_target!(|bytes: &[u8]| {
     let config = Config { rdbchecksum: false, ..Config::default() };
     let moment = Moment { now_ms: 1_000_000_000_000, policy: AccessPolicy::Lru };
-    let manner = Manner { config: &config, moment, overdue: Overdue::Drop, twice: Twice::Refuse };
+    let manner = Manner { config: &config, moment, overdue: Overdue::Drop, twice: Twice::Refuse, behind: false };
     for threads in [1, 2] {
         let keyspace = Keyspace::new(Routing::Hash, 1).expect("threads can be started");
         let mut source = bytes;

@@ -505,7 +505,7 @@ pub fn load_file(engine: &Engine, twice: Twice) -> Result<Option<Loaded>, rdb::E
     loading.begin(engine.clock.now_ms(), len);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let overdue = if role::is_replica(engine) { Overdue::Keep } else { Overdue::Drop };
-    let manner = load::Manner { config: &config, moment: engine.moment(&config), overdue, twice };
+    let manner = load::Manner { config: &config, moment: engine.moment(&config), overdue, twice, behind: false };
     let loaded = load::load(&engine.keyspace, &mut Reader::new(&mut file), manner, threads, &loading.progress)?;
     tell(engine, &loaded, twice)?;
     notice!("DB loaded from disk: {:.3} seconds", started.elapsed().as_secs_f64());
@@ -697,6 +697,7 @@ mod tests {
                 moment: other.engine.moment(&config),
                 overdue: Overdue::Drop,
                 twice: Twice::Refuse,
+                behind: false,
             };
             let mut source = &bytes[..];
             let progress = load::Progress::default();

@@ -146,7 +146,7 @@ fn saved(bench: &Bench) -> Vec<u8> {
 
 fn loaded(keyspace: &Keyspace, config: &Config, bytes: &[u8], threads: usize) -> Result<Loaded, String> {
     let moment = Moment { now_ms: 1_000_000_000, policy: AccessPolicy::Lru };
-    let manner = Manner { config, moment, overdue: Overdue::Keep, twice: Twice::Replace };
+    let manner = Manner { config, moment, overdue: Overdue::Keep, twice: Twice::Replace, behind: false };
     let mut source = bytes;
     load::load(keyspace, &mut Reader::new(&mut source), manner, threads, &Progress::default())
         .map_err(|error| error.to_string())

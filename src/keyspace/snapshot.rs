@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -30,7 +31,7 @@ use crate::keyspace::entry::{Entry, Value};
 use crate::keyspace::hold::Hold;
 use crate::keyspace::shard::{Part, SHARDS, Shard};
 use crate::observe::crash::prepare_thread;
-use crate::stdx::priority::stand_back;
+use crate::stdx::priority::{Courtesy, stand_back};
 
 /// Takes bytes out of a buffer that is growing, so that a large value needs no buffer of its size.
 pub type Relief<'r> = Option<&'r mut (dyn FnMut(&mut Vec<u8>) + 'r)>;
@@ -54,6 +55,9 @@ const AHEAD: usize = 4;
 /// So many bytes are kept in a part that the walk has not come to. There are some hundred parts, and what they keep is
 /// what a snapshot costs at least.
 const PART_BYTES: usize = 4 * 1024;
+/// How long the walk, and the thread that encodes, keep a core from others who want it.
+const WALK_TIME: Duration = Duration::from_micros(300);
+const ENCODE_TIME: Duration = Duration::from_millis(1);
 
 /// What was taken of one database in one shard.
 pub struct Capture {
@@ -324,7 +328,8 @@ impl Snapshot {
         mut sink: impl FnMut(Piece<'_>) -> Result<(), E> + Send,
     ) -> Result<(), Option<E>> {
         let progress = self.progress;
-        let mut feed = Feed { db: 0, keys: 0, bytes: Vec::new(), failed: None, progress: &progress, sink: &mut sink };
+        let (bytes, sink) = (Vec::new(), &mut sink);
+        let mut feed = Feed { db: 0, keys: 0, bytes, failed: None, progress: &progress, sink, courtesy: None };
         let apart = hold.held().is_empty()
             && thread::scope(|scope| {
                 let (sender, receiver) = sync_channel(AHEAD);
@@ -332,6 +337,7 @@ impl Snapshot {
                 let encode = move || {
                     prepare_thread();
                     stand_back();
+                    feed.courtesy = Some(Courtesy::every(ENCODE_TIME));
                     for capture in receiver {
                         feed.add(capture);
                         feed.add_handed_over();
@@ -340,7 +346,11 @@ impl Snapshot {
                 let walk = move || {
                     prepare_thread();
                     // After a panic of the sink's nobody receives, and all must be turned nevertheless.
-                    capture_all(hold, |capture| drop(sender.send(capture)));
+                    let mut courtesy = Courtesy::every(WALK_TIME);
+                    capture_all(hold, |capture| {
+                        drop(sender.send(capture));
+                        courtesy.give_way();
+                    });
                 };
                 // Without a walk nothing is sent, and the one that encodes ends.
                 let start = |name: &str| thread::Builder::new().name(name.into());
@@ -396,6 +406,8 @@ struct Feed<'f, S, E> {
     failed: Option<E>,
     progress: &'f Progress,
     sink: &'f mut S,
+    /// Of the thread that does nothing else.
+    courtesy: Option<Courtesy>,
 }
 
 impl<E, S: FnMut(Piece<'_>) -> Result<(), E>> Feed<'_, S, E> {
@@ -409,8 +421,11 @@ impl<E, S: FnMut(Piece<'_>) -> Result<(), E>> Feed<'_, S, E> {
             self.bytes.extend_from_slice(&bytes);
             self.keys += entries - kept.len() as u64;
             for entry in kept {
-                let Feed { keys, bytes, failed, progress, sink, .. } = self;
-                let mut relief = |bytes: &mut Vec<u8>| give(bytes, db, keys, failed, progress, sink);
+                let Feed { keys, bytes, failed, progress, sink, courtesy, .. } = self;
+                let mut relief = |bytes: &mut Vec<u8>| {
+                    give(bytes, db, keys, failed, progress, sink);
+                    courtesy.iter_mut().for_each(Courtesy::give_way);
+                };
                 encode.encode(&entry, bytes, Some(&mut relief));
                 self.keys += 1;
                 if self.bytes.len() >= BATCH_BYTES {
@@ -434,8 +449,9 @@ impl<E, S: FnMut(Piece<'_>) -> Result<(), E>> Feed<'_, S, E> {
     }
 
     fn pass_on(&mut self) {
-        let Feed { db, keys, bytes, failed, progress, sink } = self;
+        let Feed { db, keys, bytes, failed, progress, sink, courtesy } = self;
         give(bytes, *db, keys, failed, progress, sink);
+        courtesy.iter_mut().for_each(Courtesy::give_way);
     }
 }
 

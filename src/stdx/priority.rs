@@ -1,5 +1,8 @@
 //! Threads that let others go first.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use rustix::process::{getpriority_process, setpriority_process};
 
 /// The lowest priority there is.
@@ -15,9 +18,44 @@ pub fn stand_back() {
     let _ = getpriority_process(None).and_then(|now| setpriority_process(None, (now + BEHIND).min(LAST)));
 }
 
+/// A thread's way to let others onto its core while it has much to do. Some schedulers let a thread run for milliseconds
+/// before one that has just been woken, however little that one wants.
+#[derive(Debug)]
+pub struct Courtesy {
+    every: Duration,
+    since: Instant,
+}
+
+impl Courtesy {
+    /// Gives way after so much time at work, about.
+    pub fn every(every: Duration) -> Courtesy {
+        Courtesy { every, since: Instant::now() }
+    }
+
+    /// Gives way where it is time to. Call it often, and with no lock held.
+    pub fn give_way(&mut self) {
+        if self.since.elapsed() >= self.every {
+            thread::yield_now();
+            self.since = Instant::now();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_gives_way_when_it_is_time_to() {
+        let mut patient = Courtesy::every(Duration::from_secs(3600));
+        let begun = patient.since;
+        patient.give_way();
+        assert_eq!(patient.since, begun);
+        let mut hasty = Courtesy::every(Duration::ZERO);
+        let begun = hasty.since;
+        hasty.give_way();
+        assert!(hasty.since > begun);
+    }
 
     #[test]
     #[cfg_attr(miri, ignore = "there are no priorities")]

@@ -205,6 +205,7 @@ impl<'e> Replay<'e> {
                 // Whether they are to go is for the log to say.
                 overdue: Overdue::Keep,
                 twice: Twice::Refuse,
+                behind: false,
             };
             let threads = std::thread::available_parallelism().map_or(1, usize::from);
             let progress = &self.engine.saves.loading.progress;

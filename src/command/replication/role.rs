@@ -325,7 +325,7 @@ fn tell_broken(error: &rdb::Error) {
 
 fn manner<'c>(engine: &Engine, config: &'c Config) -> load::Manner<'c> {
     // Whether what has passed is to go is for the primary to say.
-    load::Manner { config, moment: engine.moment(config), overdue: Overdue::Keep, twice: Twice::Refuse }
+    load::Manner { config, moment: engine.moment(config), overdue: Overdue::Keep, twice: Twice::Refuse, behind: true }
 }
 
 fn threads() -> usize {

@@ -16,6 +16,7 @@ use crate::persist::rdb::reader::Reader;
 use crate::persist::rdb::value::{Decoded, Limits};
 use crate::persist::rdb::{Dialect, Error, Reason, Result};
 use crate::stdx::number::parse_i64;
+use crate::stdx::priority::{Courtesy, stand_back};
 
 /// How often who delays looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(100);
@@ -51,6 +52,8 @@ pub struct Manner<'a> {
     pub overdue: Overdue,
     /// Keys that exist already.
     pub twice: Twice,
+    /// Whether others are served meanwhile, who go first.
+    pub behind: bool,
 }
 
 /// How far it is; for whoever asks meanwhile.
@@ -132,6 +135,8 @@ pub fn clock(moment: &Moment, about: &About) -> u32 {
 
 /// So many bytes of keys are handed to a thread at once.
 const BATCH_BYTES: usize = 64 * 1024;
+/// How long a thread that stands behind others keeps a core from them.
+const STORE_TIME: Duration = Duration::from_millis(1);
 
 /// Keys on their way to a thread that reads and stores them.
 struct Batch {
@@ -304,6 +309,10 @@ fn read(
     let walked = std::thread::scope(|scope| {
         let work = || {
             let mut store = Store::new(keyspace, manner, limits, progress);
+            if manner.behind {
+                stand_back();
+            }
+            let mut courtesy = Courtesy::every(STORE_TIME);
             loop {
                 let batch = receiver.lock().recv();
                 let Ok(batch) = batch else { break };
@@ -312,6 +321,9 @@ fn read(
                     && let Err(error) = store.put_batch(&batch)
                 {
                     failed.lock().get_or_insert(error);
+                }
+                if manner.behind {
+                    courtesy.give_way();
                 }
             }
             finished.lock().push(store.stored);
