@@ -7,9 +7,16 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use crate::stdx::priority::Courtesy;
 
 /// A collection with more elements is freed off the data path.
 pub const INLINE_FREE_MAX: usize = 64;
+
+/// How long the thread keeps a core from others who want it, unless one value takes longer. Its priority is theirs: it must
+/// keep up with them.
+const FREE_TIME: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -79,8 +86,10 @@ impl Reclaimer {
 }
 
 fn run(receiver: &Receiver<Waiting>, counts: &Counts) {
+    let mut courtesy = Courtesy::every(FREE_TIME);
     while let Ok((objects, bytes, value)) = receiver.recv() {
         drop(value);
+        courtesy.give_way();
         counts.bytes.fetch_sub(bytes, Ordering::Relaxed);
         counts.pending.fetch_sub(objects, Ordering::Relaxed);
         counts.freed.fetch_add(objects, Ordering::Relaxed);
