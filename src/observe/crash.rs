@@ -19,6 +19,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use crate::observe::{log, system, traces};
+use crate::stdx::turns::take_usual_turns;
 
 /// The signals that mean a fault.
 const FAULTS: [i32; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGABRT];
@@ -83,7 +84,9 @@ pub fn exit_on_panic(exit: bool) {
 
 /// Gives the calling thread a stack on which a fault can be reported even if its own has overflowed, and makes it known to
 /// [`traces`]. To be called once by every thread that runs code of ours; the memory is touched only when it is needed.
+/// Whoever started it, it takes turns as long as others do.
 pub fn prepare_thread() {
+    take_usual_turns();
     PREPARED.with_borrow_mut(|prepared| {
         if prepared.stack.is_none() {
             prepared.stack = system::AlternateStack::set(HANDLER_STACK_BYTES);

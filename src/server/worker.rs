@@ -23,6 +23,7 @@ use crate::server::reactor::{Cause, Letters, Mailbox, Reactor, Sleeper};
 use crate::server::stream::{Socket, Stream};
 use crate::server::tls::Layer;
 use crate::stdx::ticks::Ticks;
+use crate::stdx::turns::take_short_turns;
 
 /// What a worker reads into: one buffer for all its connections, which stays in the cache.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -294,6 +295,8 @@ pub fn start(engine: Arc<Engine>, number: usize) -> std::io::Result<(WorkerHandl
     let handle = WorkerHandle { way: Arc::new(Way(mailbox.clone())), connections: connections.clone() };
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         crash::prepare_thread();
+        // Clients wait for it, and it mostly for them.
+        take_short_turns();
         TOOLS.set(Some(Tools::new(&engine, number)));
         STATION.set(Some(Station {
             engine,

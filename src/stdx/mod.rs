@@ -1,5 +1,5 @@
 //! Tools that know no Redis: clock, random numbers, numbers as text, glob patterns, partial sorting, checksums,
-//! compression, memory, threads that wait for others or keep to their cores.
+//! compression, memory, threads that wait for others, take short turns, or keep to their cores.
 
 pub mod affinity;
 pub mod clock;
@@ -13,4 +13,5 @@ pub mod partial_sort;
 pub mod priority;
 pub mod random;
 pub mod ticks;
+pub mod turns;
 pub mod words;
