@@ -133,6 +133,11 @@ impl Feed {
         self.queue.lock().then = Then::End;
     }
 
+    /// Says that it needs none of the stream any more: another connection is given it.
+    pub fn release(&self) {
+        self.position.store(u64::MAX, Ordering::Release);
+    }
+
     /// How many bytes of the stream it has been given; `None` as long as it needs none of it.
     pub fn position(&self) -> Option<u64> {
         Some(self.position.load(Ordering::Acquire)).filter(|at| *at != u64::MAX)
@@ -213,7 +218,7 @@ impl Feed {
         let mut queue = self.queue.lock();
         (queue.gone, queue.bytes) = (true, 0);
         queue.pieces.clear();
-        self.position.store(u64::MAX, Ordering::Release);
+        self.release();
         drop(queue);
         self.room.notify_all();
     }
@@ -236,6 +241,12 @@ pub struct Introduction {
     pub rdb_only: bool,
     /// Which parts of the data set it wants.
     pub parts: Parts,
+    /// It can take the data set by a second connection, and the stream by the first meanwhile.
+    pub two_channels: bool,
+    /// This is such a second connection.
+    pub is_second: bool,
+    /// This is the first, and its second has this number.
+    pub second: Option<u64>,
 }
 
 /// Parts of a data set.

@@ -99,6 +99,11 @@ const SUBCOMMANDS: &[Sub] = &[
         config::rewrite(ctx, true)?;
         ok(ctx)
     }),
+    ("DELAY-RDB-CLIENT-FREE-SECONDS", 3..=3, |ctx, args| {
+        let seconds = u64::try_from(leading_number(args.at(2))).unwrap_or(0);
+        ctx.engine.replication.late_ms.0.store(seconds.saturating_mul(1000), Ordering::Relaxed);
+        ok(ctx)
+    }),
     ("DICT-RESIZING", 3..=3, |ctx, _| ok(ctx)),
     ("DIGEST", 2..=2, digest),
     ("DIGEST-VALUE", 2..=ANY, digest_value),
@@ -127,6 +132,7 @@ const SUBCOMMANDS: &[Sub] = &[
     ("MALLCTL-STR", 3..=3, mallctl_str),
     ("OBJECT", 3..=3, object),
     ("PANIC", 2..=2, |_, _| panic!("called by a client with DEBUG PANIC")),
+    ("PAUSE-AFTER-FORK", 3..=3, |ctx, args| throw(ctx, &ctx.engine.debug.stops, leading_number(args.at(2)) != 0)),
     ("PAUSE-CRON", 3..=3, |ctx, args| throw(ctx, &ctx.engine.debug.cron, leading_number(args.at(2)) == 0)),
     ("POPULATE", 3..=5, populate),
     ("PROTOCOL", 3..=3, protocol),
@@ -582,6 +588,10 @@ fn help_text(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
             ),
             ("CLUSTERLINK KILL <to|from|all> <node-id>", &["Close the connections between this node and another."]),
             ("CONFIG-REWRITE-FORCE-ALL", &["CONFIG REWRITE that writes every directive."]),
+            (
+                "DELAY-RDB-CLIENT-FREE-SECONDS <seconds>",
+                &["Hold the stream for so long for a replica that was sent its data set by another connection."],
+            ),
             ("DICT-RESIZING <0|1>", &["Accepted without effect: tables grow in small steps."]),
             ("DIGEST", &["Tell a digest of all data."]),
             ("DIGEST-VALUE <key> [<key> ...]", &["Tell a digest of the value of each key."]),
@@ -595,6 +605,12 @@ fn help_text(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
             ("MALLCTL-STR <key>", &["Read a text of the allocator."]),
             ("OBJECT <key>", &["Tell how a value is stored."]),
             ("PANIC", &["Crash by a panic."]),
+            (
+                "PAUSE-AFTER-FORK <0|1>",
+                &[
+                    "Stop the process once a data set has gone to replicas, or before the stream beside one is asked for.",
+                ],
+            ),
             ("PAUSE-CRON <0|1>", &["Stop periodic work."]),
             ("POPULATE <count> [<prefix>] [<size>]", &["Add <count> strings named key:<num>."]),
             ("PROTOCOL <type>", &["Reply with a value of this type."]),

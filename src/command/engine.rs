@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
@@ -290,12 +291,28 @@ pub struct DebugSwitches {
     pub keep_slots: AtomicBool,
     /// Whether slots that were granted are not taken over.
     pub leave_slots: AtomicBool,
+    /// Whether the process stops once a data set has gone to replicas, and before a replica asks for the stream beside one.
+    pub stops: AtomicBool,
 }
+
+/// How often who is to stop the process looks whether it is time.
+const STOP_LOOK: Duration = Duration::from_millis(1);
 
 impl DebugSwitches {
     /// What is asked of the checksums of payloads.
     pub fn checksums(&self) -> Checksum {
         if self.ignore_checksums.load(Ordering::Relaxed) { Checksum::Ignored } else { Checksum::Required }
+    }
+
+    /// Stops the process until somebody has it go on, as soon as `is_time`, where it is to stop here.
+    pub fn stop_when(&self, is_time: impl Fn() -> bool) {
+        if self.stops.load(Ordering::Relaxed) {
+            while !is_time() {
+                std::thread::sleep(STOP_LOOK);
+            }
+            // A process may always stop itself.
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+        }
     }
 }
 
@@ -459,6 +476,7 @@ impl Engine {
                 ignore_checksums: AtomicBool::new(false),
                 keep_slots: AtomicBool::new(false),
                 leave_slots: AtomicBool::new(false),
+                stops: AtomicBool::new(false),
             },
             dirty: AtomicU64::new(0),
             saves: Saves::new(clock.now_ms()),

@@ -27,7 +27,6 @@ use crate::observe::info::{
 use crate::observe::process::{self, CpuTime, Whose};
 use crate::observe::stats::Counter;
 use crate::pubsub::Kind;
-use crate::replication::replicas::{self, Replica};
 use crate::replication::{Primary, Stage};
 use crate::spec::{Arity, Flag, Group};
 use crate::stdx::ticks::Ticks;
@@ -429,12 +428,13 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
                     to.row(
                         n,
                         format_args!(
-                            "ip={},port={},state={},offset={},lag={}",
+                            "ip={},port={},state={},offset={},lag={},type={}",
                             replica.ip(),
                             replica.about.port,
                             replica.stage.name(),
                             replica.acked,
-                            replica.lag_s(self.now_ms)
+                            replica.lag_s(self.now_ms),
+                            replica.channel()
                         ),
                     );
                 }
@@ -456,12 +456,10 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "repl_backlog_size" => to.put(config.repl_backlog_size),
             "repl_backlog_first_byte_offset" => to.put(backlog.map_or(0, |backlog| backlog.first() + 1)),
             "repl_backlog_histlen" => to.put(backlog.map_or(0, |backlog| backlog.len())),
-            "replicas_repl_buffer_size" | "replicas_repl_buffer_peak" => {}
-            // Those that have a data set and have not yet said that they read it.
-            "replicas_waiting_psync" => {
-                let loads = |replica: &&Replica| replica.stage == replicas::Stage::Loading;
-                to.put(state.replicas.iter().filter(loads).count());
-            }
+            "replicas_repl_buffer_size" | "replicas_repl_buffer_peak" if !replication.is_following() => {}
+            "replicas_repl_buffer_size" => to.put(state.primary.ahead_bytes),
+            "replicas_repl_buffer_peak" => to.put(state.primary.ahead_peak_bytes),
+            "replicas_waiting_psync" => to.put(state.replicas.waiting()),
             _ => return self.primary(field, &state.primary, to),
         }
         true

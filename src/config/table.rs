@@ -397,8 +397,9 @@ directives! {
         /// How a replica takes a full synchronisation: into a file first (`disabled`), straight into memory if it
         /// is empty (`on-empty-db`), beside the old data (`swapdb`), or in place of it (`flush-before-load`).
         repl_diskless_load("repl-diskless-load"): ReplDisklessLoad = ReplDisklessLoad::Disabled, (), [deny_loading], Effective;
-        /// Accepted for files that were written for Valkey.
-        dual_channel_replication_enabled("dual-channel-replication-enabled"): bool = false, None, [], Moot("no second connection is made, the stream is held once for all replicas, however long a data set is on its way");
+        /// Whether a full synchronisation without a file has a connection of its own, where both sides have this set:
+        /// the stream goes to the replica meanwhile, which keeps it, instead of the primary.
+        dual_channel_replication_enabled("dual-channel-replication-enabled"): bool = false, None, [], Effective;
         /// Seconds between the pings that a primary sends to its replicas.
         repl_ping_replica_period("repl-ping-replica-period" | "repl-ping-slave-period"): u32 = 10, within(1, I32), [], Effective;
         /// Seconds of silence after which a replication link is given up. Keep it well above

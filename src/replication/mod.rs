@@ -95,6 +95,12 @@ pub struct Primary {
     pub read_offset: u64,
     /// Whether it may go on where it stopped, if the primary agrees.
     pub resumes: bool,
+    /// How much of the stream is held that came while the data set did, by another connection.
+    pub ahead_bytes: u64,
+    /// How much that was at most, for the last data set that came so.
+    pub ahead_peak_bytes: u64,
+    /// A second connection for the data set was refused, so the first is to do.
+    pub has_one_channel: bool,
 }
 
 impl Primary {
@@ -192,6 +198,16 @@ pub struct Making {
     pub diskless: bool,
 }
 
+/// Milliseconds that may be changed: a minute, unless somebody says otherwise.
+#[derive(Debug)]
+pub struct LateMs(pub AtomicU64);
+
+impl Default for LateMs {
+    fn default() -> LateMs {
+        LateMs(AtomicU64::new(60_000))
+    }
+}
+
 /// What one server has to do with others.
 #[derive(Debug, Default)]
 pub struct Replication {
@@ -212,6 +228,8 @@ pub struct Replication {
     listeners: AtomicUsize,
     /// The database that the primary's stream has selected, as far as it was followed.
     pub db: AtomicUsize,
+    /// How long the stream is held for a replica that has its data set and has yet to ask for it.
+    pub late_ms: LateMs,
     /// The primary asked how far we are.
     ack_wanted: AtomicBool,
     /// When replicas were pinged, in milliseconds.
@@ -399,7 +417,7 @@ impl Replication {
     pub fn forget(&self, id: u64, now_ms: u64) -> bool {
         let mut state = self.state.lock();
         state.waiters.retain(|waiter| waiter.client.id != id);
-        if !state.replicas.remove(id) {
+        if !state.replicas.remove(id, now_ms + self.late_ms.0.load(Ordering::Relaxed)) {
             return false;
         }
         if state.replicas.is_empty() {

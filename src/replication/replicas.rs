@@ -23,6 +23,8 @@ pub enum Stage {
     Sending(u64),
     /// Its data set was sent as it was made; the stream follows when it says that it has all of it.
     Loading,
+    /// It is sent the stream, and its data set by another connection; it goes by the stream when it says so.
+    Beside,
     /// It is sent the stream.
     Online,
 }
@@ -33,6 +35,7 @@ impl Stage {
         match self {
             Stage::Waiting | Stage::Saving(_) | Stage::Streaming(_) => "wait_bgsave",
             Stage::Sending(_) => "send_bulk",
+            Stage::Beside => "bg_transfer",
             Stage::Loading | Stage::Online => "online",
         }
     }
@@ -75,9 +78,25 @@ impl Replica {
         }
     }
 
-    /// Whether it is sent the stream.
+    /// Whether it goes by the stream, or is about to; who wants no more than a data set never does.
     pub fn is_online(&self) -> bool {
-        matches!(self.stage, Stage::Online | Stage::Loading)
+        matches!(self.stage, Stage::Online | Stage::Loading) && !self.about.rdb_only
+    }
+
+    /// What INFO calls its connection.
+    pub fn channel(&self) -> &'static str {
+        match self.stage {
+            _ if self.about.is_second => "rdb-channel",
+            Stage::Beside => "main-channel",
+            _ => "replica",
+        }
+    }
+
+    /// From where on the stream is held for it. That of a second connection is for the first, and so it is held beyond its
+    /// end once the data set was sent.
+    fn needs_from(&self) -> Option<u64> {
+        let outlives = self.about.is_second && self.stage == Stage::Online;
+        self.feed.position().filter(|_| outlives || !self.client.is_closing())
     }
 
     /// Seconds since it was heard of.
@@ -93,21 +112,66 @@ fn host_of(addr: &str) -> String {
     host.parse::<IpAddr>().map_or_else(|_| host.to_owned(), |ip| ip.to_string())
 }
 
-/// All replicas, by the number of their connection.
+/// A replica whose data set was sent, and whose second connection has ended, before the first has asked for the stream.
+#[derive(Debug, Clone, Copy)]
+struct Late {
+    /// From where on it will ask for it.
+    at: u64,
+    /// Until when it is waited for, in milliseconds.
+    until_ms: u64,
+}
+
+/// All replicas.
 #[derive(Debug, Default)]
 pub struct Replicas {
-    all: BTreeMap<u64, Replica>,
+    /// In the order in which they asked: INFO and ROLE tell them so.
+    all: Vec<Replica>,
+    /// By the number of the second connection.
+    late: BTreeMap<u64, Late>,
 }
 
 impl Replicas {
     /// Adds one.
     pub fn add(&mut self, replica: Replica) {
-        self.all.insert(replica.client.id, replica);
+        self.all.push(replica);
     }
 
-    /// Removes one; returns whether it was there.
-    pub fn remove(&mut self, id: u64) -> bool {
-        self.all.remove(&id).is_some()
+    /// Removes one; returns whether it was there. Where it was a second connection and has done its part, what the first has
+    /// yet to ask for is held until `until_ms`.
+    pub fn remove(&mut self, id: u64, until_ms: u64) -> bool {
+        let Some(at) = self.iter().position(|replica| replica.client.id == id) else { return false };
+        let replica = self.all.remove(at);
+        if replica.about.is_second
+            && replica.stage == Stage::Online
+            && let Some(at) = replica.feed.position()
+        {
+            self.late.insert(id, Late { at, until_ms });
+        }
+        true
+    }
+
+    /// How many second connections there are, or were, whose first has not asked for the stream.
+    pub fn waiting(&self) -> usize {
+        let waits = |replica: &&Replica| replica.about.is_second && replica.feed.position().is_some();
+        self.iter().filter(waits).count() + self.late.len()
+    }
+
+    /// Whether a first connection may still ask for the stream in the name of this second one.
+    pub fn is_second(&self, id: u64) -> bool {
+        let is_one = |replica: &Replica| replica.about.is_second && replica.feed.position().is_some();
+        self.late.contains_key(&id) || self.get(id).is_some_and(is_one)
+    }
+
+    /// Says that the first connection is given the stream, so that nothing is held for it in the name of the second.
+    pub fn attach(&mut self, second: u64) {
+        self.late.remove(&second);
+        self.get(second).inspect(|replica| replica.feed.release());
+    }
+
+    /// Takes those out who are waited for no longer, or for whom too much is held, as `is_much` says of where that begins.
+    pub fn give_up_late(&mut self, now_ms: u64, is_much: impl Fn(u64) -> bool) -> Vec<u64> {
+        let over = |late: &Late| late.until_ms <= now_ms || is_much(late.at);
+        self.late.extract_if(.., |_, late| over(late)).map(|(id, _)| id).collect()
     }
 
     /// How many there are.
@@ -117,35 +181,39 @@ impl Replicas {
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.all.is_empty() && self.late.is_empty()
     }
 
     /// The one of this connection.
     pub fn find(&mut self, id: u64) -> Option<&mut Replica> {
-        self.all.get_mut(&id)
+        self.iter_mut().find(|replica| replica.client.id == id)
+    }
+
+    fn get(&self, id: u64) -> Option<&Replica> {
+        self.iter().find(|replica| replica.client.id == id)
     }
 
     /// All of them, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Replica> {
-        self.all.values()
+        self.all.iter()
     }
 
     /// All of them, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Replica> {
-        self.all.values_mut()
+        self.all.iter_mut()
     }
 
     /// The connections of those at a stage, and what goes to them.
     pub fn of_stage(&self, stage: Stage) -> Vec<(Arc<Shared>, Arc<Feed>)> {
-        let found = self.all.values().filter(|replica| replica.stage == stage);
+        let found = self.iter().filter(|replica| replica.stage == stage);
         found.map(|replica| (replica.client.clone(), replica.feed.clone())).collect()
     }
 
     /// From where on the stream is needed by somebody; `None` where nobody needs any of it, as those do not any more whose
     /// connection is to be closed.
     pub fn needed_from(&self) -> Option<u64> {
-        let stay = self.all.values().filter(|replica| !replica.client.is_closing());
-        stay.filter_map(|replica| replica.feed.position()).min()
+        let late = self.late.values().map(|late| late.at);
+        self.iter().filter_map(Replica::needs_from).chain(late).min()
     }
 
     /// How many are online, of replicas all of which can follow slots on their way; `None` where nobody follows, or somebody
@@ -179,9 +247,16 @@ impl Replicas {
         self.iter().filter(|replica| replica.is_online() && replica.fsynced >= offset).count()
     }
 
+    /// Notes that one is there, though it says nothing else.
+    pub fn hear(&mut self, id: u64, now_ms: u64) {
+        if let Some(replica) = self.find(id) {
+            replica.heard_ms = now_ms;
+        }
+    }
+
     /// Notes what one says that it has; an offset never goes back.
     pub fn ack(&mut self, id: u64, offset: u64, fsynced: Option<u64>, now_ms: u64) {
-        if let Some(replica) = self.all.get_mut(&id) {
+        if let Some(replica) = self.find(id) {
             replica.acked = replica.acked.max(offset);
             replica.fsynced = replica.fsynced.max(fsynced.unwrap_or(0));
             replica.heard_ms = now_ms;
@@ -192,7 +267,8 @@ impl Replicas {
     /// old says nothing.
     pub fn silent(&self, timeout_ms: u64, now_ms: u64) -> Vec<Arc<Shared>> {
         let silent = |replica: &&Replica| {
-            !replica.old && replica.is_online() && now_ms.saturating_sub(replica.heard_ms) > timeout_ms
+            let speaks = replica.is_online() || replica.stage == Stage::Beside;
+            !replica.old && speaks && now_ms.saturating_sub(replica.heard_ms) > timeout_ms
         };
         self.iter().filter(silent).map(|replica| replica.client.clone()).collect()
     }
@@ -234,7 +310,7 @@ mod tests {
         assert_eq!([0, 2, 3].map(|lag| replicas.good(lag, 5000)), [1, 1, 2]);
         let silent: Vec<u64> = replicas.silent(2999, 5000).iter().map(|client| client.id).collect();
         assert_eq!(silent, [2]);
-        assert!(replicas.remove(2) && !replicas.remove(2) && replicas.len() == 2);
+        assert!(replicas.remove(2, 0) && !replicas.remove(2, 0) && replicas.len() == 2);
     }
 
     #[test]
@@ -269,6 +345,55 @@ mod tests {
         assert_eq!(replicas.needed_from(), Some(70));
         replicas.find(2).unwrap().client.close();
         assert_eq!(replicas.needed_from(), None);
+    }
+
+    #[test]
+    fn the_stream_is_held_for_a_first_connection_until_it_has_come() {
+        let mut replicas = Replicas::default();
+        let second = |id, at, stage| {
+            let mut second = replica(id, stage);
+            second.about.is_second = true;
+            second.feed.keep_from(at);
+            second
+        };
+        replicas.add(second(1, 50, Stage::Streaming(1)));
+        assert!(replicas.is_second(1) && !replicas.is_second(2) && replicas.waiting() == 1);
+        // It goes before it has its data set: nobody will ask.
+        replicas.find(1).unwrap().client.close();
+        assert_eq!(replicas.needed_from(), None);
+        assert!(replicas.remove(1, 1000));
+        assert!(replicas.is_empty() && !replicas.is_second(1));
+        // It has it, and goes.
+        replicas.add(second(2, 60, Stage::Online));
+        replicas.find(2).unwrap().client.close();
+        assert_eq!(replicas.needed_from(), Some(60));
+        assert!(replicas.remove(2, 1000));
+        assert_eq!((replicas.needed_from(), replicas.waiting(), replicas.len()), (Some(60), 1, 0));
+        assert!(replicas.is_second(2) && !replicas.is_empty());
+        assert_eq!(replicas.give_up_late(999, |at| at < 60), []);
+        replicas.attach(2);
+        assert_eq!((replicas.needed_from(), replicas.waiting()), (None, 0));
+        // Too late, or too much.
+        for (id, at) in [(3, 70), (4, 80)] {
+            replicas.add(second(id, at, Stage::Online));
+            assert!(replicas.remove(id, 10 * id));
+        }
+        assert_eq!(replicas.give_up_late(10, |at| at < 75), [3]);
+        assert_eq!(replicas.give_up_late(40, |_| false), [4]);
+        // One that is still there lets go as well.
+        replicas.add(second(5, 90, Stage::Streaming(2)));
+        replicas.attach(5);
+        assert_eq!((replicas.needed_from(), replicas.waiting()), (None, 0));
+    }
+
+    #[test]
+    fn who_wants_a_data_set_alone_counts_for_nothing() {
+        let mut replicas = Replicas::default();
+        let mut copies = replica(1, Stage::Online);
+        copies.about.rdb_only = true;
+        replicas.add(copies);
+        replicas.ack(1, 100, Some(100), 5000);
+        assert_eq!((replicas.acked(0), replicas.fsynced(0), replicas.good(2, 5000)), (0, 0, 0));
     }
 
     #[test]

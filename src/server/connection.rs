@@ -326,6 +326,10 @@ impl Connection {
                                 args,
                                 start: end - consumed,
                             });
+                        } else if self.session.feed.is_some() {
+                            cold_path();
+                            let now_ms = self.engine.clock.now_ms();
+                            self.engine.replication.state().replicas.hear(self.session.shared.id, now_ms);
                         }
                     }
                     Ok(Step::Inline { words, consumed }) => {
@@ -867,11 +871,11 @@ impl Drop for Connection {
         self.engine.monitors.remove(id);
         self.engine.pause.forget(id);
         self.engine.clients.remove(id);
+        self.engine.replication.forget(id, self.engine.clock.now_ms());
         if let Some(feed) = &self.session.feed {
             feed.leave();
             warning!("Connection with replica client id={id} addr={} lost.", self.session.shared.addr);
         }
-        self.engine.replication.forget(id, self.engine.clock.now_ms());
         self.engine.weights.forget(&self.session.shared);
         self.count.fetch_sub(1, Ordering::Relaxed);
     }

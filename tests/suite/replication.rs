@@ -8,6 +8,7 @@ mod moving;
 mod prompt;
 mod restarts;
 mod sentinel;
+mod two_channels;
 
 use std::process::Command;
 use std::time::Duration;

@@ -20,14 +20,15 @@ use crate::client::feed::{Feed, Introduction, Parts};
 use crate::client::shared::Mark;
 use crate::command::args::{Args, word};
 use crate::command::client;
-use crate::command::context::{Context, DONE, Reply};
+use crate::command::context::{Context, DONE, Reply, later};
 use crate::command::engine::{Engine, Refusal};
 use crate::command::error::Error;
 use crate::command::table::Command;
+use crate::config::table::Config;
 use crate::observe::log::{notice, warning};
 use crate::observe::stats::Counter;
 use crate::persist::log::Wants;
-use crate::replication::handshake::FOLLOWS_SLOTS;
+use crate::replication::handshake::{FOLLOWS_SLOTS, TWO_CHANNELS};
 use crate::replication::history::History;
 use crate::replication::replicas::{Replica, Stage};
 use crate::replication::{Failover, Stage as LinkStage, State};
@@ -120,8 +121,18 @@ fn replconf(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let mut at = 1;
     while at < args.len() {
         let value = args.at(at + 1);
-        const WORDS: &[&str] =
-            &["LISTENING-PORT", "IP-ADDRESS", "CAPA", "ACK", "GETACK", "RDB-ONLY", "RDB-FILTER-ONLY", "VERSION"];
+        const WORDS: &[&str] = &[
+            "LISTENING-PORT",
+            "IP-ADDRESS",
+            "CAPA",
+            "ACK",
+            "GETACK",
+            "RDB-ONLY",
+            "RDB-FILTER-ONLY",
+            "RDB-CHANNEL",
+            "SET-RDB-CLIENT-ID",
+            "VERSION",
+        ];
         match word(args.at(at), WORDS) {
             Some("LISTENING-PORT") => {
                 let port = args.integer(at + 1)?;
@@ -137,9 +148,11 @@ fn replconf(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
                 about.ip = Some(value.to_vec()).filter(|ip| !ip.is_empty());
             }
             // What is not known is no concern of ours.
-            Some("CAPA") => match word(value, &["EOF", "PSYNC2"]) {
+            Some("CAPA") => match word(value, &["EOF", "PSYNC2", TWO_CHANNELS]) {
                 Some("EOF") => about.eof = true,
-                Some(_) => about.psync2 = true,
+                Some("PSYNC2") => about.psync2 = true,
+                // Where this may not be, it is nothing that is known.
+                Some(_) => about.two_channels |= may_use_two_channels(ctx.config),
                 None => about.follows_slots |= value.eq_ignore_ascii_case(FOLLOWS_SLOTS.as_bytes()),
             },
             // These are not answered: the stream is on its way in the other direction.
@@ -152,6 +165,15 @@ fn replconf(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
             }
             Some("RDB-ONLY") => about.rdb_only = switch(args, at + 1)?,
             Some("RDB-FILTER-ONLY") => about.parts = parts(value)?,
+            Some("RDB-CHANNEL") => about.is_second = switch(args, at + 1)?,
+            Some("SET-RDB-CLIENT-ID") => {
+                let id = args.integer(at + 1)?;
+                if ctx.engine.debug.stops.load(Ordering::Relaxed) {
+                    ctx.session.introduction = Some(Box::new(about));
+                    return wait_for_stop(id, ctx);
+                }
+                about.second = Some(second(ctx.engine, id)?);
+            }
             // Said by replicas of Valkey alone.
             Some(_) => match version(value) {
                 Some(version) => about.follows_slots |= version >= SLOTS_SINCE,
@@ -176,6 +198,30 @@ fn replconf(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     ctx.session.introduction = Some(Box::new(about));
     ctx.out.ok();
     DONE
+}
+
+/// The second connection of this number.
+fn second(engine: &Engine, id: i64) -> Result<u64, Error> {
+    let known = |id: &u64| engine.replication.state().replicas.is_second(*id);
+    let unknown = || Error::text(format!("ERR Unrecognized RDB client id {id}"));
+    u64::try_from(id).ok().filter(known).ok_or_else(unknown)
+}
+
+/// Has a first connection wait where the process is to stop once the second has the data set: it is not attached before.
+fn wait_for_stop(id: i64, ctx: &mut Context<'_>) -> Reply {
+    if ctx.engine.replication.state().making.is_some() {
+        std::thread::yield_now();
+        return later(id, wait_for_stop);
+    }
+    let second = second(ctx.engine, id)?;
+    ctx.session.introduction.get_or_insert_default().second = Some(second);
+    ctx.out.ok();
+    DONE
+}
+
+/// Whether a data set may go by a connection of its own.
+fn may_use_two_channels(config: &Config) -> bool {
+    config.dual_channel_replication_enabled && config.repl_diskless_sync
 }
 
 /// The first version of Valkey whose replicas follow slots on their way.
@@ -222,7 +268,9 @@ fn acknowledged(ctx: &mut Context<'_>, args: &Args<'_>, at: usize) -> Reply {
     let mut state = engine.replication.state();
     let now_ms = engine.clock.now_ms();
     state.replicas.ack(id, offset, fsynced, now_ms);
-    if let Some(replica) = state.replicas.find(id).filter(|replica| replica.stage == Stage::Loading) {
+    if let Some(replica) =
+        state.replicas.find(id).filter(|replica| matches!(replica.stage, Stage::Loading | Stage::Beside))
+    {
         replica.stage = Stage::Online;
         replica.feed.stream();
         replica.client.wake();
@@ -333,6 +381,13 @@ fn answer_psync(ctx: &mut Context<'_>, id: &str, offset: &[u8]) -> Reply {
     if id != "?" {
         ctx.engine.stats.add(Counter::SyncPartialErr, 1);
     }
+    if ctx.session.introduction.as_ref().is_some_and(|about| about.two_channels) {
+        notice!(
+            "Replica {addr} is capable of dual channel synchronization, and partial sync isn't possible. Full sync will continue with dedicated RDB channel."
+        );
+        ctx.out.simple("DUALCHANNELSYNC");
+        return DONE;
+    }
     begin_full(ctx, false);
     DONE
 }
@@ -370,7 +425,13 @@ fn go_on(ctx: &mut Context<'_>, id: &str, from: i64) -> bool {
         "Partial resynchronization request from {addr} accepted. Sending {} bytes of backlog starting from offset {from}.",
         engine.replication.offset() - has
     );
-    join(ctx, &mut state, about, feed, Stage::Online, false);
+    let second = about.second.filter(|second| state.replicas.is_second(*second));
+    let stage = if second.is_some() { Stage::Beside } else { Stage::Online };
+    join(ctx, &mut state, about, feed, stage, false);
+    if let Some(second) = second {
+        // From here on it is held for this connection.
+        state.replicas.attach(second);
+    }
     if let Some(replica) = state.replicas.find(ctx.session.shared.id) {
         replica.acked = has;
     }
@@ -529,6 +590,14 @@ pub fn tick(engine: &Engine, second: bool) {
     for replica in state.replicas.iter().filter(|replica| replica.stage.is_quiet()) {
         replica.feed.push(Bytes::from_static(b"\n"));
         replica.client.wake();
+    }
+    let most = config.client_output_buffer_limit.replica.hard_bytes;
+    let most = if most == 0 { u64::MAX } else { most.max(config.repl_backlog_size) };
+    for late in state.replicas.give_up_late(now_ms, |at| replication.offset().saturating_sub(at) >= most) {
+        let waited_s = replication.late_ms.0.load(Ordering::Relaxed) / 1000;
+        warning!(
+            "Replica main channel failed to establish PSYNC within the grace period ({waited_s} seconds). Freeing RDB client {late}."
+        );
     }
     let timeout_ms = u64::from(config.repl_timeout) * 1000;
     for client in state.replicas.silent(timeout_ms, now_ms) {

@@ -25,6 +25,7 @@ use crate::observe::log::{notice, warning};
 use crate::persist::disk::{self, plain};
 use crate::persist::rdb::save::{Audience, Failure, Head, Manner, encoder, write, write_without_keys};
 use crate::persist::saves::Running;
+use crate::replication::handshake::Begun;
 use crate::replication::replicas::{Replica, Stage};
 use crate::replication::transfer::MARK_LENGTH;
 use crate::replication::{self, State};
@@ -54,24 +55,35 @@ pub fn attach_or_begin(engine: &Engine, id: u64) {
     let State { replicas, backlog, history, .. } = &mut *state;
     let Some(new) = replicas.find(id).cloned() else { return };
     let other = replicas.iter().find_map(|other| match (other.stage, other.feed.position()) {
-        (Stage::Saving(number), Some(at)) if other.about.parts == new.about.parts => Some((number, at)),
+        (Stage::Saving(number), Some(at)) if other.about.parts == new.about.parts && !new.about.is_second => {
+            Some((number, at))
+        }
         _ => None,
     });
     if let (Some((number, at)), Some(replica)) = (other, replicas.find(id))
         && backlog.as_ref().is_some_and(|backlog| backlog.covers(at))
     {
         notice!("Waiting for end of BGSAVE for SYNC");
-        start(replica, &history.id, at, Stage::Saving(number));
+        start(replica, &history.id, at, None, Stage::Saving(number));
         return;
+    }
+    if state.making.is_some_and(|making| making.diskless) {
+        notice!("Current BGSAVE has socket target. Waiting for next BGSAVE for SYNC");
     }
     drop(state);
     look_at_waiting(engine);
 }
 
-/// Tells a replica which part of the stream its data set will be a result of, and keeps the rest for it.
-fn start(replica: &mut Replica, id: &str, offset: u64, stage: Stage) {
+/// Tells a replica which part of the stream its data set will be a result of, and keeps the rest for it. `db` is the database
+/// that the stream has selected there, unless it says so itself.
+fn start(replica: &mut Replica, id: &str, offset: u64, db: Option<usize>, stage: Stage) {
     replica.stage = stage;
-    if !replica.old {
+    if replica.about.is_second {
+        let own = replica.client.id;
+        let begun = Begun { offset, id: id.to_owned(), db, second: own };
+        notice!("Replica {} is sent its data set by a second connection, which has number {own}", replica.client.addr);
+        replica.feed.push(begun.to_line().into());
+    } else if !replica.old {
         replica.feed.push(Bytes::from(format!("+FULLRESYNC {id} {offset}\r\n")));
     }
     replica.feed.keep_from(offset);
@@ -96,7 +108,9 @@ pub fn look_at_waiting(engine: &Engine) {
     let count = state.replicas.iter().filter(same).count();
     // What is not all of the data set is no file that we could keep.
     let partial = parts != Parts::default();
-    let diskless = partial || config.repl_diskless_sync && state.replicas.iter().filter(same).all(|r| r.about.eof);
+    let second = state.replicas.iter().filter(same).any(|replica| replica.about.is_second);
+    let diskless =
+        partial || second || config.repl_diskless_sync && state.replicas.iter().filter(same).all(|r| r.about.eof);
     let oldest_ms = state.replicas.iter().filter(same).map(|r| now_ms.saturating_sub(r.asked_ms)).max().unwrap_or(0);
     let delay_ms = u64::from(config.repl_diskless_sync_delay) * 1000;
     let enough = config.repl_diskless_sync_max_replicas > 0 && count >= config.repl_diskless_sync_max_replicas as usize;
@@ -168,16 +182,23 @@ pub fn stop_useless(engine: &Engine) {
 /// The thread of one making.
 fn run(engine: &Engine, config: &Config, making: Making) {
     // Where something else began first they go on waiting.
-    let Some(begun) = begin(engine, config, making) else { return end_making(engine) };
-    match begun.snapshot {
-        Some(snapshot) if !making.diskless => through_file(engine, config, making, &begun.head, snapshot),
+    let Some(ready) = begin(engine, config, making) else { return end_making(engine) };
+    match ready.snapshot {
+        Some(snapshot) if !making.diskless => through_file(engine, config, making, &ready.head, snapshot),
         snapshot => {
-            let sent = send(engine, config, making, &begun.head, snapshot);
+            let sent = send(engine, config, making, &ready.head, snapshot);
+            match &sent {
+                Ok(()) => notice!("Background RDB transfer terminated with success"),
+                Err(_) => warning!("Background RDB transfer error"),
+            }
+            let mut feeds = Vec::new();
             for replica in engine.replication.state().replicas.iter_mut() {
                 if replica.stage == Stage::Streaming(making.number) {
                     settle(engine, replica, &sent);
+                    feeds.extend(replica.about.is_second.then(|| replica.feed.clone()));
                 }
             }
+            engine.debug.stop_when(|| feeds.iter().all(|feed| feed.is_gone()));
             end_making(engine);
         }
     }
@@ -210,13 +231,13 @@ fn settle(engine: &Engine, replica: &mut Replica, sent: &Result<(), String>) {
 }
 
 /// What a making begins with: the snapshot, if there is to be one, and what stands before its keys.
-struct Begun {
+struct Ready {
     snapshot: Option<Snapshot>,
     head: Head,
 }
 
 /// Begins the snapshot, at one point in time, and tells those who wait.
-fn begin(engine: &Engine, config: &Config, making: Making) -> Option<Begun> {
+fn begin(engine: &Engine, config: &Config, making: Making) -> Option<Ready> {
     let _alone = engine.keyspace.gates().alone();
     let mut hold = engine.keyspace.hold(ShardSet::ALL);
     let encoder = encoder(config, engine.moment(config), Audience::Replicas);
@@ -241,6 +262,7 @@ fn begin(engine: &Engine, config: &Config, making: Making) -> Option<Begun> {
         let mut state = engine.replication.state();
         let offset = engine.replication.offset();
         let id = state.history.id.clone();
+        let db = engine.replication.is_following().then(|| engine.replication.db.load(Ordering::Relaxed));
         let stage = match making.diskless {
             true => Stage::Streaming(making.number),
             false => Stage::Saving(making.number),
@@ -251,10 +273,10 @@ fn begin(engine: &Engine, config: &Config, making: Making) -> Option<Begun> {
                 && (replica.about.eof || !making.diskless)
         };
         for replica in state.replicas.iter_mut().filter(|replica| wants(replica)) {
-            start(replica, &id, offset, stage);
+            start(replica, &id, offset, db, stage);
         }
     });
-    Some(Begun { snapshot, head })
+    Some(Ready { snapshot, head })
 }
 
 /// Sends to several replicas at once, as fast as the slowest takes it.
