@@ -24,7 +24,8 @@ use crate::keyspace::change::Due;
 use crate::keyspace::entry::{Entry, Str, Value};
 use crate::keyspace::shard::{SHARDS, SLOTS_PER_SHARD};
 use crate::observe::allocator;
-use crate::observe::log::warning;
+use crate::observe::log::{notice, warning};
+use crate::persist::rdb::payload;
 use crate::persist::rdb::value;
 use crate::persist::rdb::writer::{Compression, Writer};
 use crate::replication::history::History;
@@ -108,6 +109,10 @@ const SUBCOMMANDS: &[Sub] = &[
     ("DIGEST", 2..=2, digest),
     ("DIGEST-VALUE", 2..=ANY, digest_value),
     ("DROP-CLUSTER-PACKET-FILTER", 3..=3, |ctx, args| {
+        if ctx.engine.cluster.is_none() {
+            // There are no packets.
+            return ok(ctx);
+        }
         // Any number that no message has, such as -1, ends it.
         let kind =
             usize::try_from(leading_number(args.at(2))).ok().and_then(|number| message::Kind::ALL.get(number).copied());
@@ -120,6 +125,7 @@ const SUBCOMMANDS: &[Sub] = &[
     ("HELP", 2..=2, help_text),
     ("HTSTATS", 3..=3, htstats),
     ("HTSTATS-KEY", 3..=4, htstats_key),
+    ("LISTPACK", 3..=3, |ctx, args| tell_structure(ctx, args, "listpack", "Listpack")),
     ("LOADAOF", 2..=2, |ctx, _| {
         aof::load::reload(ctx.engine, &mut ctx.db.hold).map_err(Error::text)?;
         ok(ctx)
@@ -136,6 +142,7 @@ const SUBCOMMANDS: &[Sub] = &[
     ("PAUSE-CRON", 3..=3, |ctx, args| throw(ctx, &ctx.engine.debug.cron, leading_number(args.at(2)) == 0)),
     ("POPULATE", 3..=5, populate),
     ("PROTOCOL", 3..=3, protocol),
+    ("QUICKLIST", 3..=4, |ctx, args| tell_structure(ctx, args, "quicklist", "Quicklist")),
     ("QUICKLIST-PACKED-THRESHOLD", 3..=3, packed_threshold),
     ("RELOAD", 2..=ANY, reload),
     ("REPLICATE", 3..=ANY, |ctx, args| {
@@ -362,6 +369,19 @@ fn object(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let text = described(ctx, args);
     ctx.db.effects.due = due;
     ctx.out.simple(&text?);
+    DONE
+}
+
+/// Logs how a value of this encoding is written to files, whose parts are those of the encoding.
+fn tell_structure(ctx: &mut Context<'_>, args: &Args<'_>, encoding: &str, name: &str) -> Reply {
+    let key = args.key(&ctx.db, 2);
+    let entry = ctx.db.look(&key).ok_or(Error::NoSuchKey)?;
+    if entry.encoding() != encoding {
+        return Err(Error::text(format!("ERR Not a {encoding} encoded object.")));
+    }
+    let payload = payload::write(entry.value(), Compression::None);
+    notice!("{name} structure of '{}': {}", args.at(2).escape_ascii(), payload.escape_ascii());
+    ctx.out.simple(&format!("{name} structure printed on stdout"));
     DONE
 }
 
@@ -599,6 +619,7 @@ fn help_text(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
             ("ERROR <string>", &["Reply with an error of this text."]),
             ("HTSTATS <dbid>", &["Tell about the tables of a database."]),
             ("HTSTATS-KEY <key> [full]", &["The same for the table in a value."]),
+            ("LISTPACK <key>", &["Log what a listpack holds, as it is written to files."]),
             ("LOADAOF", &["Write the append only file out, forget the data set, and read it again from there."]),
             ("LOG <message>", &["Write a message to the log."]),
             ("MALLCTL <key> [<val>]", &["Read or set a number of the allocator."]),
@@ -614,6 +635,7 @@ fn help_text(ctx: &mut Context<'_>, _: &Args<'_>) -> Reply {
             ("PAUSE-CRON <0|1>", &["Stop periodic work."]),
             ("POPULATE <count> [<prefix>] [<size>]", &["Add <count> strings named key:<num>."]),
             ("PROTOCOL <type>", &["Reply with a value of this type."]),
+            ("QUICKLIST <key> [<0|1>]", &["The same of a quicklist."]),
             ("QUICKLIST-PACKED-THRESHOLD <size>", &["Accepted without effect."]),
             (
                 "RELOAD [MERGE] [NOFLUSH] [NOSAVE]",

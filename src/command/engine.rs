@@ -205,6 +205,9 @@ pub trait Host: Send + Sync {
     /// Logs what the process would leave behind in a crash, and ends it by a signal.
     fn crash(&self);
 
+    /// Stops the process until somebody has it go on, where it is the server's own.
+    fn stand_still(&self) {}
+
     /// Sends requests, `count` of them, to another server, and waits for what it answers: as long as `peer` allows.
     fn ask(&self, peer: &Peer, requests: &[u8], count: usize) -> Answers;
 
@@ -295,26 +298,15 @@ pub struct DebugSwitches {
     pub stops: AtomicBool,
 }
 
-/// How often who is to stop the process looks whether it is time.
-const STOP_LOOK: Duration = Duration::from_millis(1);
-
 impl DebugSwitches {
     /// What is asked of the checksums of payloads.
     pub fn checksums(&self) -> Checksum {
         if self.ignore_checksums.load(Ordering::Relaxed) { Checksum::Ignored } else { Checksum::Required }
     }
-
-    /// Stops the process until somebody has it go on, as soon as `is_time`, where it is to stop here.
-    pub fn stop_when(&self, is_time: impl Fn() -> bool) {
-        if self.stops.load(Ordering::Relaxed) {
-            while !is_time() {
-                std::thread::sleep(STOP_LOOK);
-            }
-            // A process may always stop itself.
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
-        }
-    }
 }
+
+/// How often who is to stop the process looks whether it is time.
+const STOP_LOOK: Duration = Duration::from_millis(1);
 
 /// Why commands may be refused that are right in themselves. While there is no reason, that costs one look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -493,6 +485,16 @@ impl Engine {
             machine_memory: process::usable_memory_bytes(),
             exceeded_since_us: AtomicU64::new(0),
         })
+    }
+
+    /// Has the process stand still as soon as `is_time`, where a client has said that it is to stop here.
+    pub fn stand_still_when(&self, is_time: impl Fn() -> bool) {
+        if self.debug.stops.load(Ordering::Relaxed) {
+            while !is_time() {
+                std::thread::sleep(STOP_LOOK);
+            }
+            self.host.stand_still();
+        }
     }
 
     /// The moment that a batch runs at.

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use crate::command::args::{Args, word};
+use crate::command::call::show_script;
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::error::Error;
 use crate::command::help;
 use crate::command::script::prepare::{cannot_load, checked_key_count, unkilled};
 use crate::command::script::run::{self, Access as DataAccess, Loader, Subject};
-use crate::command::script::{ONLY_READS, RUNS_SCRIPTS, WORST, WORST_READ};
+use crate::command::script::{ONLY_READS, RUNS_SCRIPTS, WORST, WORST_READ, free_later};
 use crate::command::table::Command;
 use crate::observe::log::warning;
 use crate::persist::rdb::file::write_function;
@@ -49,6 +50,7 @@ pub const FCALL_RO: Command = Command {
 };
 
 fn call(ctx: &mut Context<'_>, args: &Args<'_>, access: DataAccess) -> Reply {
+    show_script(ctx, args);
     let libraries = ctx.engine.scripts.libraries.load();
     let (library, function) = libraries.function(args.at(1)).ok_or(Error::text("ERR Function not found"))?;
     let count = parse_i64(args.at(2)).ok_or(Error::text("ERR Bad number of keys provided"))?;
@@ -203,10 +205,12 @@ fn flush(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     if args.len() == 3 && word(args.at(2), &["ASYNC", "SYNC"]).is_none() {
         return Err(Error::text("ERR FUNCTION FLUSH only supports SYNC|ASYNC option"));
     }
+    let forgotten = ctx.engine.scripts.libraries.load_full();
     change(&ctx.engine.scripts, |all| {
         all.clear();
         Ok(())
     })?;
+    free_later(ctx, args.opt(2), forgotten.functions(), forgotten);
     ctx.engine.scripts.machines.clear();
     ctx.db.effects.dirty += 1;
     ctx.out.ok();

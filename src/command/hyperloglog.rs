@@ -222,7 +222,7 @@ fn pfmerge(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 pub const PFDEBUG: Command = Command {
     name: "PFDEBUG",
     arity: Arity::Exactly(3),
-    flags: &[Flag::Write, Flag::DenyOom, Flag::Admin],
+    flags: &[Flag::Write, Flag::DenyOom, Flag::Admin, Flag::System],
     keys: &[Keys::At { first: 2, access: Access { access: true, update: false, ..Access::UPDATE } }],
     usage: "subcommand key",
     summary: "Internal commands for debugging HyperLogLog values.",
@@ -283,7 +283,7 @@ fn make_dense(ctx: &mut Context<'_>, key: &Key<'_>) -> Result<bool, Error> {
 pub const PFSELFTEST: Command = Command {
     name: "PFSELFTEST",
     arity: Arity::Exactly(1),
-    flags: &[Flag::Admin],
+    flags: &[Flag::Admin, Flag::System],
     summary: "An internal command for testing HyperLogLog values.",
     complexity: "N/A",
     run: pfselftest,

@@ -98,6 +98,21 @@ mod tests {
     }
 
     #[test]
+    fn a_script_is_shown_that_cannot_be_run() {
+        let mut bench = Bench::new();
+        let watcher = watcher(&bench);
+        let missing = format!("EVALSHA {} 0", "f".repeat(40));
+        for line in [&missing, "EVAL x 0", "EVAL \"return 1\" 5", "EVAL_RO x 0", "FCALL nope 0"] {
+            assert!(bench.run(line).starts_with('-'), "{line}");
+            let name = line.split(' ').next().unwrap();
+            assert!(heard(&watcher).contains(&format!(r#" "{name}" "#)), "{line}");
+        }
+        bench.run("EVAL \"return redis.call('GET','a')\" 0");
+        let lines = heard(&watcher);
+        assert!(lines.find("\"EVAL\"") < lines.find("lua] \"GET\"") && lines.matches("EVAL").count() == 1, "{lines}");
+    }
+
+    #[test]
     fn passwords_are_not_shown() {
         let mut bench = Bench::new();
         let watcher = watcher(&bench);

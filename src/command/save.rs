@@ -202,6 +202,7 @@ pub fn abandon(config: &Config) {
     for place in [Place::Foreground, Place::Background] {
         disk::remove(&temporary(config, place));
     }
+    disk::remove(&aof::paths::temporary_path(config));
 }
 
 /// Opens the temporary file; what goes wrong is logged.
@@ -440,6 +441,8 @@ pub fn end<'k>(engine: &'k Engine, hold: &mut Hold<'k>, request: ShutdownRequest
     }
     engine.host.shutdown(request)?;
     engine.refuse(Refusal::Ending, true);
+    // Who writes these may not come to removing them any more.
+    abandon(&config);
     saves.loading.progress.stopped.store(true, Ordering::Relaxed);
     Ok(())
 }

@@ -476,7 +476,11 @@ pub(super) mod tests {
             (&["--logfile", "--my", "--loglevel", "--bla"], "'loglevel \"--bla\"'", of),
             (&["--shutdown-on-sigint"], "'shutdown-on-sigint'", of),
             (&["--shutdown-on-sigint", "now force", "--shutdown-on-sigterm"], "'shutdown-on-sigterm'", of),
-            (&["--replicaof", "127.0.0.1", "abc"], "'replicaof \"127.0.0.1\" \"abc\"'", "Invalid primary port"),
+            (
+                &["--replicaof", "127.0.0.1", "abc"],
+                "'replicaof \"127.0.0.1\" \"abc\"'",
+                "Invalid master port (Invalid primary port)",
+            ),
             (&["--replicaof", "--127.0.0.1", "--abc"], "'replicaof \"--127.0.0.1\"'", "wrong number of arguments"),
             (&["--save", "10"], "'save \"10\"'", "Invalid save parameters"),
             (&["--foo.bar"], "'foo.bar'", "Module config specified without value"),

@@ -489,7 +489,8 @@ impl Setting for Option<PrimaryAddress> {
         let port = parse_lenient(port, 10).and_then(|port| u16::try_from(port).ok());
         *self = Some(PrimaryAddress {
             host: String::from_utf8_lossy(host).into_owned(),
-            port: port.ok_or("Invalid primary port")?,
+            // In the words of old and new: somebody may look for either.
+            port: port.ok_or("Invalid master port (Invalid primary port)")?,
         });
         Ok(())
     }
@@ -695,7 +696,7 @@ mod tests {
         assert_eq!(set(None::<PrimaryAddress>, "a 80").as_deref(), Ok("a 80"));
         assert_eq!(set(Some(PrimaryAddress { host: "a".into(), port: 1 }), "NO one").as_deref(), Ok(""));
         for bad in ["a b", "a -1", "a 65536"] {
-            assert_eq!(set(None::<PrimaryAddress>, bad), Err("Invalid primary port".into()));
+            assert_eq!(set(None::<PrimaryAddress>, bad), Err("Invalid master port (Invalid primary port)".into()));
         }
         assert_eq!(set(None::<PrimaryAddress>, "a"), Err("wrong number of arguments".into()));
     }

@@ -98,6 +98,8 @@ pub enum Step {
     Later(String),
     /// It cannot go on: why.
     Failed(String),
+    /// The primary takes part in nothing of two connections: what it says.
+    Unknown(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,8 +206,9 @@ impl Handshake {
             }
             Stage::Psync => self.answer(line),
             Stage::Channel | Stage::Attach if refused => {
-                Step::Failed(format!("The master takes part in no dual channel sync: {}", text(line)))
+                Step::Unknown(format!("The master takes part in no dual channel sync: {}", text(line)))
             }
+            Stage::Sync if refused => Step::Later(format!("The master sends no data set at present: {}", text(line))),
             Stage::Channel => {
                 self.stage = Stage::Sync;
                 Step::Send(command(&[b"SYNC"]))
@@ -214,7 +217,7 @@ impl Handshake {
                 self.stage = Stage::Over;
                 let begun = Begun::parse(line);
                 begun.map_or_else(
-                    || Step::Failed(format!("Received unexpected $ENDOFF response: {}", text(line))),
+                    || Step::Unknown(format!("Received unexpected $ENDOFF response: {}", text(line))),
                     Step::Begun,
                 )
             }
@@ -409,11 +412,12 @@ mod tests {
             lines.iter().map(|line| second.line(line.as_bytes())).last()
         };
         let id = "d".repeat(40);
-        assert!(matches!(ask(&["-ERR Unrecognized REPLCONF option: rdb-channel"]), Some(Step::Failed(_))));
+        assert!(matches!(ask(&["-ERR Unrecognized REPLCONF option: rdb-channel"]), Some(Step::Unknown(_))));
+        assert!(matches!(ask(&["+OK", "-LOADING"]), Some(Step::Later(_))));
         for wrong in
             ["$EOF:1", "+OK", &format!("$ENDOFF:-1 {id} 0 1"), "$ENDOFF:1 abc 0 1", &format!("$ENDOFF:1 {id} 0")]
         {
-            assert!(matches!(ask(&["+OK", wrong]), Some(Step::Failed(_))), "{wrong}");
+            assert!(matches!(ask(&["+OK", wrong]), Some(Step::Unknown(_))), "{wrong}");
         }
         assert!(matches!(ask(&["+OK", &format!("$ENDOFF:1 {id} -1 1")]), Some(Step::Begun(Begun { db: None, .. }))));
         assert!(matches!(answer(false, false, "+DUALCHANNELSYNC"), Step::Failed(_) | Step::SendForFull(_)));

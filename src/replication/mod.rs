@@ -263,6 +263,11 @@ impl Replication {
         self.following.store(following, Ordering::Release);
     }
 
+    /// Notes the database that the primary's stream has selected; one that is not there, of `databases`, is taken for the last.
+    pub fn select(&self, db: usize, databases: u32) {
+        self.db.store(db.min(databases.saturating_sub(1) as usize), Ordering::Relaxed);
+    }
+
     /// Says that the primary asked how far we are.
     pub fn want_ack(&self) {
         self.ack_wanted.store(true, Ordering::Release);
@@ -501,6 +506,15 @@ mod tests {
         assert!(replication.read(7).unwrap().is_empty() && replication.read(2).is_none());
         replication.set_offset(&mut replication.state(), 100);
         assert!(replication.read(7).is_none() && replication.read(100).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_database_that_is_not_there_is_taken_for_the_last() {
+        let replication = Replication::default();
+        for (db, databases, expected) in [(3, 16, 3), (16, 16, 15), (usize::MAX, 16, 15), (5, 1, 0)] {
+            replication.select(db, databases);
+            assert_eq!(replication.db.load(Ordering::Relaxed), expected);
+        }
     }
 
     #[test]

@@ -113,8 +113,10 @@ fn host_of(addr: &str) -> String {
 }
 
 /// A replica whose data set was sent, and whose second connection has ended, before the first has asked for the stream.
-#[derive(Debug, Clone, Copy)]
-struct Late {
+#[derive(Debug, Clone)]
+pub struct Late {
+    /// The second connection, as it was.
+    pub client: Arc<Shared>,
     /// From where on it will ask for it.
     at: u64,
     /// Until when it is waited for, in milliseconds.
@@ -145,7 +147,7 @@ impl Replicas {
             && replica.stage == Stage::Online
             && let Some(at) = replica.feed.position()
         {
-            self.late.insert(id, Late { at, until_ms });
+            self.late.insert(id, Late { client: replica.client, at, until_ms });
         }
         true
     }
@@ -168,10 +170,14 @@ impl Replicas {
         self.get(second).inspect(|replica| replica.feed.release());
     }
 
-    /// Takes those out who are waited for no longer, or for whom too much is held, as `is_much` says of where that begins.
-    pub fn give_up_late(&mut self, now_ms: u64, is_much: impl Fn(u64) -> bool) -> Vec<u64> {
-        let over = |late: &Late| late.until_ms <= now_ms || is_much(late.at);
-        self.late.extract_if(.., |_, late| over(late)).map(|(id, _)| id).collect()
+    /// Takes those out for whom too much is held, as `is_much` says of where that begins.
+    pub fn take_costly(&mut self, is_much: impl Fn(u64) -> bool) -> Vec<Late> {
+        self.late.extract_if(.., |_, late| is_much(late.at)).map(|(_, late)| late).collect()
+    }
+
+    /// Takes those out who are waited for no longer.
+    pub fn take_late(&mut self, now_ms: u64) -> Vec<Late> {
+        self.late.extract_if(.., |_, late| late.until_ms <= now_ms).map(|(_, late)| late).collect()
     }
 
     /// How many there are.
@@ -181,6 +187,11 @@ impl Replicas {
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Whether there is none, nor one that is waited for.
+    pub fn are_gone(&self) -> bool {
         self.all.is_empty() && self.late.is_empty()
     }
 
@@ -362,15 +373,15 @@ mod tests {
         replicas.find(1).unwrap().client.close();
         assert_eq!(replicas.needed_from(), None);
         assert!(replicas.remove(1, 1000));
-        assert!(replicas.is_empty() && !replicas.is_second(1));
+        assert!(replicas.are_gone() && !replicas.is_second(1));
         // It has it, and goes.
         replicas.add(second(2, 60, Stage::Online));
         replicas.find(2).unwrap().client.close();
         assert_eq!(replicas.needed_from(), Some(60));
         assert!(replicas.remove(2, 1000));
         assert_eq!((replicas.needed_from(), replicas.waiting(), replicas.len()), (Some(60), 1, 0));
-        assert!(replicas.is_second(2) && !replicas.is_empty());
-        assert_eq!(replicas.give_up_late(999, |at| at < 60), []);
+        assert!(replicas.is_second(2) && replicas.is_empty() && !replicas.are_gone());
+        assert!(replicas.take_late(999).is_empty() && replicas.take_costly(|at| at < 60).is_empty());
         replicas.attach(2);
         assert_eq!((replicas.needed_from(), replicas.waiting()), (None, 0));
         // Too late, or too much.
@@ -378,8 +389,9 @@ mod tests {
             replicas.add(second(id, at, Stage::Online));
             assert!(replicas.remove(id, 10 * id));
         }
-        assert_eq!(replicas.give_up_late(10, |at| at < 75), [3]);
-        assert_eq!(replicas.give_up_late(40, |_| false), [4]);
+        let numbers = |late: Vec<Late>| late.iter().map(|late| late.client.id).collect::<Vec<_>>();
+        assert_eq!(numbers(replicas.take_costly(|at| at < 75)), [3]);
+        assert_eq!(numbers(replicas.take_late(40)), [4]);
         // One that is still there lets go as well.
         replicas.add(second(5, 90, Stage::Streaming(2)));
         replicas.attach(5);

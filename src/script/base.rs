@@ -240,6 +240,9 @@ pub fn seeded(seed: i64) -> u64 {
     u64::from(seed as u32) << 16 | 0x330E
 }
 
+/// Where it begins unless a script says otherwise: where the generator of POSIX does.
+pub const UNSEEDED: u64 = 0x1234_ABCD_330E;
+
 fn random(lua: &mut Lua<'_>) -> Result<usize, Raise> {
     const MOST: u32 = i32::MAX as u32;
     let part = f64::from(draw(lua) % MOST) / f64::from(MOST);

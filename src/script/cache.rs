@@ -129,12 +129,13 @@ impl Cache {
         }
     }
 
-    /// Forgets all scripts.
-    pub fn flush(&self) {
+    /// Forgets all scripts; returns how many there were, and them, to be dropped where there is time for it.
+    pub fn flush(&self) -> (usize, impl Send + use<>) {
         self.life.fetch_add(1, Ordering::AcqRel);
         let mut known = self.known.write();
-        known.clear();
         self.memory.store(0, Ordering::Relaxed);
+        let scripts = std::mem::take(&mut *known);
+        (scripts.len(), scripts)
     }
 
     /// Which life this is: another number after each [`Cache::flush`].

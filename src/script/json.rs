@@ -302,8 +302,9 @@ fn array_length(lua: &mut Lua<'_>, at: i32, settings: &Settings) -> Result<Optio
         items += 1;
         lua.pop(1);
     }
-    if settings.sparse_ratio > 0 && most > (items * settings.sparse_ratio) as f64 && most > settings.sparse_safe as f64
-    {
+    let ratio = settings.sparse_ratio;
+    let sparse = ratio > 0 && most > (items * ratio) as f64 && most > settings.sparse_safe as f64;
+    if sparse || most > items as f64 + HOLES_MAX {
         if !settings.sparse_convert {
             return Err(unserialisable("table", "excessively sparse array"));
         }
@@ -358,6 +359,8 @@ fn append_table(lua: &mut Lua<'_>, at: i32, out: &mut Vec<u8>, settings: &Settin
 
 /// Deeper than this nothing is written, whatever scripts ask for: the native stack has an end.
 const ENCODE_DEPTH_MAX: usize = 4000;
+/// An array may lack so many elements, whatever a script says of sparse ones: nothing ends the loop that writes their nulls.
+const HOLES_MAX: f64 = 1e6;
 /// Deeper than this nothing is read.
 const DECODE_DEPTH_MAX: usize = 2600;
 

@@ -83,7 +83,7 @@ impl Vm {
     /// A machine that knows no scripts yet.
     pub fn new() -> Vm {
         let mut interpreter = Interpreter::new();
-        interpreter.shared().random.set(base::seeded(0));
+        interpreter.shared().random.set(base::UNSEEDED);
         let mut lua = interpreter.lua();
         let globals = sandbox::build(&mut lua);
         lua.push_native(explain);

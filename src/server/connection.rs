@@ -20,13 +20,13 @@ use crate::client::shared::{Mark, Shared};
 use crate::command::blocking::Waiting;
 use crate::command::client::{self, eviction, tracking};
 use crate::command::cluster::migration::import;
-use crate::command::dispatch::{Batch, Pending, Request, Stop};
+use crate::command::dispatch::{Batch, NO_DATA, Pending, Request, Stop, is_data_command};
 use crate::command::engine::Engine;
 use crate::command::pubsub;
 use crate::command::transaction::forget_watched;
 use crate::observe::log::{notice, verbose, warning};
 use crate::observe::stats::Counter;
-use crate::resp::reply::{Output, Protocol};
+use crate::resp::reply::{Mark as Place, Output, Protocol};
 use crate::resp::request::{Limits, Parser, ProtocolError, Span, Step};
 use crate::server::debug_line::DebugLine;
 use crate::server::reactor::{Alarm, crowd};
@@ -295,7 +295,11 @@ impl Connection {
         }
         if close && !shared.is_closing() {
             self.engine.stats.add(Counter::OutputBufferDisconnections, 1);
-            warning!("Client id={} addr={} closed for overcoming of output buffer limits.", shared.id, shared.addr);
+            warning!(
+                "Client id={} addr={} scheduled to be closed ASAP for overcoming of output buffer limits.",
+                shared.id,
+                shared.addr
+            );
             shared.close();
         }
         // Who goes for this is not weighed any more, and nobody has to go in its place.
@@ -382,7 +386,7 @@ impl Connection {
         if tools.requests.is_empty() {
             return None;
         }
-        let before = self.session.feed.is_some().then_some(self.out.len());
+        let before = self.session.feed.is_some().then(|| (self.out.len(), self.out.mark()));
         let batch = Batch { buf, spans: &tools.spans, requests: &tools.requests };
         tools.executor.is_calm = crowd() <= CALM;
         let (ran, stop) = tools.executor.run(&self.engine, &mut self.session, &mut self.out, batch);
@@ -392,9 +396,9 @@ impl Connection {
             let _ = self.stream.set_nodelay(!tools.executor.config().repl_disable_tcp_nodelay);
             self.let_hurry();
         }
-        if before.is_some_and(|before| self.out.len() > before) {
+        if let Some((_, mark)) = before.filter(|(before, _)| self.out.len() > *before) {
             // Among the stream a reply would be taken for a part of it.
-            self.end_replica_with_reply(&batch, ran);
+            self.end_replica_with_reply(mark, &batch, ran);
         }
         // One that waits counts when it is over.
         let waits = matches!(stop, Stop::Waiting(_));
@@ -413,12 +417,19 @@ impl Connection {
 
     /// Ends the connection of a replica whose last request had a reply.
     #[cold]
-    fn end_replica_with_reply(&self, batch: &Batch<'_>, ran: usize) {
+    fn end_replica_with_reply(&mut self, mark: Place, batch: &Batch<'_>, ran: usize) {
         let args = batch.requests[..ran].last().map(|request| batch.args(*request));
         let entry = args.and_then(|args| self.engine.commands.resolve(args.at(0), args.opt(1)).ok());
         let name = entry.map_or("", |entry| &entry.full_name);
         let client = client::described(&self.engine, &self.session.shared);
         let client = String::from_utf8_lossy(&client);
+        self.out.truncate(mark);
+        if entry.is_some_and(is_data_command) {
+            warning!(
+                "== CRITICAL == This master is sending an error to its replica: '{}' after processing the command '{name}'",
+                NO_DATA.trim_start_matches("ERR ")
+            );
+        }
         warning!("Replica generated a reply to command '{name}', disconnecting it: {client}");
         self.session.shared.close();
     }

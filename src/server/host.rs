@@ -254,4 +254,10 @@ impl Host for ServerHost {
             process::raise(libc::SIGSEGV);
         }
     }
+
+    fn stand_still(&self) {
+        if self.may_crash {
+            process::raise(libc::SIGSTOP);
+        }
+    }
 }

@@ -296,6 +296,24 @@ fn a_second_sigint_ends_the_last_save_and_leaves_nothing_of_it() {
 }
 
 #[test]
+fn what_is_being_written_in_the_background_is_gone_with_the_server() {
+    for (command, name) in [("BGSAVE", "temp-bgsave-{}.rdb"), ("BGREWRITEAOF", "temp-rewriteaof-bg-{}.aof")] {
+        let dir = Dir::new();
+        let process = Process::start(&mut server(&dir));
+        let temporary = dir.path(&name.replace("{}", &process.child.id().to_string()));
+        let mut client = dir.client();
+        client.cmd(&["DEBUG", "POPULATE", "20000"]);
+        client.cmd(&["CONFIG", "SET", "rdb-key-save-delay", "100000"]);
+        assert!(client.cmd(&[command]).starts_with(b"+"));
+        eventually("nothing is written", || temporary.exists().then_some(()));
+        client.send(&crate::support::client::request(&["SHUTDOWN", "NOSAVE"])).unwrap();
+        let (status, log) = process.ended();
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert!(!temporary.exists(), "{log}");
+    }
+}
+
+#[test]
 fn what_is_logged_follows_a_changed_loglevel() {
     let dir = Dir::new();
     let mut process = Process::start(&mut server(&dir));

@@ -3,7 +3,7 @@
 //! What must stay true: whatever ends early, the manifest names files that make up the data set.
 
 pub mod load;
-mod paths;
+pub mod paths;
 pub mod rewrite;
 #[cfg(test)]
 mod tests;

@@ -115,12 +115,10 @@ pub(super) fn check<'e>(
         cold_path();
         return Verdict::Refuse(Some(entry), Error::text(pubsub::refused(&entry.full_name)));
     }
-    if (session.monitor || session.feed.is_some())
-        && [Flag::Write, Flag::ReadOnly, Flag::MayReplicate].iter().any(|flag| entry.has(*flag))
-    {
+    if (session.monitor || session.feed.is_some()) && is_data_command(entry) {
         cold_path();
         // Redis counts those that monitor among its replicas, and this is what it tells them.
-        return Verdict::Refuse(Some(entry), Error::text("ERR Replica can't interact with the keyspace"));
+        return Verdict::Refuse(Some(entry), Error::text(NO_DATA));
     }
     if let Some(kind) = engine.scripts.running.busy()
         && !may_run_while_busy(session, entry)
@@ -172,6 +170,14 @@ pub(super) fn check<'e>(
 
 /// How long a client waits at most before it is looked at again who leads.
 const LOOK_MS: u64 = 100;
+
+/// What replicas, and those who follow MONITOR, are told where they want data.
+pub const NO_DATA: &str = "ERR Replica can't interact with the keyspace";
+
+/// Whether a command is about data, so that a replica may not run it here.
+pub fn is_data_command(entry: &Entry) -> bool {
+    [Flag::Write, Flag::ReadOnly, Flag::MayReplicate].iter().any(|flag| entry.has(*flag))
+}
 
 /// What becomes on a replica of a request that reads or writes data, of a client that can be sent elsewhere: it is sent to the
 /// primary, as soon as it is certain who that is.

@@ -20,7 +20,7 @@ use arc_swap::{ArcSwap, Cache};
 use smallvec::SmallVec;
 
 pub use self::batch::{Batch, Request, add_keys};
-pub use self::check::write_refusal;
+pub use self::check::{NO_DATA, is_data_command, write_refusal};
 pub use self::later::Pending;
 
 use self::batch::{Gathered, TOGETHER};

@@ -11,6 +11,7 @@
 pub mod peer;
 pub mod transit;
 
+use std::collections::HashSet;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
@@ -199,11 +200,11 @@ fn failure(refusal: Option<Vec<u8>>, broken: Option<Break>) -> Result<(), Error>
 fn migrate(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let order = order(ctx, args)?;
     let mut requests = Requests::new(ctx);
-    let mut found: Vec<&[u8]> = Vec::new();
+    let (mut found, mut named): (Vec<&[u8]>, HashSet<&[u8]>) = Default::default();
     for name in &order.keys {
         let key = ctx.db.key(name);
         // A key that is named twice moves once.
-        if !found.contains(name) && requests.store(ctx, &key, order.replace) {
+        if named.insert(name) && requests.store(ctx, &key, order.replace) {
             found.push(name);
         }
     }

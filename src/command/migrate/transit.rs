@@ -5,11 +5,13 @@
 //! unless it is not known beforehand what he changes (a script, a client that is served). Those are found out by
 //! the one who migrates, and the key is sent again.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use crate::client::shared::Shared;
 use crate::keyspace::hold::ShardSet;
@@ -23,8 +25,10 @@ pub struct Transit {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Database, key and shard of each.
-    keys: Vec<(usize, Vec<u8>, usize)>,
+    /// Database and shard of each, by its name.
+    keys: HashMap<Vec<u8>, SmallVec<[(usize, usize); 1]>>,
+    /// How many are of each shard.
+    shards: BTreeMap<usize, usize>,
     /// Clients that want to change one.
     waiting: BTreeMap<u64, Arc<Shared>>,
 }
@@ -38,28 +42,41 @@ impl Transit {
 
     /// Whether one of this name is, in whatever database: what a command will have selected is not known before it runs.
     pub fn has(&self, key: &[u8]) -> bool {
-        self.inner.lock().keys.iter().any(|(_, name, _)| name == key)
+        self.inner.lock().keys.contains_key(key)
     }
 
     /// Whether one in these shards is.
     pub fn touches(&self, shards: &ShardSet) -> bool {
-        self.inner.lock().keys.iter().any(|(.., shard)| shards.has(*shard))
+        self.inner.lock().shards.keys().any(|shard| shards.has(*shard))
     }
 
     /// Enters a key, whose shard is held.
     pub fn add(&self, db: usize, key: &[u8], shard: usize) {
         let mut inner = self.inner.lock();
-        inner.keys.push((db, key.to_vec(), shard));
-        self.count.store(inner.keys.len(), Ordering::Release);
+        inner.keys.entry(key.to_vec()).or_default().push((db, shard));
+        *inner.shards.entry(shard).or_default() += 1;
+        self.count.fetch_add(1, Ordering::Release);
     }
 
     /// Removes a key, whose shard is held: it is gone, or it stays. One that was entered twice is there once more.
     pub fn remove(&self, db: usize, key: &[u8]) {
         let mut inner = self.inner.lock();
-        if let Some(at) = inner.keys.iter().position(|(other, name, _)| *other == db && name == key) {
-            inner.keys.swap_remove(at);
+        let Inner { keys, shards, .. } = &mut *inner;
+        if let Some(of_name) = keys.get_mut(key)
+            && let Some(at) = of_name.iter().position(|(other, _)| *other == db)
+        {
+            let (_, shard) = of_name.swap_remove(at);
+            if of_name.is_empty() {
+                keys.remove(key);
+            }
+            if let Entry::Occupied(mut left) = shards.entry(shard) {
+                *left.get_mut() -= 1;
+                if *left.get() == 0 {
+                    left.remove();
+                }
+            }
+            self.count.fetch_sub(1, Ordering::Release);
         }
-        self.count.store(inner.keys.len(), Ordering::Release);
         // Whoever waits for another key looks again, and comes back.
         let waiting = std::mem::take(&mut inner.waiting);
         drop(inner);

@@ -225,7 +225,11 @@ fn deliver<F: Fn(&mut Output)>(engine: &Engine, effects: &mut Effects, most: u64
     // Its own task looks at the limits too, but the sender of many may run for long before that has its turn.
     if most != 0 && waiting as u64 + client.figures.output_bytes.load(Ordering::Relaxed) as u64 >= most {
         engine.stats.add(Counter::OutputBufferDisconnections, 1);
-        warning!("Client id={} addr={} closed for overcoming of output buffer limits.", client.id, client.addr);
+        warning!(
+            "Client id={} addr={} scheduled to be closed ASAP for overcoming of output buffer limits.",
+            client.id,
+            client.addr
+        );
         client.close();
     }
 }

@@ -12,6 +12,7 @@ use crate::command::replication::role;
 use crate::command::table::Command;
 use crate::keyspace::hold::ShardSet;
 use crate::observe::log::notice;
+use crate::replication::replicas::Replica;
 use crate::replication::{Failover, State, Takeover};
 use crate::spec::{Arity, Flag, Group};
 
@@ -106,7 +107,7 @@ fn failover(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     DONE
 }
 
-fn find<'s>(state: &'s State, (host, port): &(String, u16)) -> Option<&'s crate::replication::replicas::Replica> {
+fn find<'s>(state: &'s State, (host, port): &(String, u16)) -> Option<&'s Replica> {
     state.replicas.iter().find(|replica| replica.about.port == *port && replica.ip().eq_ignore_ascii_case(host))
 }
 
@@ -120,21 +121,28 @@ fn give_up(engine: &Engine, why: &str) {
 
 /// Notes that the replica has agreed, or not, to take over. Called by the link, which holds nothing.
 pub fn answered(engine: &Engine, agreed: bool) {
-    if engine.replication.state().takeover.stage != Failover::Going {
-        return;
+    if !agreed {
+        return lead_again(engine, "Failover target rejected psync request");
     }
-    if agreed {
-        engine.replication.state().takeover = Takeover::default();
+    let mut state = engine.replication.state();
+    if state.takeover.stage == Failover::Going {
+        state.takeover = Takeover::default();
+        drop(state);
         engine.pause.hold_writes(false);
-        return;
     }
-    lead_again(engine, "Failover target rejected psync request");
 }
 
 fn lead_again(engine: &Engine, why: &str) {
     {
         let _alone = engine.keyspace.gates().alone();
         let _hold = engine.keyspace.hold(ShardSet::ALL);
+        let mut state = engine.replication.state();
+        if state.takeover.stage != Failover::Going {
+            // The replica has agreed meanwhile, and leads.
+            return;
+        }
+        state.takeover = Takeover::default();
+        drop(state);
         role::lead(engine);
     }
     give_up(engine, why);
@@ -148,7 +156,7 @@ pub fn is_going(engine: &Engine) -> bool {
 /// Sees how far it is; called by the timers, which hold nothing.
 pub fn look(engine: &Engine) {
     let now_ms = engine.clock.now_ms();
-    let mut state = engine.replication.state();
+    let state = engine.replication.state();
     let takeover = state.takeover.clone();
     match takeover.stage {
         Failover::None => return,
@@ -166,28 +174,36 @@ pub fn look(engine: &Engine) {
         drop(state);
         return give_up(engine, "Replica never caught up before timeout");
     }
-    let offset = engine.replication.offset();
-    let has_all = |replica: &&crate::replication::replicas::Replica| replica.is_online() && replica.acked >= offset;
-    let next = match &takeover.target {
-        Some(target) if late => {
-            notice!("Failover to {}:{} time out exceeded, failing over.", target.0, target.1);
-            Some(target.clone())
-        }
-        Some(target) => find(&state, target).filter(has_all).map(|_| target.clone()),
-        None => state.replicas.iter().find(has_all).map(|replica| (replica.ip(), replica.about.port)),
-    };
-    let Some((host, port)) = next else {
+    if next(engine, &state, late).is_none() {
         drop(state);
         let words = [&b"REPLCONF"[..], b"GETACK", b"*"];
         engine.log.pass(&words.map(<[u8]>::to_vec).to_vec());
         return engine.replication.wake_replicas();
-    };
-    if !late {
-        notice!("Failover target {host}:{port} is synced, failing over.");
     }
-    state.takeover.stage = Failover::Going;
     drop(state);
     let _alone = engine.keyspace.gates().alone();
     let _hold = engine.keyspace.hold(ShardSet::ALL);
+    // What had begun before writes were held back, a script perhaps, is over only now, and the replica may lack it.
+    let mut state = engine.replication.state();
+    let Some((host, port)) = next(engine, &state, late).filter(|_| state.takeover.stage == Failover::Waiting) else {
+        return;
+    };
+    match late {
+        true => notice!("Failover to {host}:{port} time out exceeded, failing over."),
+        false => notice!("Failover target {host}:{port} is synced, failing over."),
+    }
+    state.takeover.stage = Failover::Going;
+    drop(state);
     role::follow(engine, &host, port);
+}
+
+/// Who can take over: a replica that has all of the stream, or the one that is to in any case where it is `late`.
+fn next(engine: &Engine, state: &State, late: bool) -> Option<(String, u16)> {
+    let offset = engine.replication.offset();
+    let has_all = |replica: &&Replica| replica.is_online() && replica.acked >= offset;
+    match &state.takeover.target {
+        Some(target) if late => Some(target.clone()),
+        Some(target) => find(state, target).filter(has_all).map(|_| target.clone()),
+        None => state.replicas.iter().find(has_all).map(|replica| (replica.ip(), replica.about.port)),
+    }
 }

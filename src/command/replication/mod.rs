@@ -30,7 +30,7 @@ use crate::observe::stats::Counter;
 use crate::persist::log::Wants;
 use crate::replication::handshake::{FOLLOWS_SLOTS, TWO_CHANNELS};
 use crate::replication::history::History;
-use crate::replication::replicas::{Replica, Stage};
+use crate::replication::replicas::{Late, Replica, Stage};
 use crate::replication::{Failover, Stage as LinkStage, State};
 use crate::spec::{Arity, Category, Flag, Group};
 use crate::stdx::number::parse_i64;
@@ -189,12 +189,6 @@ fn replconf(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         }
         at += 2;
     }
-    if ctx.session.feed.is_some() {
-        let mut state = ctx.engine.replication.state();
-        if let Some(replica) = state.replicas.find(ctx.session.shared.id) {
-            replica.about = about.clone();
-        }
-    }
     ctx.session.introduction = Some(Box::new(about));
     ctx.out.ok();
     DONE
@@ -337,8 +331,9 @@ fn may_sync(ctx: &mut Context<'_>) -> Result<bool, Error> {
     if !ctx.out.is_empty() {
         return Err(Error::text("ERR SYNC and PSYNC are invalid with pending output"));
     }
-    // A part of the data set is no file that could be kept, so it can only be sent as it is made.
-    if ctx.session.introduction.as_ref().is_some_and(|about| about.parts != Parts::default() && !about.eof) {
+    // A part of the data set is no file that could be kept, so it can only be sent as it is made; by a second connection it is.
+    let no_file = |about: &Introduction| about.parts != Parts::default() || about.is_second;
+    if ctx.session.introduction.as_ref().is_some_and(|about| no_file(about) && !about.eof) {
         return Err(Error::text("ERR Filtered replica requires EOF capability"));
     }
     Ok(true)
@@ -593,10 +588,19 @@ pub fn tick(engine: &Engine, second: bool) {
     }
     let most = config.client_output_buffer_limit.replica.hard_bytes;
     let most = if most == 0 { u64::MAX } else { most.max(config.repl_backlog_size) };
-    for late in state.replicas.give_up_late(now_ms, |at| replication.offset().saturating_sub(at) >= most) {
+    for Late { client, .. } in state.replicas.take_costly(|at| replication.offset().saturating_sub(at) >= most) {
+        engine.stats.add(Counter::OutputBufferDisconnections, 1);
+        warning!(
+            "Client id={} addr={} scheduled to be closed ASAP for overcoming of output buffer limits.",
+            client.id,
+            client.addr
+        );
+    }
+    for Late { client, .. } in state.replicas.take_late(now_ms) {
         let waited_s = replication.late_ms.0.load(Ordering::Relaxed) / 1000;
         warning!(
-            "Replica main channel failed to establish PSYNC within the grace period ({waited_s} seconds). Freeing RDB client {late}."
+            "Replica main channel failed to establish PSYNC within the grace period ({waited_s} seconds). Freeing RDB client {}.",
+            client.id
         );
     }
     let timeout_ms = u64::from(config.repl_timeout) * 1000;
@@ -606,7 +610,7 @@ pub fn tick(engine: &Engine, second: bool) {
     }
     let ttl_ms = config.repl_backlog_ttl.saturating_mul(1000);
     let alone =
-        state.replicas.is_empty() && state.alone_since_ms.is_some_and(|since| now_ms.saturating_sub(since) > ttl_ms);
+        state.replicas.are_gone() && state.alone_since_ms.is_some_and(|since| now_ms.saturating_sub(since) > ttl_ms);
     if alone && ttl_ms > 0 && !replication.is_following() && state.backlog.is_some() {
         notice!("Replication backlog freed after {} seconds without connected replicas.", config.repl_backlog_ttl);
         // Nobody can go on where he stopped: what is changed from here on is another stream.

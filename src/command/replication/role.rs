@@ -185,7 +185,7 @@ pub fn begin(engine: &Engine, loaded: Option<&Loaded>) {
             state.history.part(*offset);
             state.alone_since_ms = Some(engine.clock.now_ms());
         }
-        replication.db.store((*db).min(config.databases.saturating_sub(1) as usize), Ordering::Relaxed);
+        replication.select(*db, config.databases);
     }
     let named = config.replicaof.as_ref().map(|primary| (primary.host.clone(), primary.port));
     // Before anything expires here, which would make our stream another.
@@ -196,7 +196,8 @@ pub fn begin(engine: &Engine, loaded: Option<&Loaded>) {
         // What was not a replica's has nothing in common with a primary.
         state.primary.resumes = found.is_some();
         if let Some((_, _, db)) = found {
-            replication.db.store(db, Ordering::Relaxed);
+            // What was our own stream until now is not what it goes on with.
+            replication.select(db, config.databases);
         }
     } else {
         feed_stream(engine);
@@ -303,8 +304,10 @@ pub fn take(engine: &Engine, arrival: Arrival<'_>) -> Result<(), String> {
         Err(error) => {
             tell_broken(&error);
             if taking == Taking::Emptied {
-                // Nobody is to see half of it.
-                let _ = alone(engine, turn, |hold| empty(engine, hold));
+                // Nobody is to see half of it, nor is it to be kept: also where the link was ended, for nobody else changes
+                // anything before this returns.
+                let _alone = engine.keyspace.gates().alone();
+                empty(engine, &mut engine.keyspace.hold(ShardSet::ALL));
             } else {
                 notice!("MASTER <-> REPLICA sync: Discarding temporary DB in background");
             }
@@ -419,7 +422,7 @@ fn settle(
         replication.keep_stream(&mut state);
         state.primary.read_offset = replication.offset();
         let db = loaded.aux("repl-stream-db").and_then(parse_i64).map_or(0, |db| db.max(0) as usize);
-        replication.db.store(db.min(engine.config.load().databases.saturating_sub(1) as usize), Ordering::Relaxed);
+        replication.select(db, engine.config.load().databases);
         drop(state);
         replication.logged.lock().clear();
         engine.dirty.store(0, Ordering::Relaxed);

@@ -21,7 +21,7 @@ use crate::config::table::Config;
 use crate::keyspace::hold::ShardSet;
 use crate::keyspace::snapshot::{Progress, Snapshot};
 use crate::observe::crash;
-use crate::observe::log::{notice, warning};
+use crate::observe::log::{debug, notice, warning};
 use crate::persist::disk::{self, plain};
 use crate::persist::rdb::save::{Audience, Failure, Head, Manner, encoder, write, write_without_keys};
 use crate::persist::saves::Running;
@@ -81,7 +81,7 @@ fn start(replica: &mut Replica, id: &str, offset: u64, db: Option<usize>, stage:
     if replica.about.is_second {
         let own = replica.client.id;
         let begun = Begun { offset, id: id.to_owned(), db, second: own };
-        notice!("Replica {} is sent its data set by a second connection, which has number {own}", replica.client.addr);
+        debug!("Add rdb replica {} to waiting psync, with cid {own}, tracking repl-backlog tail", replica.client.addr);
         replica.feed.push(begun.to_line().into());
     } else if !replica.old {
         replica.feed.push(Bytes::from(format!("+FULLRESYNC {id} {offset}\r\n")));
@@ -198,7 +198,7 @@ fn run(engine: &Engine, config: &Config, making: Making) {
                     feeds.extend(replica.about.is_second.then(|| replica.feed.clone()));
                 }
             }
-            engine.debug.stop_when(|| feeds.iter().all(|feed| feed.is_gone()));
+            engine.stand_still_when(|| feeds.iter().all(|feed| feed.is_gone()));
             end_making(engine);
         }
     }

@@ -7,6 +7,7 @@ pub mod run;
 mod tests;
 
 use crate::command::args::{Args, word};
+use crate::command::call::show_script;
 use crate::command::context::{Context, DONE, Reply};
 use crate::command::error::Error;
 use crate::command::help;
@@ -106,6 +107,7 @@ fn evaluate(ctx: &mut Context<'_>, args: &Args<'_>, access: DataAccess) -> Reply
 }
 
 fn evaluate_plainly(ctx: &mut Context<'_>, args: &Args<'_>, access: DataAccess) -> Reply {
+    show_script(ctx, args);
     let keys = key_count(args)?;
     let script = prepare::script_of(ctx.engine, args.at(1), false)?;
     run::run(ctx, args, keys, Subject::Script(&script), access)
@@ -120,6 +122,7 @@ fn evalsha_ro(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 }
 
 fn evaluate_sha(ctx: &mut Context<'_>, args: &Args<'_>, access: DataAccess) -> Reply {
+    show_script(ctx, args);
     let sha = sha_of(args.at(1)).ok_or(Error::text(NO_SCRIPT))?;
     if ctx.session.debugging.is_some() {
         return Err(Error::text("ERR Please use EVAL instead of EVALSHA for debugging"));
@@ -219,13 +222,28 @@ const FLUSH: Command = Command {
     ..SUB
 };
 
+/// What is freed elsewhere is more than this: less costs no more here.
+const FREED_HERE: usize = 64;
+
+/// Frees what was forgotten: elsewhere, where there is much of it and the client, or the configuration, says so.
+pub fn free_later(ctx: &Context<'_>, way: Option<&[u8]>, count: usize, forgotten: impl Send + 'static) {
+    let is_lazy = match way {
+        Some(way) => way.eq_ignore_ascii_case(b"ASYNC"),
+        None => ctx.config.lazyfree_lazy_user_flush,
+    };
+    if is_lazy && count > FREED_HERE {
+        ctx.engine.keyspace.reclaimer().free(count as u64, forgotten);
+    }
+}
+
 fn flush(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     let fits = args.len() == 2 || args.len() == 3 && word(args.at(2), &["ASYNC", "SYNC"]).is_some();
     if !fits {
         return Err(Error::text("ERR SCRIPT FLUSH only support SYNC|ASYNC option"));
     }
     let scripts = &ctx.engine.scripts;
-    scripts.cache.flush();
+    let (count, forgotten) = scripts.cache.flush();
+    free_later(ctx, args.opt(2), count, forgotten);
     // Machines that run at the moment forget them before they run again.
     scripts.machines.clear();
     ctx.out.ok();

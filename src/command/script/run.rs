@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::command::args::Args;
-use crate::command::call::{call_inside, count_error, show_script};
+use crate::command::call::{call_inside, count_error};
 use crate::command::cluster::route::{self, Refused};
 use crate::command::context::{Context, DONE, Hands, Outcome, Reply};
 use crate::command::dispatch::{add_keys, write_refusal};
@@ -136,7 +136,6 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
     let mut declared = ShardSet::default();
     keys.iter().for_each(|key| declared.add(ctx.db.key(key).hash.shard()));
     let (db, name) = (ctx.session.db, subject.name());
-    show_script(ctx, args);
     // In a transaction the group is EXEC's.
     let is_outermost = ctx.db.effects.group.is_none();
     ctx.db.effects.group.get_or_insert_default();

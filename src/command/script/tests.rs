@@ -176,3 +176,17 @@ fn a_client_that_is_blocked_is_served_when_the_script_has_ended() {
         "*2|$1|l|$1|1|"
     );
 }
+
+#[test]
+fn an_array_that_is_all_but_holes_is_not_written() {
+    let mut bench = Bench::new();
+    let encode = |bench: &mut Bench, table: &str| {
+        bench.run(&format!("EVAL \"cjson.encode_sparse_array(true,0,0) return #cjson.encode({table})\" 0"))
+    };
+    assert_eq!(encode(&mut bench, "{[3]=1}"), ":13|");
+    assert_eq!(encode(&mut bench, "{[1000000]=1}"), format!(":{}|", 999_999 * 5 + 3));
+    // Of the next there would be no end.
+    for table in ["{[2^53]=1}", "{[1e300]=1}"] {
+        assert_eq!(encode(&mut bench, table), format!(":{}|", if table.contains("e300") { 13 } else { 24 }), "{table}");
+    }
+}

@@ -55,6 +55,13 @@ struct Files {
     rest: Vec<u8>,
     /// The offset in the log that `rest` reaches to.
     end: u64,
+    /// What was written since the last sync, where replies wait for one.
+    unsynced: Vec<u8>,
+    /// The offset in the log at which that begins.
+    unsynced_from: u64,
+    /// That could not be synced, and is to be written once more before another sync: the system tells of a failure once, and takes
+    /// for clean from then on what never got to the disk.
+    is_doubtful: bool,
     told: Option<Instant>,
 }
 
@@ -77,6 +84,8 @@ pub struct Appender {
     always: AtomicBool,
     /// Times are written: `aof-timestamp-enabled`.
     pub stamps: AtomicBool,
+    /// One syncs at a time: of two the system tells one of a failure.
+    turn: Mutex<()>,
     /// Somebody syncs.
     syncing: AtomicBool,
     since: Mutex<Option<Instant>>,
@@ -135,6 +144,7 @@ impl Appender {
         buffer.stamped_s = 0;
         let old = files.current.replace(Arc::new(file));
         files.left.extend(old);
+        files.unsynced.clear();
         files.size = size;
         self.size.store(size, Ordering::Relaxed);
     }
@@ -344,9 +354,12 @@ impl Appender {
 
     /// Waits until what was written is on the disk.
     fn sync(&self) -> io::Result<()> {
-        let (current, left, end) = {
-            let files = self.files.lock();
-            (files.current.clone(), files.left.clone(), self.written.load(Ordering::Acquire))
+        let _turn = self.turn.lock();
+        let (current, left, end, unsynced) = {
+            let mut files = self.files.lock();
+            self.write_doubtful(&mut files)?;
+            let (end, unsynced) = (self.written.load(Ordering::Acquire), files.unsynced.len());
+            (files.current.clone(), files.left.clone(), end, unsynced)
         };
         let Some(current) = current else { return Ok(()) };
         self.sync_left(&left)?;
@@ -357,16 +370,48 @@ impl Appender {
         self.syncing.store(false, Ordering::Release);
         match &synced {
             Ok(()) => {
-                if self.files.lock().rest.is_empty() {
+                let mut files = self.files.lock();
+                if files.rest.is_empty() {
                     self.settle(None);
                 }
+                // Another file may have been begun meanwhile.
+                let unsynced = unsynced.min(files.unsynced.len());
+                files.unsynced.drain(..unsynced);
+                files.unsynced_from = end;
+                drop(files);
                 self.synced.fetch_max(end, Ordering::AcqRel);
                 let (served, left) = self.wake();
                 self.crowd.lock().served(took, served, left);
             }
-            Err(error) => self.sync_failed(error),
+            Err(error) => {
+                self.files.lock().is_doubtful = true;
+                self.sync_failed(error);
+            }
         }
         synced
+    }
+
+    /// Takes what could not be synced out of the file, and writes it anew.
+    fn write_doubtful(&self, files: &mut Files) -> io::Result<()> {
+        if !files.is_doubtful {
+            return Ok(());
+        }
+        let Some(file) = files.current.clone().filter(|_| !files.unsynced.is_empty()) else {
+            files.is_doubtful = false;
+            return Ok(());
+        };
+        let size = files.size - files.unsynced.len() as u64;
+        file.truncate(size)?;
+        (files.size, files.is_doubtful) = (size, false);
+        let rest = std::mem::take(&mut files.rest);
+        files.rest = std::mem::take(&mut files.unsynced);
+        files.rest.extend_from_slice(&rest);
+        self.written.store(files.unsynced_from, Ordering::Release);
+        self.write_locked(files);
+        match files.rest.is_empty() {
+            true => Ok(()),
+            false => Err(io::ErrorKind::WriteZero.into()),
+        }
     }
 
     /// Waits until what was written to files that were left is on the disk. Nobody has to wait with writing to the
@@ -416,6 +461,15 @@ impl Appender {
         match result {
             Ok(()) => {
                 files.size += done as u64;
+                if self.always.load(Ordering::Acquire) {
+                    if files.unsynced.is_empty() {
+                        files.unsynced_from = self.written.load(Ordering::Acquire);
+                    }
+                    let Files { unsynced, rest, .. } = files;
+                    unsynced.extend_from_slice(rest);
+                } else {
+                    files.unsynced = Vec::new();
+                }
                 files.rest.clear();
                 if files.rest.capacity() > KEPT_BYTES {
                     files.rest = Vec::new();
@@ -442,7 +496,8 @@ impl Appender {
                                 ),
                             );
                             files.size += done as u64;
-                            files.rest.drain(..done);
+                            let Files { unsynced, rest, .. } = &mut *files;
+                            unsynced.extend(rest.drain(..done));
                         }
                     }
                 }
@@ -629,5 +684,33 @@ mod tests {
         faults::set(&dir.0, None);
         round(&appender, AppendFsync::Always);
         assert!(appender.is_durable(3) && appender.trouble().is_none());
+    }
+
+    #[test]
+    fn what_could_not_be_synced_is_written_once_more() {
+        let dir = Dir::new();
+        let appender = Appender::default();
+        let (file, size) = dir.open("one");
+        appender.set_always(true);
+        appender.switch(file, size, 0);
+        appender.push(b"abc", None);
+        round(&appender, AppendFsync::Always);
+        assert!(appender.is_durable(3));
+        faults::set(&dir.0, Some(Plan { no_sync: true, ..Plan::default() }));
+        appender.push(b"defgh", None);
+        round(&appender, AppendFsync::Always);
+        assert!(!appender.is_durable(8));
+        // As the system leaves it: what it could not write is gone, though nobody is told so again.
+        std::fs::write(dir.0.join("one"), "abc\0\0\0\0\0").unwrap();
+        faults::set(&dir.0, None);
+        appender.push(b"ijk", None);
+        round(&appender, AppendFsync::Always);
+        assert!(appender.is_durable(11) && appender.trouble().is_none());
+        assert_eq!(dir.read("one"), "abcdefghijk");
+        assert_eq!(appender.size.load(Ordering::Relaxed), 11);
+        appender.push(b"lm", None);
+        round(&appender, AppendFsync::Always);
+        assert!(appender.is_durable(13));
+        assert_eq!(dir.read("one"), "abcdefghijklm");
     }
 }

@@ -113,26 +113,30 @@ fn follow(engine: &Arc<Engine>, tls: &Tls, turn: u64, stop: &AtomicBool) -> Resu
     let Link { mut wire, handshake, step } = introduced?;
     match step {
         Step::Continue(id) => {
-            let mut state = engine.replication.state();
             notice!("Successful partial resynchronization with master.");
-            if let Some(id) = id.filter(|id| *id != state.history.id) {
-                notice!("Master replication ID changed to {id}");
-                let offset = engine.replication.offset();
-                state.history.rename(&id, offset);
-                // They learn the name when they come back, and go on where they are.
-                state.replicas.iter().for_each(|replica| replica.client.close());
-            }
-            drop(state);
+            rename(engine, id);
             notice!("MASTER <-> REPLICA sync: Master accepted a Partial Resynchronization.");
         }
         Step::Full(stream) => data_set::receive(&config, &mut wire, stream)?,
         Step::Second => second::receive(&config, tls, &mut wire, handshake)?,
-        Step::Later(reason) | Step::Failed(reason) => return Err(reason),
+        Step::Later(reason) | Step::Failed(reason) | Step::Unknown(reason) => return Err(reason),
         Step::Await | Step::Send(_) | Step::SendForFull(_) | Step::Begun(_) => {
             return Err("The handshake ended early".into());
         }
     }
     stream::run(engine, wire)
+}
+
+/// Goes by the name that the primary's stream has now, where it has another.
+fn rename(engine: &Engine, id: Option<String>) {
+    let mut state = engine.replication.state();
+    if let Some(id) = id.filter(|id| *id != state.history.id) {
+        notice!("Master replication ID changed to {id}");
+        let offset = engine.replication.offset();
+        state.history.rename(&id, offset);
+        // They learn the name when they come back, and go on where they are.
+        state.replicas.iter().for_each(|replica| replica.client.close());
+    }
 }
 
 /// A link whose primary has said how it is to go on.

@@ -50,10 +50,13 @@ pub fn receive(config: &Config, tls: &Tls, first: &mut Wire<'_>, mut handshake: 
     if let Err(reason) = &heard {
         warning!("Aborting dual channel sync. {reason}");
     }
-    received.and(heard)?;
-    if let Some(db) = begun.db {
-        engine.replication.db.store(db, Ordering::Relaxed);
+    match (received, begun.db) {
+        (Ok(()), Some(db)) => engine.replication.select(db, config.databases),
+        (Ok(()), None) => {}
+        // The one that ended first says why.
+        (Err(reason), _) => return heard.and(Err(reason)),
     }
+    super::rename(engine, heard?);
     Ok(())
 }
 
@@ -66,36 +69,38 @@ fn ask(second: &mut Wire<'_>, first: &Handshake) -> Result<Begun, String> {
             Step::Await => {}
             Step::Send(bytes) => second.send(&bytes)?,
             Step::Begun(begun) => return Ok(begun),
-            Step::Failed(reason) => {
+            Step::Unknown(reason) => {
                 second.engine.replication.state().primary.has_one_channel = true;
                 return Err(reason);
             }
+            Step::Later(reason) | Step::Failed(reason) => return Err(reason),
             _ => return Err("The handshake ended early".into()),
         }
     }
 }
 
-/// Asks for the stream behind the data set, and keeps what comes of it until that is loaded.
+/// Asks for the stream behind the data set, and keeps what comes of it until that is loaded; returns the stream's name, where
+/// it has another by now.
 fn read_ahead(
     first: &mut Wire<'_>,
     handshake: &mut Handshake,
     begun: &Begun,
     is_loaded: &AtomicBool,
-) -> Result<(), String> {
+) -> Result<Option<String>, String> {
     let engine = first.engine;
     first.send(&handshake.attach(begun))?;
-    loop {
+    let name = loop {
         match handshake.line(&first.line()?) {
             Step::Await => {}
             Step::Send(bytes) => {
-                engine.debug.stop_when(|| true);
+                engine.stand_still_when(|| true);
                 first.send(&bytes)?;
             }
-            Step::Continue(_) => break,
-            Step::Later(reason) | Step::Failed(reason) => return Err(reason),
+            Step::Continue(name) => break name,
+            Step::Later(reason) | Step::Failed(reason) | Step::Unknown(reason) => return Err(reason),
             _ => return Err("The master does not go on with its stream".into()),
         }
-    }
+    };
     if is_loaded.load(Ordering::Acquire) {
         debug!("Dual channel sync - psync established after rdb load");
     } else {
@@ -128,5 +133,5 @@ fn read_ahead(
             return Err("MASTER timeout: no data nor PING received...".into());
         }
     }
-    Ok(())
+    Ok(name)
 }

@@ -55,3 +55,25 @@ fn an_application_moves_to_spinel_and_back_without_losing_a_write() {
     ours.cmd(&["SET", "after", "1"]);
     super::assert_equal(&mut ours, &mut theirs, "after a switch by hand");
 }
+
+#[test]
+fn what_had_begun_when_another_is_to_lead_is_not_lost() {
+    let primary = Server::subject(super::AT_ONCE);
+    let replica = Server::subject(super::AT_ONCE);
+    let (mut old, mut new) = (primary.connect(), replica.connect());
+    super::follow(&mut new, &primary);
+    eventually("it is told of", || info(&mut old, "slave0").contains("state=online"));
+    let mut writer = primary.connect();
+    // Some tenths of a second: scripts see one time.
+    let script = "for i = 1, 5e7 do end return redis.call('SET', 'late', '1')";
+    let writing = std::thread::spawn(move || writer.cmd(&["EVAL", script, "1", "late"]));
+    eventually("the script runs", || {
+        String::from_utf8_lossy(&old.cmd(&["CLIENT", "LIST"])).lines().any(|line| line.contains("cmd=eval "))
+    });
+    assert_eq!(old.cmd(&["FAILOVER", "TIMEOUT", "60000"]), b"+OK\r\n");
+    assert_eq!(writing.join().unwrap(), b"+OK\r\n");
+    eventually("the other leads", || new.cmd(&["ROLE"]).starts_with(b"*3\r\n$6\r\nmaster"));
+    assert_eq!(new.cmd(&["GET", "late"]), b"$1\r\n1\r\n");
+    super::linked(&mut old);
+    super::assert_equal(&mut new, &mut old, "after a script that had begun");
+}

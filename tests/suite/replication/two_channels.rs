@@ -186,7 +186,8 @@ fn offer(listener: &TcpListener) -> (TcpStream, String) {
                 (&stream).write_all(b"-ERR Unrecognized REPLCONF option: rdb-channel\r\n").unwrap();
                 return (stream, said);
             }
-            "REPLCONF" if !said.contains("rdb-only") => (&stream).write_all(b"+OK\r\n").unwrap(),
+            // A second connection says no PING.
+            "REPLCONF" if said.contains("PING") => (&stream).write_all(b"+OK\r\n").unwrap(),
             "PSYNC" => return (stream, said),
             _ => {}
         }
@@ -207,6 +208,51 @@ fn a_primary_that_understands_no_second_connection_is_asked_for_none_again() {
     assert!(said.contains("rdb-only"), "{said}");
     let (_again, said) = offer(&listener);
     assert!(said.contains("psync2") && !said.contains("dual-channel"), "{said}");
+}
+
+/// Reads until these words have come.
+fn read_until(link: &mut TcpStream, words: &str) {
+    let (mut said, mut piece) = (Vec::new(), [0; 1000]);
+    while !String::from_utf8_lossy(&said).contains(words) {
+        let n = link.read(&mut piece).unwrap();
+        assert_ne!(n, 0, "{}", said.escape_ascii());
+        said.extend_from_slice(&piece[..n]);
+    }
+}
+
+#[test]
+fn a_database_that_is_not_there_is_no_end_of_a_replica() {
+    let file = super::hostile::good_file();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = Server::subject(TWO);
+    let mut replica = server.connect();
+    let port = listener.local_addr().unwrap().port();
+    super::ok(&replica.cmd(&["REPLICAOF", "127.0.0.1", &port.to_string()]));
+    let (mut first, _) = offer(&listener);
+    first.write_all(b"+DUALCHANNELSYNC\r\n").unwrap();
+    let (mut second, _) = listener.accept().unwrap();
+    read_until(&mut second, "listening-port");
+    second.write_all(b"+OK\r\n").unwrap();
+    read_until(&mut second, "SYNC");
+    let id = "0123456789abcdef0123456789abcdef01234567";
+    second.write_all(format!("$ENDOFF:100 {id} 9000000000000000000 7\r\n${}\r\n", file.len()).as_bytes()).unwrap();
+    second.write_all(&file).unwrap();
+    read_until(&mut first, "set-rdb-client-id\r\n$1\r\n7\r\n");
+    first.write_all(b"+OK\r\n").unwrap();
+    read_until(&mut first, &format!("PSYNC\r\n$40\r\n{id}\r\n$3\r\n101\r\n"));
+    first.write_all(b"+CONTINUE\r\n").unwrap();
+    first.write_all(&request(&["SET", "a", "1"])).unwrap();
+    super::linked(&mut replica);
+    eventually("what it was sent is there", || info(&mut replica, "db15").contains("keys=1"));
+    assert_eq!(replica.cmd(&["EXISTS", "theirs"]), b":1\r\n");
+}
+
+#[test]
+fn a_second_connection_has_to_read_what_ends_by_a_mark() {
+    let primary = Server::subject(TWO);
+    let mut link = primary.connect();
+    assert_eq!(link.cmd(&["REPLCONF", "rdb-channel", "1"]), b"+OK\r\n");
+    assert_eq!(link.cmd(&["SYNC"]), b"-ERR Filtered replica requires EOF capability\r\n");
 }
 
 #[test]
