@@ -20,6 +20,8 @@ const IP_BYTES: usize = 46;
 pub const PREFIX_BYTES: usize = 8;
 /// The longest message that is accepted; Redis' own are as long as the client's longest message.
 pub const MESSAGE_MAX: usize = 1 << 30;
+/// What is published has so many bytes at most, those of its channel included.
+pub const PUBLISHED_MAX: usize = MESSAGE_MAX - HEADER_BYTES - 8;
 
 /// What a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

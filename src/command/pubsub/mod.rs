@@ -14,6 +14,7 @@ use crate::acl::users::Account;
 use crate::client::session::{ReplyMode, Session};
 use crate::client::shared::Shared;
 use crate::client::subscriptions::{Names, Subscriptions};
+use crate::cluster::message::PUBLISHED_MAX;
 use crate::cluster::stats::Cost;
 use crate::command::args::Args;
 use crate::command::client;
@@ -205,6 +206,15 @@ fn spread(ctx: &mut Context<'_>, args: &Args<'_>, sharded: bool) {
     }
 }
 
+/// Whether other nodes can be sent a message as well, where there are any.
+fn fits_the_bus(ctx: &Context<'_>, args: &Args<'_>) -> Result<(), Error> {
+    let bytes = args.at(1).len().saturating_add(args.at(2).len());
+    if ctx.engine.cluster.is_some() && bytes > PUBLISHED_MAX {
+        return Err(Error::text(format!("ERR a cluster carries no message of more than {PUBLISHED_MAX} bytes")));
+    }
+    Ok(())
+}
+
 /// Hands a message that came from another node to the clients of this one.
 pub fn receive(engine: &Engine, channel: &[u8], message: &[u8], sharded: bool) {
     let mut effects = Effects::default();
@@ -284,6 +294,7 @@ pub const PUBLISH: Command = Command {
     summary: "Posts a message to a channel.",
     complexity: "O(N+M) where N is the number of clients subscribed to the receiving channel and M is the total number of subscribed patterns (by any client).",
     run: |ctx, args| {
+        fits_the_bus(ctx, args)?;
         let receivers = send(ctx.engine, ctx.db.effects, args.at(1), args.at(2));
         spread(ctx, args, false);
         ctx.out.integer(receivers as i64);
@@ -301,6 +312,7 @@ pub const SPUBLISH: Command = Command {
     summary: "Post a message to a shard channel",
     complexity: "O(N) where N is the number of clients subscribed to the receiving shard channel.",
     run: |ctx, args| {
+        fits_the_bus(ctx, args)?;
         let most = ctx.config.client_output_buffer_limit.pubsub.hard_bytes;
         let topic = ctx.engine.pubsub.topics(Kind::ShardChannel).find(args.at(1));
         let receivers =

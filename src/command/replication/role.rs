@@ -22,6 +22,7 @@ use crate::keyspace::change::{Effects, removal};
 use crate::keyspace::hold::{Hold, ShardSet};
 use crate::keyspace::shard::SHARDS;
 use crate::keyspace::space::Keyspace;
+use crate::observe::crash;
 use crate::observe::log::{notice, warning};
 use crate::persist::rdb;
 use crate::persist::rdb::load::{self, Late, Loaded, Overdue, Progress, Twice};
@@ -132,6 +133,7 @@ pub fn take_over(ctx: &Context<'_>, id: String, offset: Vec<u8>) -> Job {
     let done = Arc::new(AtomicBool::new(false));
     let (theirs, engine) = (done.clone(), ctx.engine.arc());
     let work = move || {
+        crash::prepare_thread();
         {
             let _alone = engine.keyspace.gates().alone();
             let _hold = engine.keyspace.hold(ShardSet::ALL);
