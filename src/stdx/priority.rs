@@ -18,25 +18,35 @@ pub fn stand_back() {
     let _ = getpriority_process(None).and_then(|now| setpriority_process(None, (now + BEHIND).min(LAST)));
 }
 
+/// Who runs for a reply comes back sooner.
+const LONG: Duration = Duration::from_millis(1);
+/// After a long wait so many times that are none: of them the others take their part as well.
+const PAUSES: u32 = 4;
+
 /// A thread's way to let others onto its core while it has much to do. Some schedulers let a thread run for milliseconds
-/// before one that has just been woken, however little that one wants.
+/// before one that has just been woken, however little that one wants. Who is kept waiting for long by others, who want all they
+/// can get, does not give way again for a multiple of that: else he would come to nothing beside them.
 #[derive(Debug)]
 pub struct Courtesy {
     every: Duration,
+    waited: Duration,
     since: Instant,
 }
 
 impl Courtesy {
     /// Gives way after so much time at work, about.
     pub fn every(every: Duration) -> Courtesy {
-        Courtesy { every, since: Instant::now() }
+        Courtesy { every, waited: Duration::ZERO, since: Instant::now() }
     }
 
     /// Gives way where it is time to. Call it often, and with no lock held.
     pub fn give_way(&mut self) {
-        if self.since.elapsed() >= self.every {
+        let now = Instant::now();
+        let pause = if self.waited >= LONG { self.waited * PAUSES } else { self.every };
+        if now - self.since >= pause {
             thread::yield_now();
             self.since = Instant::now();
+            self.waited = self.since - now;
         }
     }
 }
@@ -55,6 +65,11 @@ mod tests {
         let begun = hasty.since;
         hasty.give_way();
         assert!(hasty.since > begun);
+        // It was kept waiting, and does not wait again as soon.
+        hasty.waited = Duration::from_secs(3600);
+        let begun = hasty.since;
+        hasty.give_way();
+        assert_eq!(hasty.since, begun);
     }
 
     #[test]
