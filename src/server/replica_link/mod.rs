@@ -1,8 +1,8 @@
 //! The link of a replica to its primary: a thread that connects, asks, takes the data set over, and follows the stream.
 //!
 //! What is said and what comes of the answers is decided in [`replication`](crate::replication); here are the socket
-//! ([`wire`]) and the clock. [`data_set`] takes a data set over, [`second`] has it come by a connection of its own, and
-//! [`stream`] follows. What must stay true: a link that was told to end runs no further command.
+//! (`wire`) and the clock. `data_set` takes a data set over, `second` has it come by a connection of its own, and
+//! `stream` follows. What must stay true: a link that was told to end runs no further command.
 
 mod data_set;
 mod second;
