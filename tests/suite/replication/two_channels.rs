@@ -11,13 +11,18 @@ use crate::support::watch::{eventually, figure, info};
 /// What both sides are told.
 const TWO: &[&str] = &["--dual-channel-replication-enabled", "yes", "--repl-diskless-sync-delay", "0"];
 
-/// A primary whose data sets take seconds to make, and a client of it.
+/// A primary whose data sets take minutes to make, unless it is told to [`hurry`], and a client of it.
 fn slow_primary(more: &[&str]) -> (Server, Client) {
     let primary = Server::subject(&[TWO, more].concat());
     let mut client = primary.connect();
     client.cmd(&["DEBUG", "POPULATE", "2000", "key", "100"]);
-    client.cmd(&["CONFIG", "SET", "rdb-key-save-delay", "1000"]);
+    client.cmd(&["CONFIG", "SET", "rdb-key-save-delay", "100000"]);
     (primary, client)
+}
+
+/// Has the data set be made at once.
+fn hurry(primary: &mut Client) {
+    super::ok(&primary.cmd(&["CONFIG", "SET", "rdb-key-save-delay", "0"]));
 }
 
 /// Has a server follow another, and waits until both connections are there.
@@ -59,6 +64,7 @@ fn the_stream_waits_at_the_replica_and_not_at_the_primary() {
         eventually("the replica has it", || figure(&mut replica, "replicas_repl_buffer_size") > 5_000_000);
         assert!(figure(&mut client, "mem_total_replication_buffers") < 1_000_000);
         assert_eq!(info(&mut replica, "master_sync_in_progress"), "1");
+        hurry(&mut client);
         super::linked(&mut replica);
         super::assert_equal(&mut client, &mut replica, load);
         assert_eq!(replica.cmd(&["DBSIZE"]), b":2000\r\n");
@@ -84,6 +90,7 @@ fn what_a_replica_may_not_keep_waits_at_the_primary() {
     eventually("it is full", || server.logs("Replication buffer limit reached, stopping buffering."));
     assert_eq!(figure(&mut replica, "replicas_repl_buffer_size"), 16384);
     eventually("the primary has the rest", || figure(&mut client, "mem_total_replication_buffers") > 2_000_000);
+    hurry(&mut client);
     super::linked(&mut replica);
     super::assert_equal(&mut client, &mut replica, "a little buffer");
 }
@@ -102,13 +109,13 @@ fn where_one_of_the_two_ends_the_link_begins_anew() {
         both(&mut client);
     }
     assert!(primary.logs("Background RDB transfer error"));
+    hurry(&mut client);
     super::linked(&mut replica);
     super::assert_equal(&mut client, &mut replica, "after three data sets");
     // The next data set comes the usual way where it is to.
     replica.cmd(&["REPLICAOF", "NO", "ONE"]);
     replica.cmd(&["SET", "own", "1"]);
     replica.cmd(&["CONFIG", "SET", "dual-channel-replication-enabled", "no"]);
-    client.cmd(&["CONFIG", "SET", "rdb-key-save-delay", "0"]);
     let partial = figure(&mut client, "sync_partial_ok");
     super::follow(&mut replica, &primary);
     assert_eq!(figure(&mut client, "sync_partial_ok"), partial);
