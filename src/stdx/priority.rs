@@ -19,7 +19,7 @@ pub fn stand_back() {
 }
 
 /// Who runs for a reply comes back sooner.
-const LONG: Duration = Duration::from_millis(1);
+const LONG: Duration = Duration::from_millis(5);
 /// After a long wait so many times that are none: of them the others take their part as well.
 const PAUSES: u32 = 4;
 
