@@ -3,6 +3,7 @@
 //! [`running::Server`] is one server: its threads, and the handle to them. [`builder::Builder`] makes
 //! one, [`local::Client`] calls it without a socket.
 
+mod beside;
 pub mod builder;
 mod bus;
 mod check;

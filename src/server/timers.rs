@@ -1,8 +1,7 @@
 //! Timers: what happens because time passes. One thread, beside the workers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::client::shared::{Link, Mark};
@@ -13,10 +12,10 @@ use crate::command::{aof, replication, save};
 use crate::keyspace::change::Effects;
 use crate::keyspace::shard::SHARDS;
 use crate::keyspace::space::Patience;
-use crate::observe::crash;
 use crate::observe::latency::Latency;
 use crate::observe::log::verbose;
 use crate::observe::stats::Counter;
+use crate::server::beside::Beside;
 use crate::stdx::memory;
 use crate::stdx::ticks::Ticks;
 
@@ -32,32 +31,12 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 /// How much earlier a period may end.
 const SLACK: Duration = Duration::from_millis(1);
 
-/// The timers' thread; dropped, it ends.
-pub struct Running {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            // A panic there was reported where it happened.
-            let _ = thread.join();
-        }
-    }
-}
-
 /// Starts the timers.
 ///
 /// # Errors
 /// Where the system refuses another thread.
-pub fn start(engine: Arc<Engine>) -> std::io::Result<Running> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let asked = stop.clone();
-    let thread = std::thread::Builder::new().name("timers".into()).spawn(move || {
-        crash::prepare_thread();
+pub fn start(engine: Arc<Engine>) -> std::io::Result<Beside> {
+    Beside::start("timers", engine, move |engine, stop| {
         let mut timers = Timers {
             effects: Effects::default(),
             eviction: Eviction::default(),
@@ -66,8 +45,8 @@ pub fn start(engine: Arc<Engine>) -> std::io::Result<Running> {
             cron: Instant::now(),
             second: Instant::now(),
         };
-        while !asked.load(Ordering::Acquire) {
-            let more = timers.tick(&engine);
+        while !stop.load(Ordering::Acquire) {
+            let more = timers.tick(engine);
             let rest = if more { GATHER } else { REST };
             let most = (Duration::from_secs(1) / engine.config.load().hz.max(1)).min(rest);
             if engine.clock.is_real() {
@@ -77,8 +56,7 @@ pub fn start(engine: Arc<Engine>) -> std::io::Result<Running> {
                 std::thread::park_timeout(GATHER);
             }
         }
-    })?;
-    Ok(Running { stop, thread: Some(thread) })
+    })
 }
 
 struct Timers {

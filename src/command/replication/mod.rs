@@ -569,25 +569,58 @@ pub fn tick(engine: &Engine, second: bool) {
     sync::stop_useless(engine);
     sync::look_at_waiting(engine);
     look_at_acks(engine);
-    if !second {
-        return;
+    if second {
+        each_second(engine);
     }
+}
+
+/// Shows replicas that we are there, and ends with those that are not.
+fn each_second(engine: &Engine) {
+    let replication = &engine.replication;
     let config = engine.config.load();
     let now_ms = engine.clock.now_ms();
-    let period_ms = u64::from(config.repl_ping_replica_period) * 1000;
     let mut state = replication.state();
-    // The first period begins with the server.
-    let never = replication.pinged_ms.compare_exchange(0, now_ms, Ordering::Relaxed, Ordering::Relaxed);
-    let pinged = never.map_or_else(|pinged| pinged, |_| now_ms);
-    let calm = state.takeover.stage == Failover::None || engine.pause.active(now_ms).is_none();
-    let ping =
-        !replication.is_following() && !state.replicas.is_empty() && calm && now_ms.saturating_sub(pinged) >= period_ms;
+    let pings = is_ping_due(engine, &config, &state, now_ms);
     for replica in state.replicas.iter().filter(|replica| replica.stage.is_quiet()) {
         replica.feed.push(Bytes::from_static(b"\n"));
         replica.client.wake();
     }
-    let most = config.client_output_buffer_limit.replica.hard_bytes;
-    let most = if most == 0 { u64::MAX } else { most.max(config.repl_backlog_size) };
+    give_up_late(engine, &config, &mut state, now_ms);
+    for client in state.replicas.silent(u64::from(config.repl_timeout) * 1000, now_ms) {
+        warning!("Disconnecting timedout replica (streaming sync): {}", client.addr);
+        client.close();
+    }
+    give_up_backlog(engine, &config, &mut state, now_ms);
+    drop(state);
+    feed_stream(engine);
+    if pings {
+        replication.pinged_ms.store(now_ms, Ordering::Relaxed);
+        engine.log.pass(&vec![b"PING".to_vec()]);
+        replication.wake_replicas();
+    }
+}
+
+/// Whether replicas are to have a PING by the stream.
+fn is_ping_due(engine: &Engine, config: &Config, state: &State, now_ms: u64) -> bool {
+    let replication = &engine.replication;
+    // The first period begins with the server.
+    let never = replication.pinged_ms.compare_exchange(0, now_ms, Ordering::Relaxed, Ordering::Relaxed);
+    let pinged_ms = never.map_or_else(|pinged| pinged, |_| now_ms);
+    let is_calm = state.takeover.stage == Failover::None || engine.pause.active(now_ms).is_none();
+    let period_ms = u64::from(config.repl_ping_replica_period) * 1000;
+    !replication.is_following()
+        && !state.replicas.is_empty()
+        && is_calm
+        && now_ms.saturating_sub(pinged_ms) >= period_ms
+}
+
+/// Holds the stream no longer for those who had a data set by a second connection, and ask too late for what follows it.
+fn give_up_late(engine: &Engine, config: &Config, state: &mut State, now_ms: u64) {
+    let replication = &engine.replication;
+    let most = match config.client_output_buffer_limit.replica.hard_bytes {
+        0 => u64::MAX,
+        most => most.max(config.repl_backlog_size),
+    };
     for Late { client, .. } in state.replicas.take_costly(|at| replication.offset().saturating_sub(at) >= most) {
         engine.stats.add(Counter::OutputBufferDisconnections, 1);
         warning!(
@@ -603,26 +636,18 @@ pub fn tick(engine: &Engine, second: bool) {
             client.id
         );
     }
-    let timeout_ms = u64::from(config.repl_timeout) * 1000;
-    for client in state.replicas.silent(timeout_ms, now_ms) {
-        warning!("Disconnecting timedout replica (streaming sync): {}", client.addr);
-        client.close();
-    }
+}
+
+/// Holds the stream no longer where nobody has followed it for long.
+fn give_up_backlog(engine: &Engine, config: &Config, state: &mut State, now_ms: u64) {
     let ttl_ms = config.repl_backlog_ttl.saturating_mul(1000);
-    let alone =
+    let is_alone =
         state.replicas.are_gone() && state.alone_since_ms.is_some_and(|since| now_ms.saturating_sub(since) > ttl_ms);
-    if alone && ttl_ms > 0 && !replication.is_following() && state.backlog.is_some() {
+    if is_alone && ttl_ms > 0 && !engine.replication.is_following() && state.backlog.is_some() {
         notice!("Replication backlog freed after {} seconds without connected replicas.", config.repl_backlog_ttl);
         // Nobody can go on where he stopped: what is changed from here on is another stream.
         state.backlog = None;
         state.history = History::begin();
         state.alone_since_ms = None;
-    }
-    drop(state);
-    feed_stream(engine);
-    if ping {
-        replication.pinged_ms.store(now_ms, Ordering::Relaxed);
-        engine.log.pass(&vec![b"PING".to_vec()]);
-        replication.wake_replicas();
     }
 }

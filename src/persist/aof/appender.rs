@@ -579,6 +579,15 @@ mod tests {
         }
     }
 
+    /// An appender that writes to the file `one`.
+    fn begun() -> (Dir, Appender) {
+        let dir = Dir::new();
+        let appender = Appender::default();
+        let (file, size) = dir.open("one");
+        appender.switch(file, size, 0);
+        (dir, appender)
+    }
+
     fn round(appender: &Appender, sync: AppendFsync) {
         appender.ring();
         appender.round(|| Policy { sync, hold: false });
@@ -607,11 +616,8 @@ mod tests {
 
     #[test]
     fn replies_wait_for_the_disk_where_they_are_told_to() {
-        let dir = Dir::new();
-        let appender = Appender::default();
-        let (file, size) = dir.open("one");
+        let (_dir, appender) = begun();
         appender.set_always(true);
-        appender.switch(file, size, 0);
         appender.push(b"abc", None);
         appender.commit(3);
         assert!(!appender.is_durable(3));
@@ -624,10 +630,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_leaves_whole_commands_and_is_recovered_from() {
-        let dir = Dir::new();
-        let appender = Appender::default();
-        let (file, size) = dir.open("one");
-        appender.switch(file, size, 0);
+        let (dir, appender) = begun();
         appender.push(b"abc", None);
         appender.commit(3);
         faults::set(&dir.0, Some(Plan { room: Some(2), ..Plan::default() }));
@@ -645,11 +648,8 @@ mod tests {
 
     #[test]
     fn who_holds_syncs_back_does_not_hold_replies_back() {
-        let dir = Dir::new();
-        let appender = Appender::default();
-        let (file, size) = dir.open("one");
+        let (dir, appender) = begun();
         appender.set_always(true);
-        appender.switch(file, size, 0);
         appender.push(b"abc", None);
         appender.ring();
         appender.round(|| Policy { sync: AppendFsync::Always, hold: true });
@@ -659,11 +659,8 @@ mod tests {
 
     #[test]
     fn short_writes_are_gone_on_with() {
-        let dir = Dir::new();
-        let appender = Appender::default();
-        let (file, size) = dir.open("one");
+        let (dir, appender) = begun();
         faults::set(&dir.0, Some(Plan { short: Some(7), ..Plan::default() }));
-        appender.switch(file, size, 0);
         let text = "0123456789".repeat(100);
         appender.push(text.as_bytes(), None);
         appender.commit(1000);
@@ -672,11 +669,8 @@ mod tests {
 
     #[test]
     fn nothing_is_said_to_be_durable_that_could_not_be_synced() {
-        let dir = Dir::new();
-        let appender = Appender::default();
-        let (file, size) = dir.open("one");
+        let (dir, appender) = begun();
         appender.set_always(true);
-        appender.switch(file, size, 0);
         faults::set(&dir.0, Some(Plan { no_sync: true, ..Plan::default() }));
         appender.push(b"abc", None);
         round(&appender, AppendFsync::Always);
@@ -688,11 +682,8 @@ mod tests {
 
     #[test]
     fn what_could_not_be_synced_is_written_once_more() {
-        let dir = Dir::new();
-        let appender = Appender::default();
-        let (file, size) = dir.open("one");
+        let (dir, appender) = begun();
         appender.set_always(true);
-        appender.switch(file, size, 0);
         appender.push(b"abc", None);
         round(&appender, AppendFsync::Always);
         assert!(appender.is_durable(3));

@@ -12,17 +12,16 @@ mod wire;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use self::wire::{LOOK, Wire, connect};
 use crate::command::engine::{Engine, Refusal};
 use crate::command::replication::failover;
 use crate::config::table::Config;
-use crate::observe::crash;
 use crate::observe::log::{notice, warning};
 use crate::replication::Stage;
 use crate::replication::handshake::{Handshake, Introduction, Step};
+use crate::server::beside::Beside;
 use crate::server::tls::Tls;
 
 /// How long after a link that was up began the next one is tried, at the least.
@@ -30,41 +29,21 @@ const BRIEF: Duration = Duration::from_millis(100);
 /// How long a link that failed rests before the next.
 const REST: Duration = Duration::from_secs(1);
 
-/// The link's thread; dropped, it ends.
-pub struct Running {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            // A panic there was reported where it happened.
-            let _ = thread.join();
-        }
-    }
-}
-
 /// Starts the thread, which follows a primary whenever there is one to follow.
 ///
 /// # Errors
 /// Where the system refuses another thread.
-pub fn start(engine: Arc<Engine>, tls: Arc<Tls>) -> io::Result<Running> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let asked = stop.clone();
-    let thread = std::thread::Builder::new().name("replica".into()).spawn(move || {
-        crash::prepare_thread();
-        while !asked.load(Ordering::Acquire) {
+pub fn start(engine: Arc<Engine>, tls: Arc<Tls>) -> io::Result<Beside> {
+    Beside::start("replica", engine, move |engine, stop| {
+        while !stop.load(Ordering::Acquire) {
             let turn = engine.replication.turn();
             if !engine.replication.is_following() || engine.is_refusing(Refusal::Loading) {
                 std::thread::park_timeout(LOOK);
                 continue;
             }
             let began = Instant::now();
-            let ended = follow(&engine, &tls, turn, &asked);
-            let was_connected = note_end(&engine, turn);
+            let ended = follow(engine, &tls, turn, stop);
+            let was_connected = note_end(engine, turn);
             if let Err(reason) = ended {
                 warning!("{reason}");
             }
@@ -72,14 +51,13 @@ pub fn start(engine: Arc<Engine>, tls: Arc<Tls>) -> io::Result<Running> {
             // stream is still held.
             let until = if was_connected { began + BRIEF } else { Instant::now() + REST };
             while Instant::now() < until {
-                if asked.load(Ordering::Acquire) || engine.replication.turn() != turn {
+                if stop.load(Ordering::Acquire) || engine.replication.turn() != turn {
                     break;
                 }
                 std::thread::park_timeout(LOOK);
             }
         }
-    })?;
-    Ok(Running { stop, thread: Some(thread) })
+    })
 }
 
 /// Says that the link is down; returns whether it was up.

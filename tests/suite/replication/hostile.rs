@@ -248,3 +248,27 @@ fn a_part_of_the_data_set_is_never_a_file() {
         assert_eq!(replica.cmd(request), b"-ERR Filtered replica requires EOF capability\r\n");
     }
 }
+
+/// Plays a primary for a replica, which has the data set and then a command that fails.
+fn send_what_fails(listener: &TcpListener, data: &[u8]) -> TcpStream {
+    let (mut link, _) = greet(listener);
+    link.write_all(&full(data)).unwrap();
+    link.write_all(b"*2\r\n$4\r\nLPOP\r\n$6\r\ntheirs\r\n").unwrap();
+    link
+}
+
+#[test]
+fn a_replica_that_is_told_to_stop_where_a_command_fails_does_so_in_a_program_of_its_own_or_not() {
+    let good = good_file();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let mut replica = Server::subject(&["--replicaof", "127.0.0.1", &port, "--propagation-error-behavior", "panic"]);
+    let _link = send_what_fails(&listener, &good);
+    eventually("it has ended", || !replica.alive());
+    assert!(replica.logs("This replica is sending an error to its master: 'WRONGTYPE Operation against a key holding"));
+
+    let replica = spinel::Server::builder().directive("propagation-error-behavior", "panic").start().unwrap();
+    replica.client().execute(&["REPLICAOF", "127.0.0.1", &port]);
+    let _link = send_what_fails(&listener, &good);
+    replica.wait();
+}

@@ -178,6 +178,15 @@ fn the_stream_is_held_for_who_asks_late_and_not_for_ever() {
     assert!(answer.starts_with(b"-ERR Unrecognized RDB client id"), "{}", answer.escape_ascii());
 }
 
+/// Where a primary is to be played, and a replica that follows it.
+fn followed() -> (TcpListener, Server) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = Server::subject(TWO);
+    let port = listener.local_addr().unwrap().port();
+    super::ok(&server.connect().cmd(&["REPLICAOF", "127.0.0.1", &port.to_string()]));
+    (listener, server)
+}
+
 /// Speaks as a primary that offers a second connection, up to the line that asks for data; returns what it is.
 fn offer(listener: &TcpListener) -> (TcpStream, String) {
     let (stream, _) = listener.accept().unwrap();
@@ -203,11 +212,7 @@ fn offer(listener: &TcpListener) -> (TcpStream, String) {
 
 #[test]
 fn a_primary_that_understands_no_second_connection_is_asked_for_none_again() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let server = Server::subject(TWO);
-    let mut replica = server.connect();
-    let port = listener.local_addr().unwrap().port();
-    super::ok(&replica.cmd(&["REPLICAOF", "127.0.0.1", &port.to_string()]));
+    let (listener, _server) = followed();
     let (mut first, said) = offer(&listener);
     assert!(said.contains("dual-channel"), "{said}");
     first.write_all(b"+DUALCHANNELSYNC\r\n").unwrap();
@@ -230,11 +235,8 @@ fn read_until(link: &mut TcpStream, words: &str) {
 #[test]
 fn a_database_that_is_not_there_is_no_end_of_a_replica() {
     let file = super::hostile::good_file();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let server = Server::subject(TWO);
+    let (listener, server) = followed();
     let mut replica = server.connect();
-    let port = listener.local_addr().unwrap().port();
-    super::ok(&replica.cmd(&["REPLICAOF", "127.0.0.1", &port.to_string()]));
     let (mut first, _) = offer(&listener);
     first.write_all(b"+DUALCHANNELSYNC\r\n").unwrap();
     let (mut second, _) = listener.accept().unwrap();
