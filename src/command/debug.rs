@@ -125,7 +125,7 @@ const SUBCOMMANDS: &[Sub] = &[
     ("HELP", 2..=2, help_text),
     ("HTSTATS", 3..=3, htstats),
     ("HTSTATS-KEY", 3..=4, htstats_key),
-    ("LISTPACK", 3..=3, |ctx, args| tell_structure(ctx, args, "listpack", "Listpack")),
+    ("LISTPACK", 3..=3, |ctx, args| tell_structure(ctx, args, &["listpack", "listpackex"], "Listpack")),
     ("LOADAOF", 2..=2, |ctx, _| {
         aof::load::reload(ctx.engine, &mut ctx.db.hold).map_err(Error::text)?;
         ok(ctx)
@@ -142,7 +142,7 @@ const SUBCOMMANDS: &[Sub] = &[
     ("PAUSE-CRON", 3..=3, |ctx, args| throw(ctx, &ctx.engine.debug.cron, leading_number(args.at(2)) == 0)),
     ("POPULATE", 3..=5, populate),
     ("PROTOCOL", 3..=3, protocol),
-    ("QUICKLIST", 3..=4, |ctx, args| tell_structure(ctx, args, "quicklist", "Quicklist")),
+    ("QUICKLIST", 3..=4, |ctx, args| tell_structure(ctx, args, &["quicklist"], "Quicklist")),
     ("QUICKLIST-PACKED-THRESHOLD", 3..=3, packed_threshold),
     ("RELOAD", 2..=ANY, reload),
     ("REPLICATE", 3..=ANY, |ctx, args| {
@@ -373,11 +373,11 @@ fn object(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 }
 
 /// Logs how a value of this encoding is written to files, whose parts are those of the encoding.
-fn tell_structure(ctx: &mut Context<'_>, args: &Args<'_>, encoding: &str, name: &str) -> Reply {
+fn tell_structure(ctx: &mut Context<'_>, args: &Args<'_>, encodings: &[&str], name: &str) -> Reply {
     let key = args.key(&ctx.db, 2);
     let entry = ctx.db.look(&key).ok_or(Error::NoSuchKey)?;
-    if entry.encoding() != encoding {
-        return Err(Error::text(format!("ERR Not a {encoding} encoded object.")));
+    if !encodings.contains(&entry.encoding()) {
+        return Err(Error::text(format!("ERR Not a {} encoded object.", encodings[0])));
     }
     let payload = payload::write(entry.value(), Compression::None);
     notice!("{name} structure of '{}': {}", args.at(2).escape_ascii(), payload.escape_ascii());
@@ -674,6 +674,17 @@ mod tests {
         // The bench's client has an address elsewhere.
         assert_eq!(Bench::with("enable-debug-command local\n").run("DEBUG SLEEP 0"), format!("-{NOT_ALLOWED}|"));
         assert_eq!(bench().run("DEBUG SLEEP 0"), "+OK|");
+    }
+
+    #[test]
+    fn hashes_in_one_piece_are_told_with_deadlines_of_fields_or_without() {
+        let mut bench = bench();
+        bench.run("HSET h f 1");
+        assert_eq!(bench.run("DEBUG LISTPACK h"), "+Listpack structure printed on stdout|");
+        bench.run("HEXPIRE h 60 FIELDS 1 f");
+        assert_eq!(bench.run("DEBUG LISTPACK h"), "+Listpack structure printed on stdout|");
+        bench.run("SADD s 1");
+        assert_eq!(bench.run("DEBUG LISTPACK s"), "-ERR Not a listpack encoded object.|");
     }
 
     #[test]

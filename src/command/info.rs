@@ -20,6 +20,7 @@ use crate::command::table::Command;
 use crate::config::choice::Supervised;
 use crate::config::table::Config;
 use crate::keyspace::hold::Hold;
+use crate::keyspace::space::DbCounts;
 use crate::observe::allocator;
 use crate::observe::info::{
     self, Answer, Human, Keyspace, Percent, Selection, answer_commandstats, answer_from_stats, answer_latencystats,
@@ -544,8 +545,9 @@ impl<'a, 'h, 'k> Scene<'a, 'h, 'k> {
             "cluster_enabled" => to.flag(self.config.cluster_enabled),
             "db" => {
                 for (db, counts) in self.engine.keyspace.counts(self.hold, self.now_ms) {
-                    let (keys, expires, avg_ttl_ms) = (counts.keys, counts.volatile, counts.mean_ttl_ms);
-                    to.row(db, Keyspace { keys, expires, avg_ttl_ms });
+                    let DbCounts { keys, volatile: expires, mean_ttl_ms: avg_ttl_ms, with_volatile_fields: subexpiry } =
+                        counts;
+                    to.row(db, Keyspace { keys, expires, avg_ttl_ms, subexpiry });
                 }
             }
             _ => return false,
@@ -638,6 +640,15 @@ mod tests {
         assert!(value(&mut bench, "latencystats", "latency_percentiles_usec_get").starts_with("p50="));
         assert_eq!(value(&mut bench, "persistence", "rdb_changes_since_last_save"), "2");
         assert_eq!(value(&mut bench, "clients", "connected_clients"), "1");
+    }
+
+    #[test]
+    fn hashes_with_fields_that_expire_are_counted_where_there_are_any() {
+        let mut bench = Bench::new();
+        ["HSET h f 1 g 2", "HSET i f 1", "HEXPIRE h 60 FIELDS 1 f"].iter().for_each(|line| drop(bench.run(line)));
+        assert_eq!(value(&mut bench, "keyspace", "db0"), "keys=2,expires=0,avg_ttl=0,subexpiry=1");
+        bench.run("HPERSIST h FIELDS 1 f");
+        assert_eq!(value(&mut bench, "keyspace", "db0"), "keys=2,expires=0,avg_ttl=0");
     }
 
     #[test]

@@ -198,11 +198,13 @@ macro_rules! directives {
             $($($(#[doc = $doc])+ pub $field: $type,)+)+
             /// What `rename-command`, `user` and `loadmodule` lines say, in their order; see [`FileLine`].
             pub lines: Vec<FileLine>,
+            /// Which server this one is taken for.
+            pub original: Original,
         }
 
         impl Default for Config {
             fn default() -> Self {
-                Config { $($($field: $default,)+)+ lines: Vec::new() }
+                Config { $($($field: $default,)+)+ lines: Vec::new(), original: Original::Redis }
             }
         }
 
@@ -244,7 +246,7 @@ directives! {
         /// The path of a Unix socket to listen on beside the TCP port. There is none unless given.
         unixsocket("unixsocket"): Option<Vec<u8>> = None, anything, [immutable], Effective;
         /// The group that owns the Unix socket.
-        unixsocketgroup("unixsocketgroup"): Option<Vec<u8>> = None, anything, [immutable], Effective;
+        unixsocketgroup("unixsocketgroup"): Option<Vec<u8>> = None, anything, [], Effective;
         /// The permissions of the Unix socket, in octal. 0 leaves them to the umask.
         unixsocketperm("unixsocketperm"): u32 = 0, permissions(), [immutable], Effective;
         /// Disconnects clients that were idle for so many seconds. 0 never does.
@@ -733,6 +735,15 @@ directives! {
     }
 }
 
+/// A server that others take this one for: where the two differ, what is done is what that one does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Original {
+    /// Redis, unless the program is called otherwise.
+    Redis,
+    /// Valkey.
+    Valkey,
+}
+
 /// A directive that only files and the command line know, and that has no value to ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileLine {
@@ -891,6 +902,7 @@ impl Config {
             lazyfree_lazy_user_flush: true,
             replica_lazy_flush: true,
             repl_backlog_size: 10 * 1024 * 1024,
+            original: Original::Valkey,
             ..Config::default()
         }
     }

@@ -223,6 +223,11 @@ impl Part {
         &self.volatile
     }
 
+    /// How many of the hashes have fields that expire.
+    pub fn with_volatile_fields(&self) -> usize {
+        self.fields.len()
+    }
+
     /// The hashes with fields that can expire.
     pub fn fields(&self) -> &Volatile<Fields> {
         &self.fields

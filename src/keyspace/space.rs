@@ -44,6 +44,8 @@ pub struct DbCounts {
     pub volatile: u64,
     /// Mean time to live of those, in milliseconds, estimated from a sample.
     pub mean_ttl_ms: u64,
+    /// Hashes with fields that have a deadline.
+    pub with_volatile_fields: u64,
 }
 
 /// Whether one waits for a shard that somebody else has.
@@ -264,6 +266,7 @@ impl Keyspace {
                     }
                     counts[db].keys += part.len() as u64;
                     counts[db].volatile += part.volatile().len() as u64;
+                    counts[db].with_volatile_fields += part.with_volatile_fields() as u64;
                     if let Some(deadline) = part.volatile().mean_deadline(4) {
                         // Deadlines may be as far away as numbers go.
                         samples[db].0 = samples[db].0.saturating_add(deadline.saturating_sub(now_ms));

@@ -416,11 +416,15 @@ pub struct Keyspace {
     pub expires: u64,
     /// How long those live on average, milliseconds.
     pub avg_ttl_ms: u64,
+    /// How many of the keys are hashes with fields that expire; said where there are any.
+    pub subexpiry: u64,
 }
 
 impl Display for Keyspace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "keys={},expires={},avg_ttl={}", self.keys, self.expires, self.avg_ttl_ms)
+        write!(f, "keys={},expires={},avg_ttl={}", self.keys, self.expires, self.avg_ttl_ms)?;
+        // Those who know nothing of them may want three figures and no more.
+        if self.subexpiry > 0 { write!(f, ",subexpiry={}", self.subexpiry) } else { Ok(()) }
     }
 }
 
@@ -462,15 +466,15 @@ mod tests {
         let text = render(&Selection::parse(["cluster", "modules", "keyspace"]), |field, to| match field {
             "cluster_enabled" => to.flag(true),
             "db" => {
-                to.row(0, Keyspace { keys: 3, expires: 1, avg_ttl_ms: 20 });
-                to.row(9, Keyspace { keys: 1, expires: 0, avg_ttl_ms: 0 });
+                to.row(0, Keyspace { keys: 3, expires: 1, avg_ttl_ms: 20, subexpiry: 2 });
+                to.row(9, Keyspace { keys: 1, expires: 0, avg_ttl_ms: 0, subexpiry: 0 });
             }
             other => panic!("{other}"),
         });
         assert_eq!(
             text,
             "# Modules\r\n\r\n# Cluster\r\ncluster_enabled:1\r\n\r\n# Keyspace\r\n\
-             db0:keys=3,expires=1,avg_ttl=20\r\ndb9:keys=1,expires=0,avg_ttl=0\r\n"
+             db0:keys=3,expires=1,avg_ttl=20,subexpiry=2\r\ndb9:keys=1,expires=0,avg_ttl=0\r\n"
         );
         assert_eq!(render(&Selection::parse(["bogus"]), |_, _| ()), "");
     }

@@ -191,6 +191,10 @@ impl Host for ServerHost {
         } else if let Some(contexts) = contexts {
             self.tls.use_from_now(contexts);
         }
+        if changed.contains(&"unixsocketgroup") {
+            listener::share_unix(new)
+                .map_err(|error| ("unixsocketgroup", format!("Can't change the group of the socket: {error}")))?;
+        }
         match &self.process {
             Some(process) => process(new, old),
             None => Ok(()),

@@ -1,11 +1,13 @@
 //! Listening sockets, and what becomes of those who knock.
 
+use std::ffi::OsStr;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use crate::command::engine::Engine;
 use crate::config::table::Config;
 use crate::observe::log::{notice, verbose, warning};
 use crate::observe::stats::Counter;
+use crate::server::process::change_group;
 use crate::server::stream::Socket;
 use crate::server::tls::{Layer, Tls};
 use crate::server::worker::{Accepted, WorkerHandle};
@@ -170,10 +173,19 @@ pub fn bind_unix(config: &Config) -> io::Result<Option<(UnixListener, PathBuf)>>
     if config.unixsocketperm != 0 {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(config.unixsocketperm))?;
     }
-    if let Some(group) = &config.unixsocketgroup {
-        crate::server::process::change_group(&path, group)?;
+    if config.unixsocketgroup.is_some() {
+        share_unix(config)?;
     }
     Ok(Some((listener, path)))
+}
+
+/// Gives the Unix socket to the group of the configuration, or back to that of the process.
+///
+/// # Errors
+/// Where there is no such group, or the system refuses.
+pub fn share_unix(config: &Config) -> io::Result<()> {
+    let Some(path) = &config.unixsocket else { return Ok(()) };
+    change_group(Path::new(OsStr::from_bytes(path)), config.unixsocketgroup.as_deref())
 }
 
 /// Hands accepted sockets to the workers.

@@ -95,23 +95,32 @@ pub fn raise_open_files(wanted: u64) -> u64 {
     limit.rlim_cur
 }
 
-/// Gives a file to a group, by name or number.
+/// Gives a file to a group, by name or number, or to that of the process.
 ///
 /// # Errors
 /// Where there is no such group, or the system refuses.
-pub fn change_group(path: &Path, group: &[u8]) -> io::Result<()> {
-    let name = CString::new(group).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: the string lives through the call; the answer is read before anyone else may ask.
-    let entry = unsafe { libc::getgrnam(name.as_ptr()) };
-    let gid = if entry.is_null() {
-        std::str::from_utf8(group).ok().and_then(|g| g.parse().ok()).ok_or(io::ErrorKind::NotFound)?
-    } else {
-        // SAFETY: not null, so it points to the library's static entry.
-        unsafe { (*entry).gr_gid }
+pub fn change_group(path: &Path, group: Option<&[u8]>) -> io::Result<()> {
+    let gid = match group {
+        Some(group) => group_id(group)?,
+        // SAFETY: asks for a number.
+        None => unsafe { libc::getegid() },
     };
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: the string lives through the call; a user id of -1 means that the owner stays.
     if unsafe { libc::chown(path.as_ptr(), u32::MAX, gid) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The number of a group, which is given by its name or is that number.
+fn group_id(group: &[u8]) -> io::Result<libc::gid_t> {
+    let name = CString::new(group).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the string lives through the call; the answer is read before anyone else may ask.
+    let entry = unsafe { libc::getgrnam(name.as_ptr()) };
+    if entry.is_null() {
+        let number = std::str::from_utf8(group).ok().and_then(|g| g.parse().ok());
+        return number.ok_or_else(|| io::ErrorKind::NotFound.into());
+    }
+    // SAFETY: not null, so it points to the library's static entry.
+    Ok(unsafe { (*entry).gr_gid })
 }
 
 /// The copies of this process that have not ended yet.

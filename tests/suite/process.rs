@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -247,6 +247,26 @@ fn sigterm_and_sigint_end_it_cleanly_and_sighup_does_nothing() {
         }
         assert!(!dir.path("pid").exists() && !dir.path("socket").exists());
     }
+}
+
+#[test]
+fn the_socket_is_given_to_a_group_by_name_or_number_and_back() {
+    let dir = Dir::new();
+    let _process = Process::start(&mut server(&dir));
+    let group = || std::fs::metadata(dir.path("socket")).unwrap().gid();
+    let mut client = dir.client();
+    let own = group();
+    // Who may do everything may give it to any group, others to their own.
+    let other = if std::fs::metadata("/proc/self").unwrap().uid() == 0 { own + 1 } else { own };
+    assert_eq!(client.cmd(&["CONFIG", "SET", "unixsocketgroup", &other.to_string()]), b"+OK\r\n");
+    assert_eq!(group(), other);
+    assert_eq!(
+        client.cmd(&["CONFIG", "SET", "unixsocketgroup", "no such group"]),
+        b"-ERR CONFIG SET failed (possibly related to argument 'unixsocketgroup') - Can't change the group of the socket: entity not found\r\n"
+    );
+    assert_eq!(group(), other);
+    assert_eq!(client.cmd(&["CONFIG", "SET", "unixsocketgroup", ""]), b"+OK\r\n");
+    assert_eq!(group(), own);
 }
 
 #[test]

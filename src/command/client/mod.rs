@@ -20,6 +20,7 @@ use crate::command::engine::Engine;
 use crate::command::engine::PauseMode;
 use crate::command::error::Error;
 use crate::command::table::Command;
+use crate::config::table::Original;
 use crate::resp::reply::Protocol;
 use crate::spec::{Arity, Flag, Group};
 use crate::stdx::number::parse_i64;
@@ -187,9 +188,9 @@ const INFO: Command = Command {
     since: "6.2.0",
     summary: "Returns information about the connection.",
     tips: &["nondeterministic_output"],
-    run: |ctx, _| {
+    run: |ctx, args| {
         let shared = ctx.session.shared.clone();
-        describe(ctx, &[shared]);
+        describe(ctx, args, &[shared]);
         DONE
     },
     ..SUB
@@ -224,17 +225,21 @@ fn list(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         None => ctx.engine.clients.all(),
     };
     clients.retain(|client| filter.passes(client, now_ms) && (client.id != me || filter.skip_me != Some(true)));
-    describe(ctx, &clients);
+    describe(ctx, args, &clients);
     DONE
 }
 
-/// Writes the lines of `clients`.
-fn describe(ctx: &mut Context<'_>, clients: &[Arc<Shared>]) {
+/// Writes the lines of `clients`, which `args` ask for.
+fn describe(ctx: &mut Context<'_>, args: &Args<'_>, clients: &[Arc<Shared>]) {
     // The connection tells its figures after each batch; what this batch did so far is told here.
     let figures = &ctx.session.shared.figures;
     figures.db.store(u32::try_from(ctx.session.db).unwrap_or(u32::MAX), Ordering::Relaxed);
     let protocol = if ctx.out.protocol() == Protocol::Resp3 { 3 } else { 2 };
     figures.protocol.store(protocol, Ordering::Relaxed);
+    // With Redis a request stands in the client's buffer while it runs, with Valkey in that of the thread.
+    if ctx.config.original == Original::Redis {
+        figures.query_bytes.store(usize::try_from(args.wire_bytes()).unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
     let (engine, now_ms) = (ctx.engine, ctx.db.now_ms());
     let waits = |id| engine.pause.holds(id, now_ms);
     let scene = Scene { now_ms, commands: &engine.commands.names(), waits: &waits };

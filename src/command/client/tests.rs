@@ -44,6 +44,17 @@ fn the_library_is_told_in_the_list() {
     assert!(bench.run("CLIENT INFO").contains(" lib-name= lib-ver=4.5 "));
 }
 
+#[test]
+fn a_request_stands_in_a_buffer_of_the_client_unless_we_are_taken_for_valkey() {
+    let mut bench = Bench::new();
+    assert!(bench.run("CLIENT LIST").contains(" qbuf=26 "));
+    assert!(bench.run("CLIENT INFO").contains(" qbuf=26 "));
+    let mut config = bench.engine.config.load().as_ref().clone();
+    config.original = Original::Valkey;
+    bench.engine.config.store(Arc::new(config));
+    assert!(bench.another().run("CLIENT LIST").contains(" qbuf=0 "));
+}
+
 /// The ids that CLIENT LIST shows with these arguments.
 fn listed(bench: &mut Bench, filters: &str) -> Vec<u64> {
     let text = bench.run(&format!("CLIENT LIST {filters}"));
