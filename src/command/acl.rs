@@ -58,6 +58,8 @@ const SUB: Command = Command {
 
 /// The flags of subcommands that concern other users.
 const ADMIN: &[Flag] = &[Flag::Admin, Flag::NoScript, Flag::Loading, Flag::Stale];
+/// The same of those that end clients: these see nothing of it before.
+const ALONE: &[Flag] = &[Flag::Admin, Flag::NoScript, Flag::Loading, Flag::Stale, Flag::Alone];
 /// The flags of the others.
 const OPEN: &[Flag] = &[Flag::NoScript, Flag::Loading, Flag::Stale];
 
@@ -238,6 +240,7 @@ fn one_line(text: &[u8]) -> String {
 const DELUSER: Command = Command {
     name: "DELUSER",
     arity: Arity::AtLeast(3),
+    flags: ALONE,
     usage: "username...",
     summary: "Deletes ACL users, and terminates their connections.",
     complexity: "O(1) amortized time considering the typical user.",
@@ -247,6 +250,7 @@ const DELUSER: Command = Command {
 };
 
 fn deluser(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    ctx.hidden.extend(2..args.len());
     if args.from(2).any(|name| name == DEFAULT) {
         return Err(Error::text("ERR The 'default' user cannot be removed"));
     }
@@ -274,6 +278,8 @@ const GETUSER: Command = Command {
 };
 
 fn getuser(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
+    // Logs tell nothing of who there is.
+    ctx.hidden.push(2);
     let Some(account) = ctx.engine.users.account(args.at(2)) else {
         ctx.out.null();
         return DONE;
@@ -478,6 +484,7 @@ to store users in the Redis configuration.";
 
 const LOAD: Command = Command {
     name: "LOAD",
+    flags: ALONE,
     summary: "Reloads the rules from the configured ACL file.",
     complexity: PER_USER,
     run: load,
@@ -667,8 +674,11 @@ mod tests {
         let mut bench = Bench::with("slowlog-log-slower-than 0\n");
         bench.run("ACL SETUSER bob on >secret +slowlog");
         bench.run("AUTH bob secret");
+        ["ACL GETUSER bob", "ACL DELUSER bob nobody"].iter().for_each(|line| drop(bench.run(line)));
         let shown = bench.run("SLOWLOG GET");
         assert!(shown.contains("SETUSER|$10|(redacted)|$10|(redacted)|$10|(redacted)|"), "{shown}");
+        assert!(shown.contains("GETUSER|$10|(redacted)|"), "{shown}");
+        assert!(shown.contains("DELUSER|$10|(redacted)|$10|(redacted)|"), "{shown}");
         assert!(!shown.contains("secret") && !shown.contains("|bob|"), "{shown}");
     }
 

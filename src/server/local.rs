@@ -128,15 +128,15 @@ impl Client {
         let (buf, spans) = joined(args);
         let request = [Request { first: 0, args: spans.len(), start: 0 }];
         let mut state = self.state.lock();
-        let State { session, executor, out } = &mut *state;
-        if session.shared.is_closing() {
-            forget_watched(&mut self.engine.keyspace.hold_none(), session);
-            *session = connect(&self.engine);
-            *out = Output::new(Protocol::Resp3);
-            return Value::Error(KILLED.as_bytes().to_vec());
+        if state.session.shared.is_closing() {
+            return self.begin_anew(&mut state);
         }
-        let (_, mut stop) =
+        let State { session, executor, out } = &mut *state;
+        let (ran, mut stop) =
             executor.run(&self.engine, session, out, Batch { buf: &buf, spans: &spans, requests: &request });
+        if ran == 0 && matches!(stop, Stop::Close) && session.shared.is_closing() {
+            return self.begin_anew(&mut state);
+        }
         while let Stop::Pending(pending) = stop {
             stop = executor.resume(&self.engine, session, out, pending).map_or(Stop::Done, Stop::Pending);
         }
@@ -153,6 +153,14 @@ impl Client {
             // SHUTDOWN and CLIENT REPLY OFF answer nothing.
             _ => Value::Nil,
         }
+    }
+
+    /// Makes a new client of one that was ended by another; returns what it is told.
+    fn begin_anew(&self, state: &mut State) -> Value {
+        forget_watched(&mut self.engine.keyspace.hold_none(), &mut state.session);
+        state.session = connect(&self.engine);
+        state.out = Output::new(Protocol::Resp3);
+        Value::Error(KILLED.as_bytes().to_vec())
     }
 
     /// SUBSCRIBE: receives what is published on these channels. The subscription is a client of its own; this one goes on.

@@ -1,7 +1,8 @@
 //! Many clients at once on several workers: what a command does is done at once or not at all, nobody
 //! waits for ever, and walks find what was there all the time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -288,4 +289,128 @@ fn all_subscribers_hear_all_publishers_in_one_order() {
             assert!(own.cloned().eq(expected), "subscriber {n} misses messages of publisher {publisher}");
         }
     }
+}
+
+/// Has eight clients do the same over and over while `round` does something else, so many times; returns what they were
+/// answered.
+fn beside(
+    server: &Server,
+    words: impl Fn(usize) -> Vec<String> + Sync,
+    rounds: usize,
+    mut round: impl FnMut(),
+) -> Vec<Vec<u8>> {
+    let answers = Mutex::new(Vec::new());
+    for _ in 0..rounds {
+        let begun = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let (answers, begun, words) = (&answers, &begun, &words);
+                scope.spawn(move || {
+                    let words = words(number);
+                    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                    let mut client = server.connect();
+                    let mut heard = BTreeSet::new();
+                    while client.send(&request(&words)).is_ok() {
+                        let Ok(answer) = client.reply() else { break };
+                        if heard.is_empty() {
+                            begun.fetch_add(1, Ordering::Relaxed);
+                        }
+                        heard.insert(answer);
+                    }
+                    answers.lock().unwrap().extend(heard);
+                });
+            }
+            while begun.load(Ordering::Relaxed) < 8 {
+                std::thread::yield_now();
+            }
+            round();
+        });
+    }
+    answers.into_inner().unwrap()
+}
+
+#[test]
+fn who_is_ended_in_a_transaction_sees_nothing_of_it() {
+    let server = Server::subject(&["--io-threads", "4"]);
+    let mut admin = server.connect();
+    let mut transact = |commands: &[&[&str]]| {
+        admin.cmd(&["MULTI"]);
+        commands.iter().for_each(|words| assert_eq!(admin.cmd(words), b"+QUEUED\r\n"));
+        assert!(admin.cmd(&["EXEC"]).starts_with(b"*"));
+    };
+    let one_each = |number: usize| vec!["INCR".into(), format!("x:{number}")];
+    let heard = beside(&server, one_each, 40, || {
+        transact(&[&["REPLICAOF", "127.0.0.1", "1"], &["CLIENT", "KILL", "TYPE", "normal"]]);
+        transact(&[&["REPLICAOF", "NO", "ONE"]]);
+    });
+    let wrong = heard.iter().find(|answer| answer.starts_with(b"-"));
+    assert_eq!(wrong.map(|answer| String::from_utf8_lossy(answer)), None);
+    let flag = |_| vec!["GET".into(), "flag".into()];
+    let heard = beside(&server, flag, 40, || {
+        transact(&[&["SET", "flag", "1"], &["CLIENT", "KILL", "TYPE", "normal"]]);
+        transact(&[&["DEL", "flag"]]);
+    });
+    assert!(heard.iter().all(|answer| answer == b"$-1\r\n"), "it was seen");
+}
+
+#[test]
+fn who_is_no_user_any_more_is_told_nothing() {
+    let server = Server::subject(&["--io-threads", "4"]);
+    let mut admin = server.connect();
+    for _ in 0..40 {
+        admin.cmd(&["ACL", "SETUSER", "bob", "on", ">pw", "~*", "+@all"]);
+        let begun = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let mut client = server.connect();
+                    assert_eq!(client.cmd(&["AUTH", "bob", "pw"]), b"+OK\r\n");
+                    begun.fetch_add(1, Ordering::Relaxed);
+                    while client.send(&request(&["GET", "a"])).is_ok() {
+                        let Ok(answer) = client.reply() else { break };
+                        assert_eq!(answer, b"$-1\r\n");
+                    }
+                });
+            }
+            while begun.load(Ordering::Relaxed) < 8 {
+                std::thread::yield_now();
+            }
+            assert_eq!(admin.cmd(&["ACL", "DELUSER", "bob"]), b":1\r\n");
+        });
+    }
+}
+
+#[test]
+fn what_a_transaction_configures_for_a_moment_is_seen_by_nobody() {
+    let server = Server::subject(&["--io-threads", "4"]);
+    let mut admin = server.connect();
+    let one_each = |number: usize| vec!["INCR".into(), format!("x:{number}")];
+    let heard = beside(&server, one_each, 3, || {
+        for _ in 0..100 {
+            admin.cmd(&["MULTI"]);
+            admin.cmd(&["CONFIG", "SET", "maxmemory", "1"]);
+            admin.cmd(&["CONFIG", "SET", "maxmemory", "0"]);
+            assert_eq!(admin.cmd(&["EXEC"]), b"*2\r\n+OK\r\n+OK\r\n");
+        }
+        admin.cmd(&["CLIENT", "KILL", "TYPE", "normal"]);
+    });
+    let wrong = heard.iter().find(|answer| answer.starts_with(b"-"));
+    assert_eq!(wrong.map(|answer| String::from_utf8_lossy(answer)), None);
+}
+
+#[test]
+fn nothing_is_written_after_a_pause_was_answered() {
+    let server = Server::subject(&["--io-threads", "4"]);
+    let mut admin = server.connect();
+    let same = |_| vec!["INCR".into(), "x".into()];
+    beside(&server, same, 1, || {
+        for _ in 0..300 {
+            assert_eq!(admin.cmd(&["CLIENT", "PAUSE", "10000", "WRITE"]), b"+OK\r\n");
+            let before = admin.cmd(&["GET", "x"]);
+            (0..10).for_each(|_| assert_eq!(admin.cmd(&["GET", "x"]), before));
+            assert_eq!(admin.cmd(&["CLIENT", "UNPAUSE"]), b"+OK\r\n");
+            while admin.cmd(&["GET", "x"]) == before {}
+        }
+        admin.cmd(&["CLIENT", "KILL", "TYPE", "normal"]);
+    });
 }

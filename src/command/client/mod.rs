@@ -49,6 +49,8 @@ const SUB: Command = Command {
 
 /// The flags of subcommands that concern other clients.
 const ADMIN: &[Flag] = &[Flag::Admin, Flag::NoScript, Flag::Loading, Flag::Stale];
+/// The same of those that nothing else runs beside.
+const ALONE: &[Flag] = &[Flag::Admin, Flag::NoScript, Flag::Loading, Flag::Stale, Flag::Alone];
 
 /// The container; by itself it is called with too few arguments.
 pub const CLIENT: Command = Command {
@@ -352,7 +354,8 @@ const PAUSE: Command = Command {
     name: "PAUSE",
     since: "3.0.0",
     arity: Arity::AtLeast(3),
-    flags: ADMIN,
+    // What is on its way has ended when this is answered.
+    flags: ALONE,
     usage: "timeout:integer [mode(WRITE | ALL)]@6.2.0",
     summary: "Suspends commands processing.",
     history: &[("6.2.0", "`CLIENT PAUSE WRITE` mode added along with the `mode` option.")],

@@ -183,10 +183,11 @@ impl Executor {
         out: &mut Output,
         batch: &Batch<'_>,
     ) -> (usize, Stop) {
-        self.refresh_config();
         // Who replays runs alone.
         let replaying = session.replaying;
         let gate = if replaying { None } else { self.enter(engine) };
+        // Behind the gate: what a transaction changes for a moment is seen by nobody.
+        self.refresh_config();
         let mut turn = Turn { at: 0, gate, moment: self.moment(engine) };
         self.effects.replaying = replaying;
         session.shared.figures.active_ms.store(turn.moment.now_ms, Ordering::Relaxed);
@@ -194,7 +195,9 @@ impl Executor {
         while turn.at < batch.requests.len() {
             if turn.gate.is_none() && !replaying {
                 cold_path();
-                (turn.gate, turn.moment) = (self.enter(engine), self.moment(engine));
+                turn.gate = self.enter(engine);
+                self.refresh_config();
+                turn.moment = self.moment(engine);
             }
             if is_over(engine, session) {
                 cold_path();
@@ -333,7 +336,8 @@ impl Executor {
 fn is_over(engine: &Engine, session: &Session) -> bool {
     // The data set is on disk and nothing is added to it; or another role began, and what this link has to say is of the past.
     let past = session.follows.as_ref().is_some_and(|follow| follow.turn != engine.replication.turn());
-    past || engine.is_refusing(Refusal::Ending)
+    // Who was ended by a transaction sees nothing of what it did.
+    past || engine.is_refusing(Refusal::Ending) || session.shared.is_closing()
 }
 
 /// What the handlers of a batch may touch; `config` comes with what [`notable_ns`] says of it, and what comes after it.
