@@ -123,6 +123,8 @@ impl Context<'_> {
     pub fn time_us(&mut self) -> u64 {
         match &mut self.hands {
             Hands::Move => self.engine.clock.now_us(),
+            // A script that keeps others waiting may be waiting for time to pass.
+            Hands::Stand(at) if self.engine.scripts.running.is_busy() => *at.insert(self.engine.clock.now_us()),
             Hands::Stand(at) => *at.get_or_insert_with(|| self.engine.clock.now_us()),
         }
     }

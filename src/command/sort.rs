@@ -17,6 +17,7 @@ use crate::keyspace::change::{Class, Effect};
 use crate::keyspace::db::Db;
 use crate::keyspace::entry::Value;
 use crate::spec::{Access, Arity, Category, Flag, Group, Keys};
+use crate::stdx::crc::{hash_tag, key_slot};
 use crate::stdx::number::{append_i64, parse_f64};
 use crate::types::hash::Text;
 use crate::types::list::{End, List};
@@ -195,8 +196,12 @@ struct Options<'a> {
 }
 
 impl<'a> Options<'a> {
-    /// `any_key` says whether the client may follow names that stand in values, which an option wants.
-    fn parse(args: &Args<'a>, mode: Mode, any_key: impl Fn(&str) -> Result<(), Error>) -> Result<Options<'a>, Error> {
+    /// `any_key` says whether the client may follow names that stand in values, which an option and its pattern want.
+    fn parse(
+        args: &Args<'a>,
+        mode: Mode,
+        any_key: impl Fn(&str, &[u8]) -> Result<(), Error>,
+    ) -> Result<Options<'a>, Error> {
         let mut options = Options {
             descending: false,
             alpha: false,
@@ -229,14 +234,14 @@ impl<'a> Options<'a> {
                         pattern => pattern,
                     };
                     if matches!(by, Pattern::Key { .. }) {
-                        any_key("BY")?;
+                        any_key("BY", args.at(i + 1))?;
                     }
                     options.kept |= matches!(by, Pattern::Constant);
                     options.by = Some(by);
                     i += 1;
                 }
                 Some("GET") if behind >= 1 => {
-                    any_key("GET")?;
+                    any_key("GET", args.at(i + 1))?;
                     options.wanted.push(Pattern::parse(args.at(i + 1)));
                     i += 1;
                 }
@@ -254,6 +259,14 @@ impl<'a> Options<'a> {
         let end = if self.count < 0 { len } else { (start + clamp(self.count)).min(len) };
         (start, end)
     }
+}
+
+/// Whether all keys that a pattern can name are in the slot of this key.
+fn names_slot_of(pattern: &[u8], key: &[u8]) -> bool {
+    let fixed = pattern.split(|byte| *byte == b'*').next().unwrap_or(pattern);
+    // What comes in the place of the asterisk decides on the slot unless there is a tag before it.
+    let is_certain = fixed.len() == pattern.len() || hash_tag(fixed).len() < fixed.len();
+    is_certain && key_slot(fixed) == key_slot(key)
 }
 
 fn denied(option: &str) -> Error {
@@ -409,10 +422,11 @@ fn ordered(elements: &Texts, weights: &Weights, options: &Options<'_>, range: (u
 }
 
 fn sort(ctx: &mut Context<'_>, args: &Args<'_>, mode: Mode) -> Reply {
-    let any_key = |option: &str| {
-        if ctx.config.cluster_enabled {
-            // What the pattern names may be on another node.
-            return Err(Error::text(format!("ERR {option} option of SORT denied in Cluster mode.")));
+    let any_key = |option: &str, pattern: &[u8]| {
+        if ctx.config.cluster_enabled && pattern != b"#" && !names_slot_of(pattern, args.at(1)) {
+            return Err(Error::text(format!(
+                "ERR {option} option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots."
+            )));
         }
         let entry = ctx.engine.commands.find(args.at(0));
         let may = entry.is_some_and(|entry| permission::may_read_any_key(ctx.session, entry, args));
@@ -520,6 +534,22 @@ mod tests {
 
     use super::*;
     use crate::command::testing::Bench;
+
+    #[test]
+    fn patterns_name_keys_of_a_slot_where_a_tag_says_so() {
+        for (pattern, is_one) in [
+            ("{a}by*", true),
+            ("x{a}by*->f", true),
+            ("{a}", true),
+            ("{b}by*", false),
+            ("by*", false),
+            ("*{a}", false),
+            ("{a*}", false),
+            ("{}a*", false),
+        ] {
+            assert_eq!(names_slot_of(pattern.as_bytes(), b"{a}mylist"), is_one, "{pattern}");
+        }
+    }
 
     #[test]
     fn a_number_is_what_strtod_makes_of_the_whole_text() {

@@ -793,9 +793,9 @@ pub static FILE_DIRECTIVES: &[FileDirective] = &[
     FileDirective {
         name: "loadmodule",
         section: Section::Modules,
-        state: Stored("modules"),
+        state: Moot("there are no modules: a server that is told to load one does not start"),
         example: "loadmodule /usr/lib/redis/module.so argument",
-        doc: "Loads a module of native code.",
+        doc: "Loads a module of native code, of which there are none: a server that is told to load one does not start.",
     },
     FileDirective {
         name: "rename-command",

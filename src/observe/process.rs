@@ -22,6 +22,8 @@ pub struct CpuTime {
 pub enum Whose {
     /// All threads of this process.
     Process,
+    /// The calling thread.
+    Thread,
     /// Child processes that have ended.
     Children,
     /// The thread that `main` runs on.
@@ -32,6 +34,7 @@ pub enum Whose {
 pub fn cpu_time(whose: Whose) -> CpuTime {
     match whose {
         Whose::Process => rusage(libc::RUSAGE_SELF),
+        Whose::Thread => rusage(libc::RUSAGE_THREAD),
         Whose::Children => rusage(libc::RUSAGE_CHILDREN),
         Whose::MainThread => main_thread_time().unwrap_or_default(),
     }

@@ -1,6 +1,7 @@
 //! Functions of Lua's base library that differ here: they know protected tables, take no compiled chunks, and draw the
 //! same random numbers as Redis.
 
+use crate::observe::process::{self, Whose};
 use crate::script::lua::{Called, Lua, Native, Raise, Type};
 
 /// These functions, by the names that scripts know them by.
@@ -18,6 +19,9 @@ pub const FUNCTIONS: &[(&str, Native)] = &[
 
 /// Those of `math`.
 pub const MATH: &[(&str, Native)] = &[("random", random), ("randomseed", randomseed)];
+
+/// Those of `os`.
+pub const OS: &[(&str, Native)] = &[("clock", clock)];
 
 const READ_ONLY: &str = "Attempt to modify a readonly table";
 
@@ -265,6 +269,13 @@ fn random(lua: &mut Lua<'_>) -> Result<usize, Raise> {
         _ => return Err(Raise::placed("wrong number of arguments")),
     };
     lua.push_number(drawn);
+    Ok(1)
+}
+
+/// The processor time that the thread of the script has used, in seconds: what is used between two calls is the script's.
+fn clock(lua: &mut Lua<'_>) -> Result<usize, Raise> {
+    let used = process::cpu_time(Whose::Thread);
+    lua.push_number((used.user + used.system).as_secs_f64());
     Ok(1)
 }
 

@@ -139,6 +139,9 @@ pub fn build(lua: &mut Lua<'_>) -> Globals {
         lua.set_field(common, name);
     }
     add_natives(lua, base::FUNCTIONS);
+    push_library(lua, base::OS, &[]);
+    protect(lua);
+    lua.set_field(common, "os");
     push_library(lua, bit::FUNCTIONS, &[]);
     protect(lua);
     lua.set_field(common, "bit");

@@ -314,7 +314,7 @@ impl Connection {
             tools.spans.clear();
             tools.requests.clear();
             let authenticated = self.session.authenticated;
-            let max_bulk = usize::try_from(tools.executor.config().proto_max_bulk_len).unwrap_or(usize::MAX);
+            let max_bulk = usize::try_from(tools.executor.newest_config().proto_max_bulk_len).unwrap_or(usize::MAX);
             let limits = Limits { max_bulk, authenticated };
             // One request at a time until the client has logged in: the next may be read by other limits.
             let most = if authenticated { BATCH_REQUESTS } else { 1 };
@@ -350,6 +350,7 @@ impl Connection {
                     }
                 }
             }
+            let has_run = !tools.requests.is_empty();
             if let Some(done) = self.run_batch(tools, buf, end) {
                 cold_path();
                 if !matches!(self.state, State::Open) {
@@ -368,6 +369,11 @@ impl Connection {
                     if self.run_inline(tools, &words) {
                         return at;
                     }
+                }
+                After::Broken(_) if has_run => {
+                    cold_path();
+                    // What was run before it may have raised the limits. It stands here from its beginning.
+                    self.parser = Parser::new();
                 }
                 After::Broken(error) => {
                     cold_path();
@@ -393,7 +399,7 @@ impl Connection {
         if before.is_none() && self.session.feed.is_some() {
             cold_path();
             // Where that fails the stream comes in other packets, and the same.
-            let _ = self.stream.set_nodelay(!tools.executor.config().repl_disable_tcp_nodelay);
+            let _ = self.stream.set_nodelay(!tools.executor.newest_config().repl_disable_tcp_nodelay);
             self.let_hurry();
         }
         if let Some((_, mark)) = before.filter(|(before, _)| self.out.len() > *before) {
@@ -513,9 +519,10 @@ impl Connection {
     }
 
     /// Closes the connection where more has come than it may keep, also where its request is whole by now.
-    fn check_query_limit(&self, tools: &Tools) {
+    fn check_query_limit(&self, tools: &mut Tools) {
         let shared = &self.session.shared;
-        if self.input.len() as u64 > tools.executor.config().client_query_buffer_limit && !shared.is_closing() {
+        let most = tools.executor.newest_config().client_query_buffer_limit;
+        if self.input.len() as u64 > most && !shared.is_closing() {
             warning!("Closing client id={} addr={} that reached max query buffer length", shared.id, shared.addr);
             self.engine.stats.add(Counter::QueryBufferDisconnections, 1);
             shared.close();

@@ -159,6 +159,12 @@ impl Server {
     /// Where it cannot listen, or the system refuses threads.
     pub fn start(parts: Parts) -> Result<Server, StartError> {
         let Parts { mut config, clock, listen, mut host } = parts;
+        // Who is told to load one needs its commands.
+        if let Some(line) = config.lines.iter().find(|line| line.directive == "loadmodule") {
+            let path = line.words.first().map_or_else(String::new, |path| String::from_utf8_lossy(path).into_owned());
+            warning!("Module {path} failed to load: Spinel has no modules");
+            return Err(StartError::Config(format!("Can't load module from {path}: server aborting")));
+        }
         // Where it does not exist, nothing can be saved there, and saving says so.
         if let Ok(dir) = disk::absolute(Path::new(OsStr::from_bytes(&config.dir.0))) {
             config.dir.0 = dir.into_os_string().into_vec();

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -96,8 +96,8 @@ fn answer_and_leave(program: &str, args: &[Vec<u8>]) -> Option<ExitCode> {
         // As redis-server is redis-check-rdb and redis-check-aof by other names.
         _ if program.ends_with("-check-rdb") => return Some(check::rdb(args)),
         _ if program.ends_with("-check-aof") => return Some(check::aof(args)),
-        b"-v" | b"--version" => println!("{}", version_line()),
-        b"-h" | b"--help" => println!("{}", help(program)),
+        b"-v" | b"--version" => print_line(&version_line()),
+        b"-h" | b"--help" => print_line(&help(program)),
         b"--check-system" => return Some(check_system()),
         b"--check-rdb" => return Some(check::rdb(&args[1..])),
         b"--check-aof" => return Some(check::aof(&args[1..])),
@@ -108,6 +108,11 @@ fn answer_and_leave(program: &str, args: &[Vec<u8>]) -> Option<ExitCode> {
         _ => return None,
     }
     Some(ExitCode::SUCCESS)
+}
+
+/// Prints to who asked, who may have seen enough of it by now.
+fn print_line(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
 fn version_line() -> String {
@@ -408,12 +413,13 @@ fn follow(log: &log::Handle, title: &Title, new: &Config, old: &Config) -> Resul
     }
     if new.maxclients > old.maxclients {
         let wanted = u64::from(new.maxclients) + RESERVED_FILES;
-        if process::raise_open_files(wanted) < wanted {
+        let files = process::raise_open_files(wanted);
+        if files < wanted {
             return Err((
                 "maxclients",
                 format!(
                     "The operating system is not able to handle the specified number of clients, try with {}",
-                    old.maxclients
+                    files.saturating_sub(RESERVED_FILES)
                 ),
             ));
         }

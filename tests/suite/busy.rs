@@ -67,6 +67,15 @@ fn everybody_hears_that_the_server_is_busy_and_may_end_the_script() {
 }
 
 #[test]
+fn time_goes_on_for_a_script_that_keeps_others_waiting() {
+    let server = server("2");
+    let mut client = server.connect();
+    let script = "redis.call('set', 'a', 'b') local began = redis.call('time')[1] \
+                  while redis.call('time')[1] - began < 2 do end return 'done'";
+    assert_eq!(text(&client.cmd(&["EVAL", script, "0"])), "$4\r\ndone");
+}
+
+#[test]
 fn a_script_that_has_written_ends_only_with_the_server() {
     for workers in ["1", "2"] {
         let mut server = server(workers);

@@ -228,6 +228,25 @@ fn a_port_in_use_ends_the_start() {
 }
 
 #[test]
+fn who_is_told_to_load_a_module_does_not_start() {
+    let dir = Dir::new();
+    let (output, out, _) = end(server(&dir).args(["--loadmodule", "/none.so", "argument"]));
+    assert_eq!(output.status.code(), Some(1));
+    let lines = ["Module /none.so failed to load: ", "Can't load module from /none.so: server aborting"];
+    assert!(lines.iter().all(|line| out.contains(line)), "{out}");
+}
+
+#[test]
+fn who_has_seen_enough_of_the_help_is_no_reason_to_panic() {
+    let dir = Dir::new();
+    let mut child = program(&dir).arg("--help").spawn().unwrap();
+    // Nobody reads.
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("panicked"), "{output:?}");
+}
+
+#[test]
 fn sigterm_and_sigint_end_it_cleanly_and_sighup_does_nothing() {
     for name in ["TERM", "INT"] {
         let dir = Dir::new();

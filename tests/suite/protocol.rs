@@ -229,6 +229,27 @@ fn limits_follow_the_configuration() {
 }
 
 #[test]
+fn limits_are_those_of_the_moment_in_every_worker_and_in_a_pipeline() {
+    let set = |limit: &str| request(&["CONFIG", "SET", "proto-max-bulk-len", limit]);
+    let server = Server::subject(&["--io-threads", "4"]);
+    let large = request(&["SET", "a", &"x".repeat(2 << 20)]);
+    let mut first = server.connect();
+    for _ in 0..8 {
+        assert_eq!(first.cmd(&["CONFIG", "SET", "proto-max-bulk-len", "1mb"]), b"+OK\r\n");
+        let mut refused = server.connect();
+        // It may be cut off before it has sent all of it.
+        let _ = refused.send(&large);
+        assert!(refused.reply().is_ok_and(|reply| reply.starts_with(b"-ERR Protocol error: invalid bulk length")));
+        assert_eq!(first.cmd(&["CONFIG", "SET", "proto-max-bulk-len", "10mb"]), b"+OK\r\n");
+        let mut taken = server.connect();
+        taken.send(&large).unwrap();
+        assert_eq!(taken.reply().unwrap(), b"+OK\r\n");
+    }
+    first.send(&[set("1mb"), set("10mb"), large].concat()).unwrap();
+    (0..3).for_each(|_| assert_eq!(first.reply().unwrap(), b"+OK\r\n"));
+}
+
+#[test]
 fn web_browsers_are_turned_away() {
     check(
         &[],

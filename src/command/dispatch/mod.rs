@@ -132,9 +132,10 @@ impl Executor {
         }
     }
 
-    /// The configuration that the last batch ran with.
-    pub fn config(&self) -> &Config {
-        &self.config
+    /// The configuration as it is now.
+    #[inline]
+    pub fn newest_config(&mut self) -> &Config {
+        self.newest.load()
     }
 
     /// Runs the requests of a batch; returns how many were run and why it stopped there.

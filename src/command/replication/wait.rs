@@ -15,7 +15,7 @@ use crate::keyspace::hold::ShardSet;
 use crate::persist::aof::State;
 use crate::replication::Waiter;
 use crate::resp::reply::Output;
-use crate::spec::{Arity, Category, Flag, Group};
+use crate::spec::{Arity, Category, Group};
 
 /// Waits until so many replicas have what the client wrote; replies how many do.
 pub const WAIT: Command = Command {
@@ -41,7 +41,6 @@ pub const WAITAOF: Command = Command {
     name: "WAITAOF",
     since: "7.2.0",
     arity: Arity::Exactly(4),
-    flags: &[Flag::NoScript],
     usage: "numlocal:integer numreplicas:integer timeout:integer",
     summary: "Blocks until all of the preceding write commands sent by the connection are written to the append-only file of the master and/or replicas.",
     run: wait_aof,

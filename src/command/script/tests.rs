@@ -110,6 +110,22 @@ fn the_text_of_a_script_is_shown_to_who_knows_its_sha() {
 }
 
 #[test]
+fn of_the_operating_system_a_script_knows_its_own_time_alone() {
+    let mut bench = Bench::new();
+    let mut eval = |script: &str| bench.run(&format!("EVAL \"{script}\" 0"));
+    assert_eq!(eval("local names = '' for name in pairs(os) do names = names .. name end return names"), "$5|clock|");
+    assert_eq!(eval("local began = os.clock() while os.clock() - began < 0.01 do end return 1"), ":1|");
+    assert!(eval("os.exit()").contains("attempt to call field 'exit' (a nil value)"));
+    assert!(eval("os.exit = 1").contains("Attempt to modify a readonly table"));
+}
+
+#[test]
+fn a_script_waits_for_no_disk() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.run("EVAL \"return redis.call('waitaof', '0', '1', '0')\" 0"), "*2|:0|:0|");
+}
+
+#[test]
 fn what_is_refused_to_a_script_is_logged_as_its_own() {
     let mut bench = Bench::new();
     bench.run("ACL SETUSER bob on nopass ~* +@all -incr");
