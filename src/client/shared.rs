@@ -153,10 +153,28 @@ impl Figures {
         }
     }
 
+    /// Counts commands of its own; nobody else does.
+    #[inline]
+    pub fn add_commands(&self, n: u64) {
+        add_alone(&self.commands, n);
+    }
+
+    /// Counts bytes that it read; nobody else does.
+    #[inline]
+    pub fn add_net_input(&self, n: u64) {
+        add_alone(&self.net_input, n);
+    }
+
     /// Whether it is subscribed to anything.
     pub fn is_subscribed(&self) -> bool {
         [&self.channels, &self.patterns, &self.shard_channels].iter().any(|n| n.load(Ordering::Relaxed) > 0)
     }
+}
+
+/// Adds to a figure that one thread at a time writes.
+#[inline]
+fn add_alone(figure: &AtomicU64, by: u64) {
+    figure.store(figure.load(Ordering::Relaxed) + by, Ordering::Relaxed);
 }
 
 /// A command that is blocked, as others may end it. Each returns whether it did: it may be over already.

@@ -8,7 +8,7 @@ use std::hint::cold_path;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -408,7 +408,7 @@ impl Connection {
         }
         // One that waits counts when it is over.
         let waits = matches!(stop, Stop::Waiting(_));
-        add_alone(&self.session.shared.figures.commands, ran as u64 - u64::from(waits));
+        self.session.shared.figures.add_commands(ran as u64 - u64::from(waits));
         tools.ran += ran as u64;
         if matches!(stop, Stop::Done) {
             return None;
@@ -518,11 +518,13 @@ impl Connection {
         }
     }
 
-    /// Closes the connection where more has come than it may keep, also where its request is whole by now.
+    /// Closes the connection where more has come than it may keep, also where its request is whole by now. What is queued
+    /// for EXEC is kept too.
     fn check_query_limit(&self, tools: &mut Tools) {
         let shared = &self.session.shared;
         let most = tools.executor.newest_config().client_query_buffer_limit;
-        if self.input.len() as u64 > most && !shared.is_closing() {
+        let queued = self.session.transaction.as_ref().map_or(0, |queued| queued.sent_bytes);
+        if self.input.len() as u64 + queued > most && !shared.is_closing() {
             warning!("Closing client id={} addr={} that reached max query buffer length", shared.id, shared.addr);
             self.engine.stats.add(Counter::QueryBufferDisconnections, 1);
             shared.close();
@@ -594,7 +596,7 @@ impl Connection {
         let stats = self.engine.stats.worker(tools.number);
         stats.add(Counter::NetInputBytes, n as u64);
         stats.add(Counter::ReadsProcessed, 1);
-        add_alone(&self.session.shared.figures.net_input, n as u64);
+        self.session.shared.figures.add_net_input(n as u64);
     }
 
     /// One turn; ready when the connection has ended.
@@ -652,7 +654,7 @@ impl Connection {
                     }
                     let State::Blocked(waiting, _) = std::mem::replace(&mut self.state, State::Open) else { continue };
                     tools.executor.resume_wait(&self.engine, &mut self.session, &mut self.out, &waiting);
-                    add_alone(&self.session.shared.figures.commands, 1);
+                    self.session.shared.figures.add_commands(1);
                     self.process_input(tools);
                     continue;
                 }
@@ -764,12 +766,6 @@ fn go_on_later(cx: &Context<'_>) {
 fn give_way(cx: &Context<'_>) {
     go_on_later(cx);
     std::thread::yield_now();
-}
-
-/// Adds to a figure that its connection alone writes.
-#[inline]
-fn add_alone(figure: &AtomicU64, by: u64) {
-    figure.store(figure.load(Ordering::Relaxed) + by, Ordering::Relaxed);
 }
 
 /// What a read brought.

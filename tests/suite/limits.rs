@@ -114,6 +114,32 @@ fn a_request_beyond_the_query_buffer_limit_closes_its_connection() {
 }
 
 #[test]
+fn what_is_queued_counts_in_the_query_buffer_limit() {
+    let server = Server::subject(&["--client-query-buffer-limit", "1mb"]);
+    let mut good = server.connect();
+    let mut greedy = server.connect();
+    let large = value(100_000);
+    // What is discarded counts no more.
+    for _ in 0..2 {
+        assert_eq!(greedy.cmd(&["MULTI"]), b"+OK\r\n");
+        for _ in 0..9 {
+            assert_eq!(greedy.cmd(&[b"SET".as_slice(), b"k", &large]), b"+QUEUED\r\n");
+        }
+        assert_eq!(greedy.cmd(&["DISCARD"]), b"+OK\r\n");
+    }
+    assert_eq!(greedy.cmd(&["MULTI"]), b"+OK\r\n");
+    for _ in 0..20 {
+        // The server may close in the middle of it.
+        let _ = greedy.send(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100000\r\n");
+        let _ = greedy.send(&large);
+        let _ = greedy.send(b"\r\n");
+    }
+    assert!(is_closed(&mut greedy));
+    assert_eq!(figure(&mut good, "client_query_buffer_limit_disconnections"), 1);
+    assert_eq!(good.cmd(&["EXISTS", "k"]), b":0\r\n");
+}
+
+#[test]
 fn what_a_header_promises_reserves_nothing() {
     const CLIENTS: usize = 200;
     let server = Server::subject(&[]);

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Nodes that serve all slots between them: the first one the lower half, the second the upper.
 pub fn cluster(nodes: usize, more: &[&str]) -> Vec<Server> {
-    let mut args = vec!["--cluster-enabled", "yes", "--cluster-node-timeout", "5000", "--enable-debug-command", "yes"];
+    let mut args = vec!["--cluster-enabled", "yes", "--cluster-node-timeout", "15000", "--enable-debug-command", "yes"];
     args.extend(more);
     let servers: Vec<Server> = (0..nodes).map(|_| Server::subject(&args)).collect();
     let halves = [["0", "8191"], ["8192", "16383"]];
@@ -220,10 +220,11 @@ fn keys_expire_where_the_slot_is_and_nowhere_else() {
     let (source, target) = (&servers[0], &servers[1]);
     let mut here = source.connect();
     here.cmd(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"]);
-    here.cmd(&["SET", "{06S}a", "v", "PX", "300"]);
+    here.cmd(&["SET", "{06S}a", "v", "EX", "1000"]);
     debug(source, "PREVENT-PAUSE", "1");
     move_slots(source, target);
     eventually("the key is there", || count(target, "0") == "1");
+    assert_eq!(here.cmd(&["PEXPIRE", "{06S}a", "300"]), b":1\r\n");
     eventually("its time is up", || here.cmd(&["EXISTS", "{06S}a"]) == b":0\r\n");
     // Here its time is up as well, but what if it is to live longer there?
     assert_eq!(count(target, "0"), "1");

@@ -67,7 +67,6 @@ pub fn follow(engine: &Engine, host: &str, port: u16) {
         );
         // The stream goes on where our own ends.
         replication.db.store(selected, Ordering::Relaxed);
-        replication.keep_stream(&mut state);
     }
     let old = std::mem::take(&mut state.primary);
     state.primary = Primary {
@@ -115,7 +114,6 @@ pub fn lead(engine: &Engine) {
         state.history.id
     );
     state.primary = Primary::default();
-    replication.keep_stream(&mut state);
     state.alone_since_ms = Some(engine.clock.now_ms());
     // They learn the new name when they come back, and go on where they are.
     state.replicas.iter().for_each(|replica| replica.client.close());

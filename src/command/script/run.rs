@@ -445,6 +445,7 @@ impl Runner<'_, '_> {
         let before = self.ctx.db.effects.group.as_ref().map_or(0, Vec::len);
         std::mem::swap(self.ctx.out, reply);
         call_inside(self.ctx, entry, args);
+        self.ctx.session.shared.figures.add_commands(1);
         std::mem::swap(self.ctx.out, reply);
         let effects = &mut *self.ctx.db.effects;
         if let Some(group) = &mut effects.group {

@@ -1,6 +1,7 @@
 //! Scripts as their callers, the log and those who monitor see them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
@@ -39,6 +40,13 @@ fn a_script_calls_commands_and_replies_with_what_it_returns() {
     assert_eq!(bench.run("EVAL 'return redis.call(\"KEYS\", \"*\")' 0"), "*1|$1|k|");
     assert_eq!(bench.run("EVAL 'redis.call(\"SELECT\", 3) return redis.call(\"DBSIZE\")' 0"), ":0|");
     assert_eq!(bench.run("DBSIZE"), ":1|");
+}
+
+#[test]
+fn what_a_script_calls_counts_as_its_client_s() {
+    let mut bench = Bench::new();
+    bench.run("EVAL 'redis.call(\"PING\") redis.pcall(\"NOSUCH\") return redis.call(\"PING\")' 0");
+    assert_eq!(bench.session.shared.figures.commands.load(Ordering::Relaxed), 2);
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn follow(engine: &Arc<Engine>, tls: &Tls, turn: u64, stop: &AtomicBool) -> Resu
     match step {
         Step::Continue(id) => {
             notice!("Successful partial resynchronization with master.");
-            rename(engine, id);
+            go_on(engine, id);
             notice!("MASTER <-> REPLICA sync: Master accepted a Partial Resynchronization.");
         }
         Step::Full(stream) => data_set::receive(&config, &mut wire, stream)?,
@@ -105,9 +105,10 @@ fn follow(engine: &Arc<Engine>, tls: &Tls, turn: u64, stop: &AtomicBool) -> Resu
     stream::run(engine, wire)
 }
 
-/// Goes by the name that the primary's stream has now, where it has another.
-fn rename(engine: &Engine, id: Option<String>) {
+/// Keeps the stream from here on, by the name that the primary has for it now.
+fn go_on(engine: &Engine, id: Option<String>) {
     let mut state = engine.replication.state();
+    engine.replication.keep_stream(&mut state);
     if let Some(id) = id.filter(|id| *id != state.history.id) {
         notice!("Master replication ID changed to {id}");
         let offset = engine.replication.offset();

@@ -56,7 +56,7 @@ pub fn receive(config: &Config, tls: &Tls, first: &mut Wire<'_>, mut handshake: 
         // The one that ended first says why.
         (Err(reason), _) => return heard.and(Err(reason)),
     }
-    super::rename(engine, heard?);
+    super::go_on(engine, heard?);
     Ok(())
 }
 

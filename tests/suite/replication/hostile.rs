@@ -272,3 +272,22 @@ fn a_replica_that_is_told_to_stop_where_a_command_fails_does_so_in_a_program_of_
     let _link = send_what_fails(&listener, &good);
     replica.wait();
 }
+
+#[test]
+fn who_followed_in_vain_has_no_stream_afterwards() {
+    let server = Server::subject(&[]);
+    let mut client = server.connect();
+    assert_eq!(client.cmd(&["SET", "a", "1"]), b"+OK\r\n");
+    // Nobody listens there.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    assert_eq!(client.cmd(&["REPLICAOF", "127.0.0.1", &port]), b"+OK\r\n");
+    assert_eq!(info(&mut client, "repl_backlog_active"), "0");
+    assert_eq!(client.cmd(&["REPLICAOF", "NO", "ONE"]), b"+OK\r\n");
+    assert_eq!(client.cmd(&["SET", "b", "1"]), b"+OK\r\n");
+    assert_eq!(client.cmd(&["ROLE"]), b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n");
+    assert_eq!(info(&mut client, "repl_backlog_active"), "0");
+    // Whoever follows it now has all there is.
+    let replica = Server::subject(&["--replicaof", &format!("127.0.0.1 {}", server.port())]);
+    let mut client = replica.connect();
+    eventually("the replica has it", || client.cmd(&["DBSIZE"]) == b":2\r\n");
+}
