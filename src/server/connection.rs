@@ -6,6 +6,7 @@
 
 use std::hint::cold_path;
 use std::io::{self, IoSlice};
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -618,53 +619,10 @@ impl Connection {
                 pubsub::settle(&mut self.session);
                 self.session.shared.outbox.drain(&mut self.out);
             }
-            match &mut self.state {
-                State::Open => {}
-                State::Paused(alarm) => {
-                    cold_path();
-                    if !alarm.has_rung() && !nudged {
-                        return self.flush_or_end(cx, tools);
-                    }
-                    self.state = State::Open;
-                    self.engine.pause.forget(self.session.shared.id);
-                    self.process_input(tools);
-                    continue;
-                }
-                State::Working(_) => {
-                    cold_path();
-                    let State::Working(pending) = std::mem::replace(&mut self.state, State::Open) else { continue };
-                    let rest = tools.executor.resume(&self.engine, &mut self.session, &mut self.out, pending);
-                    match rest {
-                        Some(pending) => {
-                            self.state = State::Working(pending);
-                            give_way(cx);
-                            return self.flush_or_end(cx, tools);
-                        }
-                        None => self.process_input(tools),
-                    }
-                    continue;
-                }
-                State::Blocked(waiting, alarm) => {
-                    cold_path();
-                    if alarm.as_ref().is_some_and(Alarm::has_rung) {
-                        waiting.time_out();
-                    }
-                    if !waiting.is_over() {
-                        return self.read_aside(cx, tools);
-                    }
-                    let State::Blocked(waiting, _) = std::mem::replace(&mut self.state, State::Open) else { continue };
-                    tools.executor.resume_wait(&self.engine, &mut self.session, &mut self.out, &waiting);
-                    self.session.shared.figures.add_commands(1);
-                    self.process_input(tools);
-                    continue;
-                }
-                State::Closing if self.session.shared.is_closing() => return Poll::Ready(()),
-                State::Closing => {
-                    cold_path();
-                    return match self.flush(cx, tools) {
-                        Ok(()) if !self.out.is_empty() || self.stream.has_unsent() => Poll::Pending,
-                        _ => Poll::Ready(()),
-                    };
+            if !matches!(self.state, State::Open) {
+                match self.resume(cx, tools, nudged) {
+                    ControlFlow::Continue(()) => continue,
+                    ControlFlow::Break(ends) => return ends,
                 }
             }
             if self.session.shared.is_closing() {
@@ -718,6 +676,54 @@ impl Connection {
         }
         go_on_later(cx);
         Poll::Pending
+    }
+
+    /// Goes on with what its client waits for, if its time has come: then there may be more to do. Otherwise this turn
+    /// ends so.
+    #[cold]
+    fn resume(&mut self, cx: &mut Context<'_>, tools: &mut Tools, nudged: bool) -> ControlFlow<Poll<()>> {
+        match std::mem::replace(&mut self.state, State::Open) {
+            State::Open => {}
+            State::Paused(alarm) => {
+                if !alarm.has_rung() && !nudged {
+                    self.state = State::Paused(alarm);
+                    return ControlFlow::Break(self.flush_or_end(cx, tools));
+                }
+                self.engine.pause.forget(self.session.shared.id);
+                self.process_input(tools);
+            }
+            State::Working(pending) => {
+                match tools.executor.resume(&self.engine, &mut self.session, &mut self.out, pending) {
+                    Some(pending) => {
+                        self.state = State::Working(pending);
+                        give_way(cx);
+                        return ControlFlow::Break(self.flush_or_end(cx, tools));
+                    }
+                    None => self.process_input(tools),
+                }
+            }
+            State::Blocked(waiting, alarm) => {
+                if alarm.as_ref().is_some_and(Alarm::has_rung) {
+                    waiting.time_out();
+                }
+                if !waiting.is_over() {
+                    self.state = State::Blocked(waiting, alarm);
+                    return ControlFlow::Break(self.read_aside(cx, tools));
+                }
+                tools.executor.resume_wait(&self.engine, &mut self.session, &mut self.out, &waiting);
+                self.session.shared.figures.add_commands(1);
+                self.process_input(tools);
+            }
+            State::Closing => {
+                self.state = State::Closing;
+                if self.session.shared.is_closing() || self.flush(cx, tools).is_err() {
+                    return ControlFlow::Break(Poll::Ready(()));
+                }
+                let has_sent = self.out.is_empty() && !self.stream.has_unsent();
+                return ControlFlow::Break(if has_sent { Poll::Ready(()) } else { Poll::Pending });
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     /// While a command waits: keeps what is sent meanwhile, and sees when the client goes.

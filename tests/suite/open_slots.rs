@@ -174,11 +174,15 @@ fn replicas_know_of_slots_on_their_way_answer_as_their_primaries_do_and_go_on_in
     let several = (ask(&["ASKING"]), ask(&["MGET", &here, &gone]));
     assert_eq!(several, ("+OK".into(), "-TRYAGAIN Multiple keys request during rehashing of slot".into()));
 
-    // The replica of the target takes its place.
-    eventually("it is asked to", || {
-        order(&servers[3], &["FAILOVER"]);
-        text(&mut servers[3].connect(), &["CLUSTER", "NODES"]).contains("myself,master")
+    // The replica of the target takes its place, once those who vote know that it is one.
+    eventually("everybody knows it as a replica", || {
+        servers.iter().all(|server| {
+            let nodes = text(&mut server.connect(), &["CLUSTER", "NODES"]);
+            nodes.lines().any(|line| line.starts_with(&names[3]) && line.contains("slave "))
+        })
     });
+    assert_eq!(order(&servers[3], &["FAILOVER"]), "+OK");
+    eventually("it leads", || text(&mut servers[3].connect(), &["CLUSTER", "NODES"]).contains("myself,master"));
     for (server, expected) in [(0, goes(3)), (2, goes(3)), (3, comes(0)), (1, comes(0))] {
         eventually("it goes to the one that leads there", || open(&servers[server]) == expected);
     }

@@ -8,7 +8,7 @@
 use crate::command::aof::join;
 use crate::command::aof::paths::{directory, file, persist, temporary_path, waiting_path};
 use crate::command::engine::{Engine, Refusal};
-use crate::command::save::{self};
+use crate::command::save;
 use crate::config::table::Config;
 use crate::keyspace::hidden::Walked;
 use crate::keyspace::hold::{Hold, ShardSet};
@@ -93,14 +93,31 @@ fn run_rewrite(engine: &Engine, config: &Config) {
 }
 
 fn rewrite(engine: &Engine, config: &Config) -> Result<(), String> {
-    let (aof, running) = (&engine.aof, engine.keyspace.snapshot());
-    let say = |what: &'static str| move |error: io::Error| format!("{what}: {}", plain(&error));
     disk::make_directory(&directory(config)).map_err(say("the directory"))?;
-    let state = aof.state();
-    // What comes after the base goes here. It is named before anything is in it.
-    let next = match state {
-        State::Off => None,
+    let state = engine.aof.state();
+    let next = make_next(engine, config, state)?;
+    let encoder: Arc<dyn Encode> = match config.aof_use_rdb_preamble {
+        true => crate::persist::rdb::save::encoder(config, engine.moment(config), Audience::File),
+        false => Arc::new(Commands),
+    };
+    let begun = begin(engine, config, state, next, encoder)?;
+    let part = begun.part.clone();
+    let base = write_base(engine, config, begun)?;
+    adopt(engine, config, state, base, part)
+}
+
+/// Says what it was that an error is about.
+fn say(what: &'static str) -> impl Fn(io::Error) -> String {
+    move |error| format!("{what}: {}", plain(&error))
+}
+
+/// Makes the file that takes what comes after the base, and returns its name; `None` where there is no log.
+fn make_next(engine: &Engine, config: &Config, state: State) -> Result<Option<(Part, Append)>, String> {
+    let aof = &engine.aof;
+    match state {
+        State::Off => Ok(None),
         State::On => {
+            // It is named before anything is in it.
             let mut manifest = aof.manifest.lock();
             let mut with = manifest.clone();
             let part = with.next_increment(&config.appendfilename);
@@ -110,78 +127,103 @@ fn rewrite(engine: &Engine, config: &Config) -> Result<(), String> {
             with.increments.push(part.clone());
             persist(config, &with).map_err(say("the manifest"))?;
             *manifest = with;
-            Some((part, append))
+            Ok(Some((part, append)))
         }
         State::Waiting => {
             let path = waiting_path(config);
             disk::remove(&path);
             let (append, _) = Append::open(&path).map_err(say("the next file"))?;
-            Some((aof.manifest.lock().next_increment(&config.appendfilename), append))
+            Ok(Some((aof.manifest.lock().next_increment(&config.appendfilename), append)))
         }
+    }
+}
+
+/// A base that is yet to be written.
+struct Begun {
+    snapshot: Snapshot,
+    /// Where what comes after it goes.
+    part: Option<Part>,
+    /// What a file says of itself.
+    head: Head,
+}
+
+/// Takes the moment that the base shows; from there on the log goes to the next file.
+fn begin(
+    engine: &Engine,
+    config: &Config,
+    state: State,
+    next: Option<(Part, Append)>,
+    encoder: Arc<dyn Encode>,
+) -> Result<Begun, String> {
+    let aof = &engine.aof;
+    let _alone = engine.keyspace.gates().alone();
+    let mut hold = engine.keyspace.hold(ShardSet::ALL);
+    if is_stopped(engine, state) {
+        return Err("stopped".into());
+    }
+    let Some(snapshot) = Snapshot::begin(engine.keyspace.snapshot(), &mut hold, encoder) else {
+        aof.scheduled.store(true, Ordering::Relaxed);
+        return Err("a snapshot began meanwhile".into());
     };
-    let manner = Manner::of(config);
-    let encoder: Arc<dyn Encode> = match config.aof_use_rdb_preamble {
-        true => crate::persist::rdb::save::encoder(config, engine.moment(config), Audience::File),
-        false => Arc::new(Commands),
-    };
-    let (snapshot, part, head) = {
-        let _alone = engine.keyspace.gates().alone();
-        let mut hold = engine.keyspace.hold(ShardSet::ALL);
-        let stopped = aof.rewrite.lock().as_ref().is_none_or(|rewrite| rewrite.stopped);
-        if stopped || aof.state() != state {
-            return Err("stopped".into());
-        }
-        let Some(snapshot) = Snapshot::begin(running, &mut hold, encoder) else {
-            aof.scheduled.store(true, Ordering::Relaxed);
-            return Err("a snapshot began meanwhile".into());
-        };
-        if let Some(rewrite) = &mut *aof.rewrite.lock() {
-            rewrite.progress = snapshot.progress.clone();
-        }
-        let before = aof.appender.size.load(Ordering::Relaxed);
-        let part = next.map(|(part, append)| {
-            join(engine, config, append, 0);
-            part
-        });
-        if state == State::On {
-            aof.others_bytes.fetch_add(before, Ordering::Relaxed);
-        }
-        (snapshot, part, save::head(engine, save::Purpose::Base))
-    };
+    if let Some(rewrite) = &mut *aof.rewrite.lock() {
+        rewrite.progress = snapshot.progress.clone();
+    }
+    let before = aof.appender.size.load(Ordering::Relaxed);
+    let part = next.map(|(part, append)| {
+        join(engine, config, append, 0);
+        part
+    });
+    if state == State::On {
+        aof.others_bytes.fetch_add(before, Ordering::Relaxed);
+    }
+    Ok(Begun { snapshot, part, head: save::head(engine, save::Purpose::Base) })
+}
+
+/// Whether the rewrite has lost its purpose: it was stopped, or the log was turned on or off meanwhile.
+fn is_stopped(engine: &Engine, state: State) -> bool {
+    let stopped = engine.aof.rewrite.lock().as_ref().is_none_or(|rewrite| rewrite.stopped);
+    stopped || engine.aof.state() != state
+}
+
+/// Writes the base to a file that has no name yet.
+fn write_base(engine: &Engine, config: &Config, begun: Begun) -> Result<Temporary, String> {
+    let Begun { snapshot, head, .. } = begun;
     let mut hold = engine.keyspace.hold_none();
-    let temporary = temporary_path(config);
     let sync_every = config.aof_rewrite_incremental_fsync.then_some(SYNC_EVERY_BYTES);
-    let created = Temporary::create(&temporary, sync_every);
-    let (mut sink, created): (Option<Temporary>, io::Result<()>) = match created {
-        Ok(file) => (Some(file), Ok(())),
-        Err(error) => {
-            // It must be walked in any case.
-            snapshot.progress.stop();
-            (None, Err(error))
-        }
-    };
+    let mut sink = Temporary::create(&temporary_path(config), sync_every);
     let mut nowhere = io::sink();
     let to: &mut (dyn Write + Send) = match &mut sink {
-        Some(file) => file,
-        None => &mut nowhere,
+        Ok(file) => file,
+        Err(_) => {
+            // It must be walked in any case.
+            snapshot.progress.stop();
+            &mut nowhere
+        }
     };
     let written = match config.aof_use_rdb_preamble {
-        true => crate::persist::rdb::save::write(snapshot, running, &mut hold, &head, manner, to),
+        true => {
+            let running = engine.keyspace.snapshot();
+            crate::persist::rdb::save::write(snapshot, running, &mut hold, &head, Manner::of(config), to)
+        }
         false => write_commands(snapshot, engine, &mut hold, &head, to),
     };
-    created.map_err(say("the temporary file"))?;
+    let base = sink.map_err(say("the temporary file"))?;
     written.map_err(|error| error.to_string())?;
-    let file_of_base = sink.take().ok_or("no file")?;
+    Ok(base)
+}
+
+/// Gives the base its name, and makes it and what came after it the log; what was before is of no use any more.
+fn adopt(engine: &Engine, config: &Config, state: State, written: Temporary, part: Option<Part>) -> Result<(), String> {
+    let aof = &engine.aof;
     let mut manifest = aof.manifest.lock();
     let base = manifest.next_base(&config.appendfilename, config.aof_use_rdb_preamble);
-    file_of_base.commit(&file(config, &base)).map_err(say("the base"))?;
+    written.commit(&file(config, &base)).map_err(say("the base"))?;
     let mut with = Manifest { base: Some(base), ..Manifest::default() };
     with.history = manifest.history.clone();
     with.history.extend(manifest.base.clone());
     with.history.extend(manifest.increments.iter().filter(|old| Some(*old) != part.as_ref()).cloned());
-    let stopped = aof.rewrite.lock().as_ref().is_none_or(|rewrite| rewrite.stopped);
-    if stopped || aof.state() != state {
-        // The log was turned on or off meanwhile: nobody knows this base.
+    if is_stopped(engine, state) {
+        // Nobody knows this base.
         with.base.iter().for_each(|base| disk::remove(&file(config, base)));
         return Err("stopped".into());
     }

@@ -23,7 +23,8 @@ use crate::command::replication::wait::end_those_done;
 use crate::command::table::{Entry, Way};
 use crate::command::transaction::{forget_watched, take_transaction};
 use crate::config::table::Config;
-use crate::keyspace::hold::ShardSet;
+use crate::keyspace::gate::Alone;
+use crate::keyspace::hold::{Hold, ShardSet};
 use crate::observe::log::warning;
 use crate::resp::reply::Output;
 use crate::spec::Flag;
@@ -160,35 +161,9 @@ impl Executor {
     ) -> Result<Option<Stop>, Unready> {
         let started = Ticks::now();
         let mode = session.reply;
-        let mut alone = None;
-        let patient = || !engine.scripts.running.is_in_need();
         let (in_gate, moment) = (turn.gate.is_some(), turn.moment);
-        let takes_all = matches!(entry.way, Way::Alone | Way::Script)
-            || entry.way == Way::Transaction && session.transaction.as_ref().is_some_and(|queued| queued.alone);
-        let hold = if entry.is_shutdown() && engine.scripts.running.is_busy() {
-            // It does not wait for the script: without saving there is nothing that it must hold.
-            engine.keyspace.hold_none()
-        } else if takes_all {
-            turn.gate = None;
-            alone = match session.replaying {
-                true => None,
-                false => Some(engine.keyspace.gates().alone_while(patient).ok_or(Unready::Impatient)?),
-            };
-            engine.keyspace.hold_while(ShardSet::ALL, patient).ok_or(Unready::Impatient)?
-        } else if entry.way == Way::Transaction {
-            let mut shards = session.watching.as_ref().map_or(ShardSet::default(), |watching| watching.shards());
-            shards.add_all(&session.transaction.as_ref().map_or(ShardSet::default(), |queued| queued.shards));
-            let hold = engine.keyspace.hold_while(shards, patient).ok_or(Unready::Impatient)?;
-            let writes = session.transaction.as_ref().is_some_and(|queued| queued.writes);
-            if writes && engine.transit.any() && !session.replaying && engine.transit.touches(&shards) {
-                return Err(Unready::Waits(self.wait_for_transit(engine, session, moment.now_ms)));
-            }
-            hold
-        } else {
-            engine.keyspace.hold_none()
-        };
-        let mut hold = hold;
-        if let Some(view) = view.filter(|_| route::concerns(entry) || takes_all) {
+        let Held { alone, mut hold } = self.take(engine, session, entry, turn)?;
+        if let Some(view) = view.filter(|_| route::concerns(entry) || takes_all(session, entry)) {
             if is_outdated(engine, view) {
                 return Err(Unready::Impatient);
             }
@@ -272,6 +247,44 @@ impl Executor {
         Ok(Some(Stop::Pending(Box::new(pending))))
     }
 
+    /// Takes what a request needs that runs by itself.
+    ///
+    /// # Errors
+    /// It may not run now; nothing is held.
+    fn take<'e>(
+        &self,
+        engine: &'e Engine,
+        session: &Session,
+        entry: &Entry,
+        turn: &mut Turn<'e>,
+    ) -> Result<Held<'e>, Unready> {
+        let patient = || !engine.scripts.running.is_in_need();
+        if entry.is_shutdown() && engine.scripts.running.is_busy() {
+            // It does not wait for the script: without saving there is nothing that it must hold.
+            return Ok(Held { alone: None, hold: engine.keyspace.hold_none() });
+        }
+        if takes_all(session, entry) {
+            turn.gate = None;
+            let alone = match session.replaying {
+                true => None,
+                false => Some(engine.keyspace.gates().alone_while(patient).ok_or(Unready::Impatient)?),
+            };
+            let hold = engine.keyspace.hold_while(ShardSet::ALL, patient).ok_or(Unready::Impatient)?;
+            return Ok(Held { alone, hold });
+        }
+        if entry.way != Way::Transaction {
+            return Ok(Held { alone: None, hold: engine.keyspace.hold_none() });
+        }
+        let mut shards = session.watching.as_ref().map_or(ShardSet::default(), |watching| watching.shards());
+        shards.add_all(&session.transaction.as_ref().map_or(ShardSet::default(), |queued| queued.shards));
+        let hold = engine.keyspace.hold_while(shards, patient).ok_or(Unready::Impatient)?;
+        let writes = session.transaction.as_ref().is_some_and(|queued| queued.writes);
+        if writes && engine.transit.any() && !session.replaying && engine.transit.touches(&shards) {
+            return Err(Unready::Waits(self.wait_for_transit(engine, session, turn.moment.now_ms)));
+        }
+        Ok(Held { alone: None, hold })
+    }
+
     /// Has the client wait until a key is gone that it wants to change and holds; `None` for a caller in this process,
     /// which waits by itself.
     #[cold]
@@ -280,6 +293,23 @@ impl Executor {
             engine.transit.wait(session.shared.clone());
             Stop::Paused { until_ms: now_ms + LOOK_AGAIN_MS }
         })
+    }
+}
+
+/// What a request that runs by itself holds meanwhile.
+struct Held<'e> {
+    /// All gates, where nothing may run beside it.
+    alone: Option<Alone<'e>>,
+    /// The shards that it may touch.
+    hold: Hold<'e>,
+}
+
+/// Whether a request, or what is queued for it, needs everything.
+fn takes_all(session: &Session, entry: &Entry) -> bool {
+    match entry.way {
+        Way::Alone | Way::Script => true,
+        Way::Transaction => session.transaction.as_ref().is_some_and(|queued| queued.alone),
+        _ => false,
     }
 }
 

@@ -80,6 +80,11 @@ impl<'s> Subject<'s> {
         }
     }
 
+    /// Whether it says this of itself.
+    fn has(self, flag: source::Flag) -> bool {
+        self.flags().is_some_and(|flags| flags.has(flag))
+    }
+
     fn learned(self) -> &'s Learned {
         match self {
             Subject::Script(script) => &script.learned,
@@ -99,36 +104,43 @@ impl<'s> Subject<'s> {
     }
 }
 
+/// Finds out whether a script may run as the server stands, by what it says of itself.
+///
+/// # Errors
+/// Why it may not.
+fn permit(ctx: &Context<'_>, subject: Subject<'_>, access: Access) -> Result<(), Error> {
+    let engine = ctx.engine;
+    if ctx.config.cluster_enabled && subject.has(source::Flag::NoCluster) {
+        return Err(Error::text("ERR Can not run script on cluster, 'no-cluster' flag is set."));
+    }
+    let may_write = subject.flags().is_some() && !subject.has(source::Flag::NoWrites);
+    if access == Access::ReadOnly && may_write {
+        return Err(Error::text("ERR Can not execute a script with write flag using *_ro command."));
+    }
+    if !ctx.has_room && may_write && !subject.has(source::Flag::AllowOom) {
+        return Err(Error::text(
+            "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
+        ));
+    }
+    if engine.is_refusing_any() && ctx.session.follows.is_none() {
+        let serves_stale = ctx.config.replica_serve_stale_data || subject.has(source::Flag::AllowStale);
+        if engine.is_refusing(Refusal::CutOff) && !serves_stale {
+            return Err(Error::MasterDown);
+        }
+        if let Some(error) = may_write.then(|| write_refusal(engine)).flatten() {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
 /// Runs a script or a function whose first `keys` arguments are keys, and writes what it returns.
 ///
 /// # Errors
 /// Why it may not run, or how it failed.
 pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject<'_>, access: Access) -> Reply {
-    if ctx.config.cluster_enabled && subject.flags().is_some_and(|flags| flags.has(source::Flag::NoCluster)) {
-        return Err(Error::text("ERR Can not run script on cluster, 'no-cluster' flag is set."));
-    }
-    let says_no_writes = subject.flags().is_some_and(|flags| flags.has(source::Flag::NoWrites));
-    if access == Access::ReadOnly && subject.flags().is_some() && !says_no_writes {
-        return Err(Error::text("ERR Can not execute a script with write flag using *_ro command."));
-    }
-    let allows_oom = subject.flags().is_some_and(|flags| flags.has(source::Flag::AllowOom));
-    if !ctx.has_room && subject.flags().is_some() && !allows_oom && !says_no_writes {
-        return Err(Error::text(
-            "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
-        ));
-    }
+    permit(ctx, subject, access)?;
     let engine = ctx.engine;
-    if engine.is_refusing_any() && ctx.session.follows.is_none() {
-        let allows_stale = subject.flags().is_some_and(|flags| flags.has(source::Flag::AllowStale));
-        let serves_stale = ctx.config.replica_serve_stale_data;
-        if engine.is_refusing(Refusal::CutOff) && !serves_stale && !allows_stale {
-            return Err(Error::MasterDown);
-        }
-        let writes = subject.flags().is_some() && !says_no_writes;
-        if let Some(error) = writes.then(|| write_refusal(engine)).flatten() {
-            return Err(error);
-        }
-    }
     let mut vm = engine.scripts.machines.lease(&engine.scripts.cache);
     subject.prepare(&mut vm, ctx)?;
     let words: SmallVec<[&[u8]; 16]> = args.from(3).collect();
@@ -141,7 +153,7 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
     ctx.db.effects.group.get_or_insert_default();
     ctx.scripted = true;
     let stood_still = ctx.stand_still();
-    let short_of_room = !ctx.has_room && !allows_oom;
+    let short_of_room = !ctx.has_room && !subject.has(source::Flag::AllowOom);
     let debugged = ctx.session.debugging.as_ref().is_some_and(|debugging| debugging.debugger.is_some());
     let mut runner = Runner {
         ctx,
@@ -149,7 +161,7 @@ pub fn run(ctx: &mut Context<'_>, args: &Args<'_>, keys: usize, subject: Subject
         short_of_room,
         subject,
         request: args,
-        read_only: access == Access::ReadOnly || says_no_writes,
+        read_only: access == Access::ReadOnly || subject.has(source::Flag::NoWrites),
         tells: Tells::All,
         declared,
         // One that says nothing of itself may touch any slot that is served here, as before there were flags.
