@@ -267,7 +267,10 @@ fn a_replica_that_is_told_to_stop_where_a_command_fails_does_so_in_a_program_of_
     eventually("it has ended", || !replica.alive());
     assert!(replica.logs("This replica is sending an error to its master: 'WRONGTYPE Operation against a key holding"));
 
-    let replica = spinel::Server::builder().directive("propagation-error-behavior", "panic").start().unwrap();
+    // What it is sent it keeps in a file.
+    let dir = replica.dir().display().to_string();
+    let builder = spinel::Server::builder().directive("dir", &dir);
+    let replica = builder.directive("propagation-error-behavior", "panic").start().unwrap();
     replica.client().execute(&["REPLICAOF", "127.0.0.1", &port]);
     let _link = send_what_fails(&listener, &good);
     replica.wait();
