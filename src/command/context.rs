@@ -109,6 +109,11 @@ impl Context<'_> {
         }
     }
 
+    /// Whether this is a part of something larger, which is told of as a whole: of EXEC or of a script.
+    pub fn is_in_group(&self) -> bool {
+        self.db.effects.group.is_some()
+    }
+
     /// Has time stand still for TIME, as it does for everything else that runs inside of one request; returns whether
     /// it did not before.
     pub fn stand_still(&mut self) -> bool {

@@ -113,8 +113,9 @@ fn bgsave(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     if saves.is_running() {
         return Err(Error::text("ERR Background save already in progress"));
     }
-    if ctx.engine.keyspace.snapshot().is_active() || ctx.engine.aof.is_rewriting() {
-        if !schedule {
+    let is_hindered = ctx.engine.keyspace.snapshot().is_active() || ctx.engine.aof.is_rewriting();
+    if is_hindered || ctx.is_in_group() {
+        if !schedule && !ctx.is_in_group() {
             return Err(in_the_way());
         }
         saves.scheduled.store(true, Ordering::Relaxed);

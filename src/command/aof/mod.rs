@@ -60,7 +60,7 @@ pub const BGREWRITEAOF: Command = Command {
         }
         // Who asks does not wait for the end of a row of failures.
         aof.failures.store(0, Ordering::Relaxed);
-        if ctx.engine.saves.is_running() || ctx.engine.keyspace.snapshot().is_active() {
+        if ctx.engine.saves.is_running() || ctx.engine.keyspace.snapshot().is_active() || ctx.is_in_group() {
             aof.scheduled.store(true, Ordering::Relaxed);
             ctx.out.simple("Background append only file rewriting scheduled");
             return DONE;

@@ -105,6 +105,20 @@ const CHANGES: &[&str] = &[
 ];
 
 #[test]
+fn what_a_transaction_asks_for_begins_when_it_is_over() {
+    let dir = Dir::new();
+    let mut bench = dir.start("appendonly yes");
+    for words in ["MULTI", "BGREWRITEAOF", "BGSAVE"] {
+        bench.run(words);
+    }
+    let scheduled = "*2|+Background append only file rewriting scheduled|+Background saving scheduled|";
+    assert_eq!(bench.run("EXEC"), scheduled);
+    let (aof, saves) = (&bench.engine.aof, &bench.engine.saves);
+    assert!(aof.scheduled.load(Ordering::Relaxed) && saves.scheduled.load(Ordering::Relaxed));
+    assert!(!aof.is_rewriting() && !saves.is_running());
+}
+
+#[test]
 fn what_was_changed_is_there_again() {
     for preamble in ["aof-use-rdb-preamble yes", "aof-use-rdb-preamble no\naof-timestamp-enabled yes"] {
         let dir = Dir::new();

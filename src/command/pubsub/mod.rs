@@ -484,7 +484,7 @@ fn end(ctx: &mut Context<'_>, kind: Kind, name: &[u8]) {
     if subscriptions.is_some_and(|all| names(all, kind).remove(name)) {
         ctx.engine.pubsub.unsubscribe(kind, name, ctx.session.shared.id);
         // What came from there before the end is told before it; but not among the replies of EXEC.
-        if ctx.session.reply == ReplyMode::On && ctx.db.effects.group.is_none() {
+        if ctx.session.reply == ReplyMode::On && !ctx.is_in_group() {
             ctx.session.shared.outbox.drain(ctx.out);
         }
     }
