@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 
 use crate::acl::users::Account;
 use crate::client::session::{ReplyMode, Session};
@@ -34,6 +33,7 @@ use crate::resp::reply::{Output, Protocol};
 use crate::resp::request::Span;
 use crate::spec::Flag;
 use crate::stdx::number::{parse_f64, parse_i64};
+use crate::types::object::Kind;
 
 /// Whether a client got what it waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +73,8 @@ pub struct Wait {
     pub answer: Option<Box<Told>>,
     /// Writes what it replies where nothing may wait: inside EXEC, in a script.
     pub denied: fn(&mut Output),
-    /// A number for those that take the same thing from a key: where one of them finds nothing, none does.
-    pub group: Option<u8>,
+    /// The type of the values that it is served by.
+    pub kind: Option<Kind>,
     /// The error that ends the wait when a key expires, for a command that cannot wait for another of that name.
     pub gone: Option<Box<Gone>>,
     /// What ends the wait, where that is nothing that others do to keys; then nobody else may end it.
@@ -91,7 +91,7 @@ impl Wait {
             serve: Box::new(|_, _| Ok(Served::No)),
             timed_out: |_| (),
             denied: |_| (),
-            group: None,
+            kind: None,
             gone: None,
             aside: Some(aside),
             answer: None,
@@ -109,14 +109,6 @@ impl Answer {
         self.0.logged.fetch_max(logged, Ordering::AcqRel);
         self.0.end(reply.map_or_else(Ending::Failed, Ending::Served));
     }
-}
-
-/// What clients of these groups take: see [`Wait::group`].
-pub mod group {
-    /// An element of a list.
-    pub const LIST: u8 = 0;
-    /// A member of a sorted set.
-    pub const SORTED_SET: u8 = 1;
 }
 
 /// How a wait ended.
@@ -141,7 +133,7 @@ struct Waiter {
     db: usize,
     keys: Vec<(Vec<u8>, KeyHash)>,
     also: ShardSet,
-    group: Option<u8>,
+    kind: Option<Kind>,
     gone: Option<Box<Gone>>,
     index: u16,
     name: &'static str,
@@ -283,10 +275,6 @@ impl Waiter {
 }
 
 impl Blocked for Waiter {
-    fn group(&self) -> Option<u8> {
-        self.group
-    }
-
     fn needs_key(&self) -> bool {
         self.gone.is_some()
     }
@@ -435,7 +423,7 @@ pub fn enqueue(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, wait: 
         protocol: context.out.protocol(),
         db: context.db.index(),
         also: wait.also,
-        group: wait.group,
+        kind: wait.kind,
         gone: wait.gone,
         index: entry.index,
         name: entry.command.name,
@@ -484,9 +472,20 @@ pub fn serve_ready(context: &mut Context<'_>) {
     }
 }
 
-/// Serves the clients that are blocked on one key; returns whether none of them has to be served later.
+/// The type of what is at a key of this database.
+fn kind_at(context: &mut Context<'_>, db: usize, key: &Key<'_>) -> Option<Kind> {
+    let before = context.db.index();
+    context.db.select(db);
+    let kind = context.db.beside(key).map(|entry| entry.kind());
+    context.db.select(before);
+    kind
+}
+
+/// Serves the clients that are blocked on one key as long as it has what they wait for; returns whether none of them has
+/// to be served later. Where it has nothing left, those who wait for other keys too are served in the order in which
+/// they came to those.
 fn serve_key(context: &mut Context<'_>, db: usize, key: &Key<'_>) -> bool {
-    let mut empty: SmallVec<[u8; 4]> = SmallVec::new();
+    let mut kind = kind_at(context, db, key);
     let mut at = 0;
     loop {
         let shard = context.db.hold.shard(key.hash.shard());
@@ -494,7 +493,7 @@ fn serve_key(context: &mut Context<'_>, db: usize, key: &Key<'_>) -> bool {
         let Some(client) = next else { return true };
         let known: &dyn Any = &*client;
         let waiter = known.downcast_ref::<Waiter>();
-        let Some(waiter) = waiter.filter(|waiter| waiter.group.is_none_or(|group| !empty.contains(&group))) else {
+        let Some(waiter) = waiter.filter(|waiter| kind.is_some() && kind == waiter.kind || waiter.gone.is_some()) else {
             at += 1;
             continue;
         };
@@ -502,11 +501,9 @@ fn serve_key(context: &mut Context<'_>, db: usize, key: &Key<'_>) -> bool {
             Attempt::Over => {
                 let shard = context.db.hold.shard(key.hash.shard());
                 shard.with_listeners(|listeners| listeners.unblock_at(db, key.bytes, at, &client));
+                kind = kind_at(context, db, key);
             }
-            Attempt::Nothing => {
-                empty.extend(waiter.group);
-                at += 1;
-            }
+            Attempt::Nothing => at += 1,
             Attempt::Postponed => return false,
         }
     }

@@ -35,10 +35,6 @@ impl Watch {
 
 /// A client that is blocked on keys, as a shard sees it.
 pub trait Blocked: Any + Send + Sync {
-    /// A number for each group of clients that can be served by the same values: where one of a group finds
-    /// nothing, neither do the others. `None` where each has to look for itself.
-    fn group(&self) -> Option<u8>;
-
     /// Whether it cannot wait for another key of a name when that key is gone.
     fn needs_key(&self) -> bool;
 
@@ -202,9 +198,6 @@ mod tests {
     struct Client;
 
     impl Blocked for Client {
-        fn group(&self) -> Option<u8> {
-            None
-        }
         fn needs_key(&self) -> bool {
             false
         }

@@ -8,6 +8,7 @@
 //! What must stay true: the offset and what is held of the stream change under one lock, [`Replication::state`], which
 //! comes after the write log's; a replica's data set is a result of exactly the bytes that its offset counts.
 
+pub mod arrived;
 pub mod backlog;
 pub mod handshake;
 pub mod history;
@@ -26,6 +27,7 @@ use smallvec::SmallVec;
 
 use crate::client::feed::Feed;
 use crate::client::shared::Shared;
+use crate::replication::arrived::Arrived;
 use crate::replication::backlog::Backlog;
 use crate::replication::history::History;
 use crate::replication::replicas::Replicas;
@@ -230,6 +232,8 @@ pub struct Replication {
     pub db: AtomicUsize,
     /// How long the stream is held for a replica that has its data set and has yet to ask for it.
     pub late_ms: LateMs,
+    /// How far the link is with what has come.
+    pub arrived: Arrived,
     /// The primary asked how far we are.
     ack_wanted: AtomicBool,
     /// When replicas were pinged, in milliseconds.

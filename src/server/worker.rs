@@ -1,6 +1,7 @@
 //! A worker: a thread with an event loop of its own, on which its connections live from first to last.
 
 use std::cell::RefCell;
+use std::hint::cold_path;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -320,8 +321,14 @@ pub fn start(engine: Arc<Engine>, number: usize) -> std::io::Result<(WorkerHandl
 
 fn run(reactor: &mut Reactor<Accepted>) {
     let mut letters = Letters::default();
+    let replication = with_station(|station| station.engine.replication.clone());
     while !letters.closed {
+        let mut first = true;
         reactor.turn(&mut letters, |place, cause| {
+            if std::mem::take(&mut first) && replication.is_following() {
+                cold_path();
+                replication.arrived.catch_up();
+            }
             poll(place, cause);
             if with_tools(|tools| tools.unanswered.len() >= ANSWERED_TOGETHER) {
                 answer();

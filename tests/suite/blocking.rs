@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::support::client::Client;
+use crate::support::client::{Client, request};
 use crate::support::reply::Tree;
 use crate::support::server::Server;
 
@@ -47,7 +47,7 @@ fn served_in_order(wait: &[&str], push: &[&str], told: impl Fn(&[u8]) -> String)
     let mut clients: Vec<Client> = (0..count)
         .map(|i| {
             let mut client = server.connect();
-            client.send(&crate::support::client::request(wait)).expect("the server reads");
+            client.send(&request(wait)).expect("the server reads");
             await_blocked(&mut watcher, i + 1);
             client
         })
@@ -55,10 +55,10 @@ fn served_in_order(wait: &[&str], push: &[&str], told: impl Fn(&[u8]) -> String)
     // Half of them by one command, the others one by one.
     let score = |i: usize| push.contains(&"ZADD").then(|| i.to_string());
     let args = |i: usize| score(i).into_iter().chain([format!("e{i}")]).collect::<Vec<_>>();
-    let mut request: Vec<String> = push.iter().map(|w| (*w).to_owned()).collect();
-    let head = request.clone();
-    (0..count / 2).for_each(|i| request.extend(args(i)));
-    watcher.cmd(&request);
+    let mut first: Vec<String> = push.iter().map(|w| (*w).to_owned()).collect();
+    let head = first.clone();
+    (0..count / 2).for_each(|i| first.extend(args(i)));
+    watcher.cmd(&first);
     for i in count / 2..count {
         watcher.cmd(&[head.clone(), args(i)].concat());
     }
@@ -81,6 +81,47 @@ fn clients_that_wait_for_a_sorted_set_are_served_in_the_order_they_came() {
         let member = Tree::parse(reply).items()[1].bytes().map(<[u8]>::to_vec);
         String::from_utf8_lossy(&member.expect("a member")).into_owned()
     });
+}
+
+#[test]
+fn who_waits_for_several_keys_overtakes_nobody() {
+    let server = Server::subject(&[]);
+    let mut watcher = server.connect();
+    let mut check = |waits: &[&str], changes: &[&str], replies: &[&[u8]]| {
+        let mut clients: Vec<Client> = Vec::new();
+        for (i, wait) in waits.iter().enumerate() {
+            let mut client = server.connect();
+            client.send(&request(&wait.split(' ').collect::<Vec<_>>())).expect("the server reads");
+            await_blocked(&mut watcher, i + 1);
+            clients.push(client);
+        }
+        watcher.cmd(&["MULTI"]);
+        for change in changes {
+            watcher.cmd(&change.split(' ').collect::<Vec<_>>());
+        }
+        assert!(watcher.cmd(&["EXEC"]).starts_with(b"*"));
+        for (client, reply) in clients.iter_mut().zip(replies) {
+            assert_eq!(client.reply().expect("it is served"), *reply, "{waits:?}");
+        }
+        // The others wait on, until they go.
+        assert_eq!(blocked_clients(&mut watcher), waits.len() - replies.len());
+        drop(clients);
+        await_blocked(&mut watcher, 0);
+        watcher.cmd(&["FLUSHALL"]);
+    };
+    check(
+        &["BLPOP la 0", "BLPOP lb lc 0", "BLPOP la lb 0"],
+        &["RPUSH la 1", "RPUSH lb 2"],
+        &[b"*2\r\n$2\r\nla\r\n$1\r\n1\r\n", b"*2\r\n$2\r\nlb\r\n$1\r\n2\r\n"],
+    );
+    check(
+        &["BZPOPMIN z3 0", "BZPOPMAX z2 z3 0", "BZPOPMAX z1 z3 z1 0"],
+        &["ZINCRBY z1 1 b", "ZINCRBY z2 1 c", "RENAME z1 z3"],
+        &[
+            b"*3\r\n$2\r\nz3\r\n$1\r\nb\r\n$1\r\n1\r\n",
+            b"*3\r\n$2\r\nz2\r\n$1\r\nc\r\n$1\r\n1\r\n",
+        ],
+    );
 }
 
 #[test]

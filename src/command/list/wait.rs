@@ -1,7 +1,7 @@
 //! List commands that wait until there is an element.
 
 use crate::command::args::Args;
-use crate::command::blocking::{Served, Wait, group, until_seconds};
+use crate::command::blocking::{Served, Wait, until_seconds};
 use crate::command::context::{Context, DONE, Outcome, Reply};
 use crate::command::error::Error;
 use crate::command::list::{
@@ -13,6 +13,7 @@ use crate::keyspace::db::Key;
 use crate::keyspace::hold::ShardSet;
 use crate::resp::reply::Output;
 use crate::spec::{Access, Arity, Flag, Keys};
+use crate::types::object::Kind;
 
 /// All commands of this file.
 pub const COMMANDS: &[Command] = &[BLMOVE, BLMPOP, BLPOP, BRPOP, BRPOPLPUSH];
@@ -65,7 +66,7 @@ fn pop_or_wait(ctx: &mut Context<'_>, args: &Args<'_>, end: End) -> Reply {
         timed_out: Output::null_array,
         answer: None,
         denied: Output::null_array,
-        group: Some(group::LIST),
+        kind: Some(Kind::List),
         gone: None,
         aside: None,
     })))
@@ -109,7 +110,7 @@ fn blmpop(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
         timed_out: Output::null_array,
         answer: None,
         denied: Output::null_array,
-        group: Some(group::LIST),
+        kind: Some(Kind::List),
         gone: None,
         aside: None,
     })))
@@ -180,7 +181,7 @@ fn move_or_wait(ctx: &mut Context<'_>, args: &Args<'_>, from: End, to: End, logg
         timed_out: Output::null_array,
         answer: None,
         denied: Output::null,
-        group: Some(group::LIST),
+        kind: Some(Kind::List),
         gone: None,
         aside: None,
     })))

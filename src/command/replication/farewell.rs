@@ -150,7 +150,7 @@ pub fn wait(ctx: &mut Context<'_>) -> Reply {
         timed_out: |out| out.error(format_args!("{FAILED}")),
         answer: None,
         denied: Output::null,
-        group: None,
+        kind: None,
         aside: None,
         gone: None,
     })))

@@ -152,7 +152,7 @@ pub fn block(
         timed_out: Output::null,
         answer: Some(Box::new(answer)),
         denied: Output::null,
-        group: None,
+        kind: None,
         aside: None,
         gone: None,
     })))

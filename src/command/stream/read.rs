@@ -17,6 +17,7 @@ use crate::keyspace::db::Key;
 use crate::keyspace::hold::ShardSet;
 use crate::resp::reply::{Deferred, Output, Protocol};
 use crate::spec::{Access, Arity, Flag, Keys};
+use crate::types::object::Kind;
 use crate::types::stream::group::{Group, Number, Pending};
 use crate::types::stream::id::Id;
 use crate::types::stream::{Log, Stream};
@@ -300,7 +301,7 @@ fn wait(wanted: &[(Key<'_>, After)], what: What<'_>, until_ms: Option<u64>) -> W
         timed_out: Output::null_array,
         answer: None,
         denied: Output::null_array,
-        group: None,
+        kind: Some(Kind::Stream),
         gone,
         aside: None,
     }

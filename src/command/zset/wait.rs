@@ -1,7 +1,7 @@
 //! Sorted set commands that wait until there is a member.
 
 use crate::command::args::Args;
-use crate::command::blocking::{Served, Wait, group, until_seconds};
+use crate::command::blocking::{Served, Wait, until_seconds};
 use crate::command::context::{Context, DONE, Outcome, Reply};
 use crate::command::error::Error;
 use crate::command::table::Command;
@@ -11,6 +11,7 @@ use crate::keyspace::db::Key;
 use crate::keyspace::hold::ShardSet;
 use crate::resp::reply::Output;
 use crate::spec::{Access, Arity, Flag, Keys};
+use crate::types::object::Kind;
 use crate::types::zset::Direction;
 
 /// This file's commands.
@@ -68,7 +69,7 @@ fn wait(
         timed_out: Output::null_array,
         answer: None,
         denied: Output::null_array,
-        group: Some(group::SORTED_SET),
+        kind: Some(Kind::SortedSet),
         gone: None,
         aside: None,
     })))

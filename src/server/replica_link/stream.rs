@@ -74,6 +74,7 @@ pub fn run(engine: &Arc<Engine>, mut wire: Wire<'_>) -> Result<(), String> {
     }
     engine.clients.add(shared.clone());
     let _listed = Listed(engine, id);
+    engine.replication.arrived.follow(wire.watch());
     engine.refuse(Refusal::CutOff, false);
     let mut stream = Stream {
         engine,
@@ -89,11 +90,18 @@ pub fn run(engine: &Arc<Engine>, mut wire: Wire<'_>) -> Result<(), String> {
     ack(engine, &mut wire)?;
     loop {
         wire.at += stream.run(&wire.buf[wire.at..])?;
+        engine.replication.arrived.end();
         if engine.replication.take_ack_wanted() || acked.elapsed() >= SHOW_EVERY {
             acked = Instant::now();
             ack(engine, &mut wire)?;
         }
-        let came = wire.read_some();
+        let came = match wire.await_some() {
+            true => {
+                engine.replication.arrived.begin();
+                wire.read_some()
+            }
+            false => wire.check().map(|()| 0),
+        };
         if shared.is_closing() {
             return Err("Connection with master lost: it was closed by a client.".into());
         }
@@ -122,6 +130,7 @@ struct Listed<'e>(&'e Engine, u64);
 
 impl Drop for Listed<'_> {
     fn drop(&mut self) {
+        self.0.replication.arrived.follow(None);
         self.0.clients.remove(self.1);
     }
 }

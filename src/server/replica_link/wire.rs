@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol as Ip, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::command::engine::Engine;
 use crate::config::table::Config;
 use crate::observe::stats::Counter;
+use crate::replication::arrived::Comes;
 use crate::server::outbound::Outbound;
 use crate::server::tls::Tls;
 
@@ -68,6 +70,12 @@ fn connect_to(config: &Config, addr: SocketAddr) -> io::Result<TcpStream> {
         let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
     }
     Ok(stream)
+}
+
+/// Whether a socket has something to read, or has within this time; where the system does not say, it may.
+fn has_come(socket: &TcpStream, within: Duration) -> bool {
+    let within = Timespec { tv_sec: 0, tv_nsec: within.subsec_nanos().into() };
+    poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&within)).map_or(true, |ready| ready > 0)
 }
 
 /// The socket, and what was read from it and not used yet.
@@ -145,6 +153,18 @@ impl<'e> Wire<'e> {
         let n = self.fill_chunk(READ_BYTES)?;
         self.buf.extend_from_slice(&self.chunk[..n]);
         Ok(n)
+    }
+
+    /// Waits until something has come, for `LOOK` at most; returns whether it may have.
+    pub fn await_some(&self) -> bool {
+        // Of what is secured some may have been read from the socket already.
+        !self.ahead.is_empty() || self.stream.is_secured() || has_come(self.stream.socket(), LOOK)
+    }
+
+    /// What says whether something has come that was not read, where that can be seen from outside.
+    pub fn watch(&self) -> Option<Box<Comes>> {
+        let socket = self.stream.socket().try_clone().ok().filter(|_| !self.stream.is_secured())?;
+        Some(Box::new(move || has_come(&socket, Duration::ZERO)))
     }
 
     /// Reads what is there before it is wanted, `most` bytes of it and for `LOOK` at most; returns how many bytes came.
