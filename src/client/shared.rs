@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use crate::client::outbox::Outbox;
 use crate::client::tracking::Tracked;
 use crate::client::weights::Weighed;
+use crate::keyspace::listen::Watch;
 use crate::resp::reply::Protocol;
 
 /// How a client is connected.
@@ -153,6 +154,12 @@ impl Figures {
         }
     }
 
+    /// Notes which command it sent last, by its number; `None` for one that is not known.
+    #[inline]
+    pub fn note_command(&self, index: Option<u16>) {
+        self.command.store(index.map_or(0, |index| index + 1), Ordering::Relaxed);
+    }
+
     /// Counts commands of its own; nobody else does.
     #[inline]
     pub fn add_commands(&self, n: u64) {
@@ -229,6 +236,8 @@ pub struct Shared {
     pub revoked: Mutex<Vec<Arc<[u8]>>>,
     /// What it waits for, while a command of it is blocked.
     pub wait: Mutex<Option<Arc<dyn Unblock>>>,
+    /// What hears of changes to the keys that it watches.
+    pub watch: Mutex<Option<Arc<Watch>>>,
     /// What was noted of its memory, where that is limited.
     pub weighed: Mutex<Weighed>,
     marks: AtomicU32,
@@ -253,6 +262,7 @@ impl Shared {
             tracked: Tracked::default(),
             revoked: Mutex::new(Vec::new()),
             wait: Mutex::new(None),
+            watch: Mutex::default(),
             weighed: Mutex::default(),
             marks: AtomicU32::new(if link == Link::Unix { Mark::Unix as u32 } else { 0 }),
             closing: AtomicBool::new(false),

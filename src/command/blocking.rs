@@ -493,7 +493,8 @@ fn serve_key(context: &mut Context<'_>, db: usize, key: &Key<'_>) -> bool {
         let Some(client) = next else { return true };
         let known: &dyn Any = &*client;
         let waiter = known.downcast_ref::<Waiter>();
-        let Some(waiter) = waiter.filter(|waiter| kind.is_some() && kind == waiter.kind || waiter.gone.is_some()) else {
+        let Some(waiter) = waiter.filter(|waiter| kind.is_some() && kind == waiter.kind || waiter.gone.is_some())
+        else {
             at += 1;
             continue;
         };

@@ -5,7 +5,6 @@
 
 use std::fmt::Write;
 use std::hint::cold_path;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -51,7 +50,7 @@ pub fn call(context: &mut Context<'_>, entry: &Entry, args: &Args<'_>, before: T
         cold_path();
         own::judge(context, entry);
     }
-    context.session.shared.figures.command.store(entry.index + 1, Ordering::Relaxed);
+    context.session.shared.figures.note_command(Some(entry.index));
     let (ended, rest) = match run(context, entry, args) {
         Ok(Outcome::Done) => (Ended::Done, None),
         Ok(Outcome::Failed) => (Ended::Failed, None),

@@ -25,7 +25,7 @@ use crate::command::replication::farewell::Farewell;
 use crate::command::table::CommandTable;
 use crate::config::choice::MaxmemoryPolicy;
 use crate::config::table::Config;
-use crate::keyspace::change::{Change, Effects, Interest, Removal, Words, removal};
+use crate::keyspace::change::{Change, Effects, Interest, Only, Removal, Words, removal};
 use crate::keyspace::moment::{AccessPolicy, Moment};
 use crate::keyspace::space::Keyspace;
 use crate::observe::latency::Latency;
@@ -600,9 +600,7 @@ impl Engine {
                 (None, None) => effects.logged = self.log.append_one(db, request),
             }
         }
-        if effects.group.is_none() {
-            self.pass_messages(effects);
-        }
+        self.pass_messages(effects);
         if !effects.changes.is_empty() {
             let mut changes = std::mem::take(&mut effects.changes);
             let classes = self.config.load().notify_keyspace_events;
@@ -648,14 +646,22 @@ impl Engine {
             };
         }
         effects.only.clear();
-        self.pass_messages(effects);
         tracking::broadcast(self, effects);
     }
 
-    /// Hands on what goes to replicas only.
+    /// Hands on what goes to replicas only, in its place among what it belongs to.
     #[inline]
     fn pass_messages(&self, effects: &mut Effects) {
-        effects.messages.drain(..).for_each(|(db, message)| self.log.pass_in(db, &message));
+        let Effects { messages, group, only, .. } = effects;
+        for (db, message) in messages.drain(..) {
+            match group {
+                None => self.log.pass_in(db, &message),
+                Some(group) => {
+                    only.push((group.len()..group.len() + 1, Only::Replicas));
+                    group.push((db, message));
+                }
+            }
+        }
     }
 
     /// Sees to it that changes up to `offset` of the log are as safe as the configuration wants them before their

@@ -145,16 +145,18 @@ fn geoadd(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
     }
     let key = args.key(&ctx.db, 1);
     let done = add_scored(ctx, &key, (only_new, only_old), scored.iter().copied())?;
-    // The log has it as what it is: members with scores.
-    ctx.db.effects.log_as(|| {
-        let mut effect = vec![b"zadd".to_vec()];
-        effect.extend((1..first).map(|i| args.at(i).to_vec()));
-        for (score, member) in scored {
-            effect.push((score as u64).to_string().into_bytes());
-            effect.push(member.to_vec());
-        }
-        vec![effect]
-    });
+    if done.added + done.changed > 0 {
+        // The log has it as what it is: members with scores.
+        ctx.db.effects.log_as(|| {
+            let mut effect = vec![b"zadd".to_vec()];
+            effect.extend((1..first).map(|i| args.at(i).to_vec()));
+            for (score, member) in scored {
+                effect.push((score as u64).to_string().into_bytes());
+                effect.push(member.to_vec());
+            }
+            vec![effect]
+        });
+    }
     ctx.out.integer((done.added + if count_changed { done.changed } else { 0 }) as i64);
     DONE
 }

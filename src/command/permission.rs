@@ -2,8 +2,6 @@
 //!
 //! A user who may do anything costs one look at a flag. What is refused is counted and logged here.
 
-use std::sync::atomic::Ordering;
-
 use smallvec::SmallVec;
 
 use crate::acl::log::{Place, Reason, Refusal};
@@ -116,7 +114,7 @@ fn denied(engine: &Engine, session: &Session, entry: &Entry, args: &Args<'_>, pl
     };
     if place == Place::Toplevel || session.is_queueing() {
         // Inside of another command, that one is what the client runs.
-        session.shared.figures.command.store(entry.index + 1, Ordering::Relaxed);
+        session.shared.figures.note_command(Some(entry.index));
     }
     note(engine, &session.shared, reason, place, object, session.account.name());
     Some(denied)

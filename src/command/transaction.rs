@@ -187,6 +187,7 @@ fn note_watched(session: &Session) {
     let bytes = session.watching.as_ref().map_or(0, |watching| watching.bytes());
     session.shared.figures.watched.store(u32::try_from(watched).unwrap_or(u32::MAX), Ordering::Relaxed);
     session.shared.figures.watched_bytes.store(bytes, Ordering::Relaxed);
+    *session.shared.watch.lock() = session.watching.as_ref().map(|watching| watching.watch.clone());
 }
 
 /// Watches nothing any more. Either nothing is held, or all that is watched.

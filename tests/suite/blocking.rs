@@ -117,10 +117,7 @@ fn who_waits_for_several_keys_overtakes_nobody() {
     check(
         &["BZPOPMIN z3 0", "BZPOPMAX z2 z3 0", "BZPOPMAX z1 z3 z1 0"],
         &["ZINCRBY z1 1 b", "ZINCRBY z2 1 c", "RENAME z1 z3"],
-        &[
-            b"*3\r\n$2\r\nz3\r\n$1\r\nb\r\n$1\r\n1\r\n",
-            b"*3\r\n$2\r\nz2\r\n$1\r\nc\r\n$1\r\n1\r\n",
-        ],
+        &[b"*3\r\n$2\r\nz3\r\n$1\r\nb\r\n$1\r\n1\r\n", b"*3\r\n$2\r\nz2\r\n$1\r\nc\r\n$1\r\n1\r\n"],
     );
 }
 

@@ -338,3 +338,40 @@ fn a_bad_client_does_not_disturb_the_others() {
     assert_eq!(good.cmd(&["PING"]), b"+PONG\r\n");
     assert!(server.alive());
 }
+
+#[test]
+fn what_a_client_is_doing_shows() {
+    let server = Server::subject(&[]);
+    let (mut one, mut other) = (server.connect(), server.connect());
+    let id = String::from_utf8_lossy(&one.cmd(&["CLIENT", "ID"])).trim_start_matches(':').trim_end().to_owned();
+    let shown = |other: &mut Client| {
+        let list = String::from_utf8_lossy(&other.cmd(&["CLIENT", "LIST", "ID", &id])).into_owned();
+        let field = |name: &str| list.split(' ').find(|field| field.starts_with(name)).expect("it is told").to_owned();
+        format!("{} {} {}", field("flags="), field("multi="), field("cmd="))
+    };
+    let steps: &[(&[&str], &str)] = &[
+        (&["WATCH", "k"], "flags=N multi=-1 cmd=watch"),
+        (&["MULTI"], "flags=x multi=0 cmd=multi"),
+        (&["SET", "x", "1"], "flags=x multi=1 cmd=set"),
+        (&["GET"], "flags=x multi=1 cmd=get"),
+        (&["NOSUCH"], "flags=x multi=1 cmd=NULL"),
+        (&["EXEC"], "flags=N multi=-1 cmd=exec"),
+        (&["SET", "k"], "flags=N multi=-1 cmd=set"),
+        (&["WATCH", "k"], "flags=N multi=-1 cmd=watch"),
+    ];
+    for (words, line) in steps {
+        one.cmd(words);
+        assert_eq!(shown(&mut other), *line, "{words:?}");
+    }
+    other.cmd(&["SET", "k", "1"]);
+    assert_eq!(shown(&mut other), "flags=d multi=-1 cmd=watch");
+    one.cmd(&["UNWATCH"]);
+    assert_eq!(shown(&mut other), "flags=N multi=-1 cmd=unwatch");
+    assert!(String::from_utf8_lossy(&one.cmd(&["CLIENT", "INFO"])).contains(" argv-mem=10 "));
+
+    // An EXEC that is refused is told, and counted, as the end of its transaction.
+    one.cmd(&["SUBSCRIBE", "c"]);
+    assert!(one.cmd(&["EXEC"]).starts_with(b"-EXECABORT Transaction discarded because of: Can't execute 'exec'"));
+    let errors = String::from_utf8_lossy(&other.cmd(&["INFO", "errorstats"])).into_owned();
+    assert!(errors.contains("errorstat_EXECABORT:count=2\r\n"), "{errors}");
+}

@@ -99,6 +99,7 @@ fn flags(client: &Shared, scene: &Scene<'_>) -> String {
         ('t', client.tracked.has(Choice::On)),
         ('R', client.tracked.has(Choice::Broken)),
         ('B', client.tracked.has(Choice::Broadcast)),
+        ('d', client.watch.lock().as_ref().is_some_and(|watch| watch.is_dirty())),
         ('r', client.has(Mark::ReadOnly)),
         ('i', client.has(Mark::Imports)),
         ('c', client.has(Mark::Closing)),

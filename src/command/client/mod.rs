@@ -242,6 +242,7 @@ fn describe(ctx: &mut Context<'_>, args: &Args<'_>, clients: &[Arc<Shared>]) {
     if ctx.config.original == Original::Redis {
         figures.query_bytes.store(usize::try_from(args.wire_bytes()).unwrap_or(usize::MAX), Ordering::Relaxed);
     }
+    figures.argument_bytes.store(args.from(0).map(<[u8]>::len).sum(), Ordering::Relaxed);
     let (engine, now_ms) = (ctx.engine, ctx.db.now_ms());
     let waits = |id| engine.pause.holds(id, now_ms);
     let scene = Scene { now_ms, commands: &engine.commands.names(), waits: &waits };

@@ -26,6 +26,7 @@ use crate::config::table::Config;
 use crate::keyspace::gate::Alone;
 use crate::keyspace::hold::{Hold, ShardSet};
 use crate::observe::log::warning;
+use crate::observe::stats::ErrorOrigin;
 use crate::resp::reply::Output;
 use crate::spec::Flag;
 use crate::stdx::ticks::Ticks;
@@ -316,6 +317,7 @@ fn takes_all(session: &Session, entry: &Entry) -> bool {
 /// Keeps a request for EXEC.
 #[cold]
 fn queue(engine: &Engine, session: &mut Session, entry: &Entry, args: &Args<'_>) -> Result<(), Error> {
+    session.shared.figures.note_command(Some(entry.index));
     let Some(queued) = &mut session.transaction else { return Ok(()) };
     add_keys(engine, entry, args, &mut queued.shards)?;
     queued.push(args.from(0));
@@ -343,12 +345,13 @@ fn refuse(
     error: &Error,
     worker: Option<usize>,
 ) {
-    count_error(engine, error, worker);
+    session.shared.figures.note_command(entry.map(|entry| entry.index));
     if let (Some(entry), Some(worker)) = (entry, worker) {
         engine.stats.worker(worker).rejected(entry.index);
     }
     let mut line = error.line();
     if entry.is_some_and(|entry| entry.way == Way::Transaction) {
+        engine.stats.error(worker, b"EXECABORT", ErrorOrigin::Server);
         let why = line.strip_prefix(b"ERR ").unwrap_or(&line);
         line = [b"EXECABORT Transaction discarded because of: ", why].concat();
         take_transaction(session);
@@ -356,8 +359,11 @@ fn refuse(
         if !matches!(error, Error::Busy(_)) {
             forget_watched(&mut engine.keyspace.hold_none(), session);
         }
-    } else if let Some(queued) = &mut session.transaction {
-        queued.aborted = true;
+    } else {
+        count_error(engine, error, worker);
+        if let Some(queued) = &mut session.transaction {
+            queued.aborted = true;
+        }
     }
     if session.imports.is_some() {
         import::failed(engine, session, &line);

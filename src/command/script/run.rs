@@ -463,7 +463,10 @@ impl Runner<'_, '_> {
         if let Some(group) = &mut effects.group {
             match tells {
                 Tells::All => {}
-                Tells::Nobody => group.truncate(before),
+                Tells::Nobody => {
+                    group.truncate(before);
+                    effects.only.retain(|(places, _)| places.end <= before);
+                }
                 Tells::Only(only) if group.len() > before => effects.only.push((before..group.len(), only)),
                 Tells::Only(_) => {}
             }

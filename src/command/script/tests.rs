@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use crate::client::shared::{Link, Shared};
 use crate::command::testing::Bench;
 use crate::observe::stats::Counter;
+use crate::persist::log::Wants;
 use crate::resp::reply::{Output, Protocol};
 use crate::script::cache::{EVALUATED_MAX, Reach};
 use crate::script::vm::sha;
@@ -17,6 +18,14 @@ fn logged(bench: &Bench) -> Arc<Mutex<Vec<u8>>> {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let theirs = seen.clone();
     bench.engine.log.read_with(Box::new(move |bytes| theirs.lock().extend_from_slice(bytes)));
+    seen
+}
+
+/// What replicas are told from now on, messages too.
+fn told(bench: &Bench) -> Arc<Mutex<Vec<u8>>> {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let theirs = seen.clone();
+    bench.engine.log.join(Wants::Messages, |_| Box::new(move |bytes: &[u8]| theirs.lock().extend_from_slice(bytes)));
     seen
 }
 
@@ -76,6 +85,32 @@ fn the_log_gets_what_a_script_did_as_one_thing() {
     assert!(taken(&seen).starts_with("FUNCTION LOAD #!lua name=l"));
     assert_eq!(bench.run("FCALL f 1 n"), ":1|");
     assert_eq!(taken(&seen), "INCR n");
+}
+
+#[test]
+fn messages_are_told_in_their_place_and_to_replicas_alone() {
+    let mut bench = Bench::new();
+    let (file, replicas) = (logged(&bench), told(&bench));
+    for line in ["MULTI", "SET a 1", "PUBLISH c m", "SET b 1", "EXEC"] {
+        bench.run(line);
+    }
+    assert_eq!(taken(&replicas), "MULTI SELECT 0 SET a 1 PUBLISH c m SET b 1 EXEC");
+    assert_eq!(taken(&file), "MULTI SELECT 0 SET a 1 SET b 1 EXEC");
+    bench.run("EVAL 'redis.call(\"SET\", KEYS[1], 2) redis.call(\"SPUBLISH\", \"c\", \"m\") redis.call(\"DEL\", KEYS[1])' 1 a");
+    assert_eq!(taken(&replicas), "MULTI SELECT 0 SET a 2 SPUBLISH c m DEL a EXEC");
+    assert_eq!(taken(&file), "MULTI SELECT 0 SET a 2 DEL a EXEC");
+    for line in ["MULTI", "PUBLISH c 1", "SET q 1", "EXEC", "MULTI", "PUBLISH c 2", "EXEC"] {
+        bench.run(line);
+    }
+    assert_eq!(taken(&replicas), "MULTI SELECT 0 PUBLISH c 1 SET q 1 EXEC SELECT 0 PUBLISH c 2");
+    assert_eq!(taken(&file), "SELECT 0 SET q 1");
+    // Who is told nothing of the command is told nothing of its message, and what follows goes where it would.
+    bench.run("EVAL 'redis.set_repl(redis.REPL_NONE) redis.call(\"PUBLISH\", \"c\", \"x\") redis.set_repl(redis.REPL_ALL) redis.call(\"SET\", \"a\", 1)' 0");
+    assert_eq!((taken(&replicas), taken(&file)), ("SELECT 0 SET a 1".into(), "SELECT 0 SET a 1".into()));
+    bench.run(
+        "EVAL 'redis.set_repl(redis.REPL_AOF) redis.call(\"PUBLISH\", \"c\", \"x\") redis.call(\"SET\", \"a\", 1)' 0",
+    );
+    assert_eq!((taken(&replicas), taken(&file)), (String::new(), "SELECT 0 SET a 1".into()));
 }
 
 #[test]
