@@ -99,11 +99,21 @@ fn a_slot_is_set_once_all_replicas_that_understand_it_know_and_at_once_where_one
         let words = stream_until(&mut link, "GETACK");
         let told = ["CLUSTER", "SETSLOT", "0", "MIGRATING", &other, "REPLCONF", "GETACK"];
         assert!(words.ends_with(&told.map(str::to_owned)), "{words:?}");
+        // Nor will it.
+        let takes_back = ["CLUSTER", "SETSLOT", "0", "STABLE"].map(str::to_owned);
+        assert!(stream_until(&mut link, "STABLE").ends_with(&takes_back));
         // What is wrong is not told to anybody.
         let wrong = order(primary, &["SETSLOT", "0", "MIGRATING", &other, "TIMEOUT", "-1"]);
         assert_eq!(wrong, "-ERR timeout is negative");
-        let mut waits = primary.connect();
         let forever = ["CLUSTER", "SETSLOT", "0", "MIGRATING", &other, "TIMEOUT", "0"];
+        // Who asked for it may be gone.
+        let mut leaves = primary.connect();
+        leaves.send(&request(&forever)).expect("it is sent");
+        stream_until(&mut link, "GETACK");
+        drop(leaves);
+        assert!(stream_until(&mut link, "STABLE").ends_with(&takes_back));
+        assert_eq!(open(primary), "");
+        let mut waits = primary.connect();
         waits.send(&request(&forever)).expect("it is sent");
         let words = stream_until(&mut link, "GETACK");
         assert_eq!(words.iter().filter(|word| *word == "SETSLOT").count(), 1, "{words:?}");

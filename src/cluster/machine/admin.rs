@@ -202,6 +202,15 @@ impl Machine {
         self.find(name).is_some_and(|node| node != self.me && self.owners[slot] == Some(node))
     }
 
+    /// What has to be done to a slot, one after the other, where it may be taken for anything, to have it as it is here.
+    pub fn ways_back(&self, slot: usize) -> Vec<SetSlot> {
+        let name = |node: &NodeKey| self.node(*node).name.0.to_vec();
+        let owner = self.owners[slot].as_ref().map(|node| SetSlot::Node(name(node)));
+        let goes = self.migrating.get(&slot).map(|node| SetSlot::Migrating(name(node)));
+        let comes = self.importing.get(&slot).map(|node| SetSlot::Importing(name(node)));
+        [Some(SetSlot::Stable), owner, goes, comes].into_iter().flatten().collect()
+    }
+
     /// CLUSTER SETSLOT; `keys` is how many keys of the slot are here. A replica does what its primary is about to do.
     ///
     /// # Errors

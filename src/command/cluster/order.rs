@@ -1,11 +1,15 @@
 //! What administrators have this node do.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::cluster::machine::{Bumped, FailoverKind, Machine, ResetKind, SetSlot};
 use crate::cluster::migration::Side;
 use crate::command::args::Args;
 use crate::command::blocking::until_milliseconds;
 use crate::command::cluster::{cluster, keys, refused, slot_of};
 use crate::command::context::{Context, DONE, Reply};
+use crate::command::engine::Engine;
 use crate::command::error::Error;
 use crate::command::help;
 use crate::command::replication::wait;
@@ -133,20 +137,53 @@ pub fn setslot(ctx: &mut Context<'_>, args: &Args<'_>) -> Reply {
 const NOT_A_PRIMARY: &str = "ERR Please use SETSLOT only with masters.";
 const WRONG_SET_SLOT: &str = "ERR Invalid CLUSTER SETSLOT action or number of arguments. Try CLUSTER HELP";
 
+/// What replicas were told will be done to a slot. Where it is not done after all, because they did not all say that they
+/// know, or because nobody waits for it any more, they are told how it is.
+struct Announced {
+    engine: Arc<Engine>,
+    slot: usize,
+    to: SetSlot,
+    is_done: AtomicBool,
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        let Some(cluster) = self.engine.cluster.as_ref().filter(|_| !*self.is_done.get_mut()) else { return };
+        let now_ms = self.engine.clock.now_ms();
+        let ways = cluster.with(now_ms, |machine| machine.me().is_primary().then(|| machine.ways_back(self.slot)));
+        for way in ways.into_iter().flatten() {
+            let (what, node) = match way {
+                SetSlot::Stable => ("STABLE", None),
+                // They have another owner in mind only if they were told of one.
+                SetSlot::Node(_) if !matches!(self.to, SetSlot::Node(_)) => continue,
+                SetSlot::Node(node) => ("NODE", Some(node)),
+                SetSlot::Migrating(node) => ("MIGRATING", Some(node)),
+                SetSlot::Importing(node) => ("IMPORTING", Some(node)),
+            };
+            let words = ["CLUSTER", "SETSLOT", &self.slot.to_string(), what].map(|word| word.as_bytes().to_vec());
+            self.engine.log.pass(&words.into_iter().chain(node).collect::<Vec<_>>());
+        }
+        self.engine.replication.wake_replicas();
+    }
+}
+
 /// Has the client wait until so many replicas have read all that was written until now, and sets the slot then.
 fn set_when_known(ctx: &mut Context<'_>, slot: usize, to: SetSlot, replicas: usize, until_ms: Option<u64>) -> Reply {
-    let (engine, offset) = (ctx.engine.arc(), ctx.engine.replication.offset());
+    let offset = ctx.engine.replication.offset();
+    let announced = Announced { engine: ctx.engine.arc(), slot, to, is_done: AtomicBool::new(false) };
     let answer = move |out: &mut Output| {
+        let Announced { engine, to, is_done, .. } = &announced;
         let all_know = engine.replication.state().replicas.acked(offset) >= replicas;
         let Some(cluster) = &engine.cluster else { return Err(Error::text(NOT_A_PRIMARY)) };
-        let keys = keys::count_now(&engine, slot);
+        let keys = keys::count_now(engine, slot);
         // Much may have changed meanwhile: whoever has its last slot is followed by this node and by its replicas, who do not
         // say any more what they know.
         let done = cluster.with(engine.clock.now_ms(), |machine| match machine.me().is_primary() {
             false => Err(Error::text(NOT_A_PRIMARY)),
-            true if !all_know && !machine.has_given(slot, &to) => Err(Error::FewReplicas),
-            true => machine.set_slot(slot, &to, keys).map_err(refused),
+            true if !all_know && !machine.has_given(slot, to) => Err(Error::FewReplicas),
+            true => machine.set_slot(slot, to, keys).map_err(refused),
         });
+        is_done.store(done.is_ok(), Ordering::Relaxed);
         done.map(|()| out.ok())
     };
     let client = ctx.session.shared.clone();
