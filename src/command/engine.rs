@@ -24,6 +24,7 @@ use crate::command::pubsub::events;
 use crate::command::replication::farewell::Farewell;
 use crate::command::table::CommandTable;
 use crate::config::choice::MaxmemoryPolicy;
+use crate::config::load::LoadError;
 use crate::config::table::Config;
 use crate::keyspace::change::{Change, Effects, Interest, Only, Removal, Words, removal};
 use crate::keyspace::moment::{AccessPolicy, Moment};
@@ -690,6 +691,19 @@ impl Engine {
     pub fn count_expired(&self, keys: u64) {
         self.stats.add(Counter::ExpiredKeys, keys);
     }
+}
+
+/// Checks the lines of `rename-command` one after the other.
+///
+/// # Errors
+/// The first line that cannot be carried out.
+pub fn check_renames(config: &Config) -> Result<(), LoadError> {
+    let pairs = renamed_commands(config);
+    let lines = config.lines.iter().filter(|line| line.directive == "rename-command");
+    for (at, line) in lines.enumerate() {
+        CommandTable::new(&pairs[..=at]).map_err(|reason| LoadError::at(&line.place, reason))?;
+    }
+    Ok(())
 }
 
 /// The pairs of `rename-command`: old name, new name or nothing.

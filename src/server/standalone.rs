@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::command::acl;
-use crate::command::engine::{Engine, ShutdownRequest};
+use crate::command::engine::{Engine, ShutdownRequest, check_renames};
 use crate::command::replication::farewell;
 use crate::command::{info, save};
 use crate::config::choice::{
@@ -72,7 +72,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => return refuse(&error),
     };
-    if let Err(error) = acl::check_declarations(&loaded.config) {
+    if let Err(error) = check_renames(&loaded.config).and_then(|()| acl::check_declarations(&loaded.config)) {
         return refuse(&error);
     }
     match run(&program, args.is_empty(), loaded) {
@@ -214,6 +214,9 @@ fn run(program: &str, no_arguments: bool, loaded: Loaded) -> Result<(), Box<dyn 
     raise_limits(&mut config);
     keep_to_cores(&config);
     set_oom_score(&config)?;
+    if !is_reachable(&config) {
+        return Err("Configured to not listen anywhere, exiting.".into());
+    }
     let pidfile = config
         .pidfile
         .as_ref()
@@ -273,6 +276,12 @@ fn run(program: &str, no_arguments: bool, loaded: Loaded) -> Result<(), Box<dyn 
     process::end_copies();
     warning!("Spinel is now ready to exit, bye bye...");
     Ok(())
+}
+
+/// Whether anybody could connect: by a port, or by the socket in the file system.
+fn is_reachable(config: &Config) -> bool {
+    let has_port = config.port != 0 || config.tls_port != 0;
+    config.unixsocket.is_some() || has_port && !config.bind.0.is_empty()
 }
 
 fn absolute(path: &Path) -> io::Result<PathBuf> {

@@ -196,6 +196,15 @@ fn a_configuration_that_cannot_be_read_is_refused_with_its_line() {
     for part in ["*** FATAL CONFIG FILE ERROR", "Reading the configuration file, at line 3", ">>> 'maxmemory lots'"] {
         assert!(err.contains(part), "no {part:?} in {err}");
     }
+    for (old, new, reason) in
+        [("NOSUCH", "X", "No such command in rename-command"), ("GET", "SET", "Target command name already exists")]
+    {
+        let file = dir.write("bad.conf", &format!("port 0\nrename-command PING PONG\nrename-command {old} {new}\n"));
+        let (output, _, err) = end(program(&dir).arg(&file));
+        assert_eq!(output.status.code(), Some(1));
+        let told = format!("the configuration file, at line 3\n>>> 'rename-command {old} {new}'\n{reason}\n");
+        assert!(err.contains(&told), "{err}");
+    }
     let (output, _, err) = end(program(&dir).args(["--port", "6379", "6380"]));
     assert_eq!(output.status.code(), Some(1));
     assert!(err.contains("'port \"6379\" \"6380\"'") && err.contains("wrong number of arguments"), "{err}");
@@ -225,6 +234,17 @@ fn a_port_in_use_ends_the_start() {
     assert_eq!(output.status.code(), Some(1));
     assert!(out.contains(&format!("Failed listening on port {port}")), "{out}");
     assert!(!dir.path("pid").exists());
+}
+
+#[test]
+fn who_could_be_reached_by_nobody_does_not_start() {
+    for how in [&["--port", "0"][..], &["--port", "23099", "--bind", ""]] {
+        let dir = Dir::new();
+        let (output, out, _) = end(program(&dir).args(how).args(["--pidfile", "pid"]));
+        assert_eq!(output.status.code(), Some(1), "{how:?}");
+        assert!(out.contains("# Configured to not listen anywhere, exiting."), "{out}");
+        assert!(!dir.path("pid").exists());
+    }
 }
 
 #[test]

@@ -131,7 +131,7 @@ impl<'a> Range<'a> {
                     Ordering::Equal
                 }
             }),
-            Range::Lex(min, max) if is_backwards(min, max) => 0..0,
+            Range::Lex(min, max) if is_backwards(min, max) || is_beside(zset, min, max) => 0..0,
             Range::Lex(min, max) => zset.span(|member, _| lex_side(member, min, max)),
         }
     }
@@ -147,6 +147,15 @@ fn is_backwards(min: LexEnd<'_>, max: LexEnd<'_>) -> bool {
         (LexEnd::With(min), LexEnd::With(max)) => min > max,
         (LexEnd::With(min) | LexEnd::Without(min), LexEnd::With(max) | LexEnd::Without(max)) => min >= max,
     }
+}
+
+/// Whether the first member is above a range of bytes, or the last one below it: then nothing is found in it, whatever
+/// is between these two, whose scores may differ.
+fn is_beside(zset: ZSetRef<'_>, min: LexEnd<'_>, max: LexEnd<'_>) -> bool {
+    let is_at = |position: usize, side: Ordering| {
+        zset.at(position).is_none_or(|(member, _)| lex_side(member, min, max) == side)
+    };
+    is_at(0, Ordering::Greater) || is_at(zset.len().saturating_sub(1), Ordering::Less)
 }
 
 fn lex_side(member: Item<'_>, min: LexEnd<'_>, max: LexEnd<'_>) -> Ordering {

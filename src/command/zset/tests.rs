@@ -6,6 +6,18 @@ use crate::resp::reply::Protocol;
 const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value|";
 
 #[test]
+fn nothing_is_between_bytes_that_all_members_are_beside_whatever_their_scores() {
+    let mut bench = Bench::new();
+    bench.run("ZADD z 2 b 3 1");
+    assert_eq!(bench.run("ZRANGEBYLEX z [a +"), "*0|");
+    assert_eq!(bench.run("ZREVRANGEBYLEX z + [a"), "*0|");
+    assert_eq!(bench.run("ZLEXCOUNT z [a +"), ":0|");
+    assert_eq!(bench.run("ZREMRANGEBYLEX z [a +"), ":0|");
+    assert_eq!(bench.run("ZRANGEBYLEX z - [0"), "*0|");
+    assert_eq!(bench.run("ZRANGEBYLEX z - [b"), "*2|$1|b|$1|1|");
+}
+
+#[test]
 fn members_are_added_changed_and_the_empty_set_is_gone() {
     let mut bench = Bench::new();
     assert_eq!(bench.run("ZADD z XX 1 a"), ":0|");
