@@ -70,7 +70,7 @@ impl Arrived {
             return self.skipped.store(skipped - 1, Ordering::Relaxed);
         }
         // The present turn may have read before the last of it came.
-        let until = if waits { (turns + 1) / 2 * 2 + 2 } else { turns + 1 };
+        let until = if waits { turns.next_multiple_of(2) + 2 } else { turns + 1 };
         let began = Ticks::now();
         while self.turns.load(Ordering::Acquire) < until {
             if began.elapsed_us() > PATIENCE_US {
