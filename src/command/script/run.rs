@@ -341,24 +341,24 @@ impl Runner<'_, '_> {
         if entry.has(Flag::NoScript) && !engine.debug.scripts_may_all.load(Ordering::Relaxed) {
             return refused("ERR This Redis command is not allowed from script");
         }
+        let is_refusing = engine.is_refusing_any() && self.ctx.session.follows.is_none();
+        let serves_stale = self.ctx.config.replica_serve_stale_data || entry.has(Flag::Stale);
+        if is_refusing && engine.is_refusing(Refusal::CutOff) && !serves_stale {
+            return refused("ERR Can not execute the command on a stale replica");
+        }
+        if let Err(error) = permission::check_scripted(engine, self.ctx.session, entry, args) {
+            return Answer::Refused(error.line());
+        }
         if self.read_only && (entry.has(Flag::Write) || entry.has(Flag::MayReplicate)) {
             return refused("ERR Write commands are not allowed from read-only scripts.");
         }
-        if engine.is_refusing_any() && self.ctx.session.follows.is_none() {
-            let serves_stale = self.ctx.config.replica_serve_stale_data;
-            if engine.is_refusing(Refusal::CutOff) && !serves_stale && !entry.has(Flag::Stale) {
-                return refused("ERR Can not execute the command on a stale replica");
-            }
-            if let Some(error) = (entry.has(Flag::Write) && !self.wrote).then(|| write_refusal(engine)).flatten() {
-                return Answer::Refused(error.line());
-            }
+        let begins_to_write = is_refusing && entry.has(Flag::Write) && !self.wrote;
+        if let Some(error) = begins_to_write.then(|| write_refusal(engine)).flatten() {
+            return Answer::Refused(error.line());
         }
         // What has begun to write may go on, so that it is not left half done.
         if self.short_of_room && entry.has(Flag::DenyOom) && !self.wrote {
             return Answer::Refused(Error::OutOfMemory.line());
-        }
-        if let Err(error) = permission::check_scripted(engine, self.ctx.session, entry, args) {
-            return Answer::Refused(error.line());
         }
         let mut shards = ShardSet::default();
         let Ok(first_key) = add_keys(engine, entry, args, &mut shards) else {

@@ -59,6 +59,19 @@ fn what_a_script_calls_counts_as_its_client_s() {
 }
 
 #[test]
+fn what_its_user_may_not_call_is_told_before_what_nobody_may_now() {
+    let mut bench = Bench::new();
+    bench.run("ACL SETUSER bob on nopass ~* +@all -set");
+    bench.run("AUTH bob any");
+    let call = "'return redis.pcall(\"SET\", \"a\", \"1\").err' 0";
+    let told = "ERR ACL failure in script: User bob has no permissions to run the 'set' command|";
+    assert!(bench.run(&format!("EVAL_RO {call}")).ends_with(told));
+    bench.run("SETEX large 1000 1");
+    bench.run("CONFIG SET maxmemory 1");
+    assert!(bench.run(&format!("EVAL {call}")).ends_with(told));
+}
+
+#[test]
 fn the_log_gets_what_a_script_did_as_one_thing() {
     let mut bench = Bench::new();
     let seen = logged(&bench);
