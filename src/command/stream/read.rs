@@ -79,7 +79,7 @@ enum Patience {
     Until(Option<u64>),
 }
 
-fn options<'a>(ctx: &Context<'_>, args: &Args<'a>, way: Way) -> Result<Options<'a>, Error> {
+fn options<'a>(args: &Args<'a>, way: Way, now_ms: u64) -> Result<Options<'a>, Error> {
     let patience = Patience::None;
     let mut options = Options { most: usize::MAX, first: 0, keys: 0, reader: None, noack: false, patience };
     let only_group = |option: &str| {
@@ -90,14 +90,8 @@ fn options<'a>(ctx: &Context<'_>, args: &Args<'a>, way: Way) -> Result<Options<'
         let more = args.len() - i - 1;
         match word(args.at(i), &["BLOCK", "COUNT", "STREAMS", "GROUP", "NOACK"]) {
             Some("BLOCK") if more > 0 => {
-                if ctx.scripted {
-                    let name = if way == Way::Group { "XREADGROUP" } else { "XREAD" };
-                    return Err(Error::text(format!(
-                        "ERR {name} command is not allowed with BLOCK option from scripts"
-                    )));
-                }
                 i += 1;
-                options.patience = Patience::Until(until_milliseconds(args.at(i), ctx.db.now_ms())?);
+                options.patience = Patience::Until(until_milliseconds(args.at(i), now_ms)?);
             }
             Some("COUNT") if more > 0 => {
                 i += 1;
@@ -196,7 +190,7 @@ impl Head {
 }
 
 fn xread(ctx: &mut Context<'_>, args: &Args<'_>, way: Way) -> Reply {
-    let options = options(ctx, args, way)?;
+    let options = options(args, way, ctx.db.now_ms())?;
     // All keys are looked at before anything is read: an error must leave everything as it was.
     let mut wanted = Wanted::new();
     for i in options.first..options.first + options.keys {
